@@ -1,0 +1,330 @@
+"""A small spoken Mandarin and English corpus, made offline with espeak-ng.
+
+It exists for tests, examples and smoke runs: no download, no licence, the same audio from the same seed. The sentences
+are spoken numbers and short household commands, drawn from templates over a small set of characters.
+
+`espeakng_loader` (PyPI) brings the espeak-ng library and its data, so no espeak-ng program needs to be installed.
+"""
+
+import _ctypes
+import ctypes
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+from tqdm.auto import tqdm
+
+SAMPLE_RATE = 16_000
+VOICE_VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4")
+
+# Stored in corpus.json; raise it when the sentences or the audio change, so that no old folder is taken for a new one.
+CORPUS_VERSION = 1
+
+# From espeak-ng's speak_lib.h.
+_AUDIO_OUTPUT_SYNCHRONOUS = 2
+_INITIALIZE_DONT_EXIT = 0x8000
+_CHARS_UTF8 = 1
+_PARAMETER_RATE = 1
+_PARAMETER_PITCH = 3
+_SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+
+
+@dataclass
+class SyntheticCorpusArguments:
+    """What goes into a synthetic corpus. The counts are over all languages together, shared out evenly."""
+
+    languages: list[str] = field(
+        default_factory=lambda: ["zh", "en"], metadata={"help": "Languages to speak, out of zh and en."}
+    )
+    train_sentences: int = field(default=800, metadata={"help": "Number of sentences in the train split."})
+    validation_sentences: int = field(default=100, metadata={"help": "Number of sentences in the validation split."})
+    test_sentences: int = field(default=0, metadata={"help": "Number of sentences in the test split; 0 for no split."})
+    seed: int = field(default=0, metadata={"help": "Seed of the sentences, the voices and the noise."})
+
+
+def spell_english(number: int) -> str:
+    """Spells 0 to 9999 in English words: 325 is "three hundred and twenty five"."""
+    units = (
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen"
+    ).split()
+    tens = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+    if number < 20:
+        return units[number]
+    if number < 100:
+        return tens[number // 10 - 2] + (f" {units[number % 10]}" if number % 10 else "")
+    size, name = (1000, "thousand") if number >= 1000 else (100, "hundred")
+    count, rest = divmod(number, size)
+    link = " and " if rest < 100 else " "
+    return f"{units[count]} {name}" + (link + spell_english(rest) if rest else "")
+
+
+def spell_mandarin(number: int) -> str:
+    """Spells 0 to 9999 in hanzi: 325 is "三百二十五", 3050 is "三千零五十"."""
+    digits = "零一二三四五六七八九"
+    if number < 10:
+        return digits[number]
+    if number < 20:
+        return "十" + (digits[number - 10] if number > 10 else "")
+    size, name = next((size, name) for size, name in ((1000, "千"), (100, "百"), (10, "十")) if number >= size)
+    count, rest = divmod(number, size)
+    if not rest:
+        return digits[count] + name
+    # Inside a larger number a skipped place is read as one 零, and ten keeps its 一 (三百一十五).
+    link = "零" if rest < size // 10 else "一" if 10 <= rest < 20 else ""
+    return digits[count] + name + link + spell_mandarin(rest)
+
+
+class _Language(NamedTuple):
+    """Templates of one language; a slot holds words to choose from, or a range of numbers to spell."""
+
+    voice: str
+    spell: Callable[[int], str]
+    templates: tuple[str, ...]
+    slots: dict[str, Sequence[str] | range]
+
+
+# Between them the words use all 26 letters. Sentences take 1 to 4 seconds to say.
+_ENGLISH = _Language(
+    voice="en-us",
+    spell=spell_english,
+    templates=(
+        "{number}",
+        "turn {switch} the {room} {device}",
+        "turn {switch} the {room} {device} at {hour} o'clock",
+        "set the timer to {small} minutes",
+        "set the {room} heating to {small} degrees",
+        "wake me up at {hour} {minute}",
+        "don't call {name} before {hour} o'clock",
+        "what's {small} {operation} {other}",
+        "play {genre} music in the {room}",
+        "play song number {hundreds}",
+        "let's meet {name} at {hour} {minute}",
+    ),
+    slots={
+        "number": range(1001, 10_000),
+        "hundreds": range(101, 1000),
+        "small": range(11, 100),
+        "other": range(11, 100),
+        "minute": range(10, 60),
+        "hour": range(1, 13),
+        "switch": ("on", "off"),
+        "room": ("kitchen", "bedroom", "bathroom", "garage", "office", "hall", "living room"),
+        "device": ("light", "fan", "radio", "speaker", "camera", "oven"),
+        "operation": ("plus", "minus", "times"),
+        "genre": ("jazz", "quiet", "relaxing", "folk", "piano", "techno"),
+        "name": ("jack", "zoe", "max", "quinn", "kate", "victor"),
+    },
+)
+
+# 44 different hanzi, chosen with almost no homophones among them. Hour and amount 两 are avoided to keep the set small.
+_MANDARIN = _Language(
+    voice="cmn",
+    spell=spell_mandarin,
+    templates=(
+        "{number}",
+        "{please}{switch}{room}的{device}",
+        "{please}把{room}的空调调到{small}度",
+        "{hour}点{minute}{switch}{room}的{device}",
+        "{small}分钟后{switch}{room}的{device}",
+        "{hundreds}{operation}{small}",
+        "{please}放第{hundreds}首歌",
+    ),
+    slots={
+        "number": range(1001, 10_000),
+        "hundreds": range(101, 1000),
+        "small": range(11, 100),
+        "hour": range(3, 13),
+        "minute": ("半", *(f"{spell_mandarin(minute)}分" for minute in (10, 15, 20, 25, 40, 45, 50, 55))),
+        "please": ("请", ""),
+        "switch": ("打开", "关上"),
+        "room": ("客厅", "餐厅", "厨房", "书房"),
+        "device": ("灯", "电灯", "空调", "电视"),
+        "operation": ("加", "减"),
+    },
+)
+
+_LANGUAGES = {"zh": _MANDARIN, "en": _ENGLISH}
+
+
+def _language(code: str) -> _Language:
+    if code not in _LANGUAGES:
+        raise ValueError(f"Unknown language {code!r}; choose from {', '.join(_LANGUAGES)}.")
+    return _LANGUAGES[code]
+
+
+def make_sentences(language: str, *, count: int, generator: np.random.Generator) -> list[str]:
+    """Draws `count` different sentences, in lower case, without punctuation and with all digits spelled.
+
+    Raises `ValueError` for an unknown language, or when the templates do not hold `count` different sentences.
+    """
+    grammar = _language(language)
+    sentences: dict[str, None] = {}  # a set that keeps its order
+    for _ in range(100 * count):
+        if len(sentences) == count:
+            break
+        words = {}
+        for name, values in grammar.slots.items():
+            value = values[generator.integers(len(values))]
+            words[name] = grammar.spell(value) if isinstance(value, int) else value
+        sentences[grammar.templates[generator.integers(len(grammar.templates))].format(**words)] = None
+    if len(sentences) < count:
+        raise ValueError(
+            f"Only about {len(sentences)} different {language} sentences exist; ask for fewer than {count}."
+        )
+    return list(sentences)
+
+
+def speak(text: str, *, language: str, voice_variant: str, rate_wpm: int, pitch: int) -> np.ndarray:
+    """Speaks `text` with espeak-ng and returns float32 samples in [-1, 1], 16 kHz mono, without silence at the ends.
+
+    `voice_variant` is one of espeak's voice variants, such as "m3" or "f2"; `rate_wpm` is in words per minute (80 to
+    450), `pitch` from 0 to 99. The audio depends on the arguments only. Not safe to call from several threads at once.
+
+    Raises `ValueError` for an unknown language or variant or when nothing was said, `ImportError` when
+    `espeakng-loader` or `soxr` is not installed and `RuntimeError` when espeak-ng does not start.
+    """
+    try:
+        import espeakng_loader
+        import soxr
+    except ImportError as error:
+        raise ImportError("The synthetic corpus needs two packages: pip install espeakng-loader soxr") from error
+
+    data_path = Path(espeakng_loader.get_data_path())
+    if not (data_path / "voices" / "!v" / voice_variant).is_file():  # espeak itself would silently ignore it
+        raise ValueError(f"Unknown voice variant {voice_variant!r}; choose from {', '.join(VOICE_VARIANTS)}.")
+    voice = f"{_language(language).voice}+{voice_variant}"
+
+    chunks: list[np.ndarray] = []
+
+    @_SynthCallback
+    def collect(samples, count, events):
+        if samples and count > 0:
+            chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        return 0
+
+    espeak = ctypes.CDLL(espeakng_loader.get_library_path())
+    try:
+        home = str(data_path.parent).encode()
+        espeak_rate = espeak.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, home, _INITIALIZE_DONT_EXIT)
+        if espeak_rate <= 0:
+            raise RuntimeError(
+                f"espeak-ng did not start with the data in {data_path}; reinstall espeakng-loader, "
+                "in a folder whose path is shorter than 160 characters."
+            )
+        espeak.espeak_SetSynthCallback(collect)
+        if espeak.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise RuntimeError(f"espeak-ng has no voice {voice}; reinstall espeakng-loader.")
+        espeak.espeak_SetParameter(_PARAMETER_RATE, rate_wpm, 0)
+        espeak.espeak_SetParameter(_PARAMETER_PITCH, pitch, 0)
+        espeak.espeak_ng_SetRandSeed(ctypes.c_long(1))
+        encoded = text.encode() + b"\0"
+        espeak.espeak_Synth(encoded, ctypes.c_size_t(len(encoded)), 0, 1, 0, _CHARS_UTF8, None, None)
+        espeak.espeak_Synchronize()
+        espeak.espeak_Terminate()
+    finally:
+        # espeak carries the phase of its pitch flutter from one sentence to the next, with no call to reset it. Only
+        # unloading the library does, and without it the audio would depend on what was said before. It costs 1 ms.
+        (_ctypes.FreeLibrary if os.name == "nt" else _ctypes.dlclose)(espeak._handle)
+
+    samples = np.concatenate(chunks) if chunks else np.zeros(0, dtype=np.int16)
+    sounding = np.flatnonzero(samples)
+    if not len(sounding):
+        raise ValueError(f"espeak-ng said nothing for {text!r}; pass text with words in it.")
+    samples = samples[sounding[0] : sounding[-1] + 1].astype(np.float32) / 32_768
+    return np.clip(soxr.resample(samples, espeak_rate, SAMPLE_RATE), -1, 1)
+
+
+def _make_recording(text: str, *, language: str, generator: np.random.Generator) -> tuple[np.ndarray, str]:
+    """Speaks a sentence in a random voice, and returns its samples and its speaker, such as "en-us+m3"."""
+    variant = VOICE_VARIANTS[generator.integers(len(VOICE_VARIANTS))]
+    rate_wpm = int(generator.integers(155, 211))
+    pitch = int(generator.integers(30, 71))
+    speech = speak(text, language=language, voice_variant=variant, rate_wpm=rate_wpm, pitch=pitch)
+    speech *= generator.uniform(0.3, 0.9) / np.abs(speech).max()
+    before, after = (generator.uniform(0.05, 0.2, size=2) * SAMPLE_RATE).astype(int)
+    samples = np.pad(speech, (before, after))
+    # Noise at -60 dB of full scale: the log of digital silence is a feature no microphone gives.
+    samples += generator.normal(scale=1e-3, size=len(samples)).astype(np.float32)
+    return np.clip(samples, -1, 1), f"{_language(language).voice}+{variant}"
+
+
+def _normalise(text: str) -> str:
+    return "".join(character for character in text.casefold() if character.isalnum())
+
+
+def _draw_splits(
+    arguments: SyntheticCorpusArguments, generator: np.random.Generator
+) -> dict[str, list[dict[str, str]]]:
+    """Draws the sentences of every split, each with its language, shuffled, and none of them twice."""
+    counts = {
+        "train": arguments.train_sentences,
+        "validation": arguments.validation_sentences,
+        "test": arguments.test_sentences,
+    }
+    splits: dict[str, list[dict[str, str]]] = {split: [] for split, count in counts.items() if count > 0}
+    languages = arguments.languages
+    for index, language in enumerate(languages):
+        shares = {split: counts[split] // len(languages) + (index < counts[split] % len(languages)) for split in splits}
+        sentences = iter(make_sentences(language, count=sum(shares.values()), generator=generator))
+        for split, share in shares.items():
+            splits[split] += [{"text": next(sentences), "language": language} for _ in range(share)]
+    for rows in splits.values():
+        generator.shuffle(rows)
+    texts = [_normalise(row["text"]) for rows in splits.values() for row in rows]
+    assert len(set(texts)) == len(texts), "a sentence occurs twice"
+    return splits
+
+
+def make_corpus(output_dir: str | os.PathLike, arguments: SyntheticCorpusArguments) -> Path:
+    """Writes the corpus as an `audiofolder` and returns its folder.
+
+    Each split is a folder of 16 kHz mono 16-bit FLAC files with a `metadata.jsonl` of `file_name`, `text`, `language`,
+    `speaker` and `duration` (seconds). The corpus is a function of `arguments` only, and `corpus.json` records them: a
+    folder made with the same arguments is reused. Everything is written beside `output_dir` and renamed at the end, so
+    that a folder with a `corpus.json` is always complete.
+
+    Raises `ValueError` when `output_dir` holds anything else, or when the arguments cannot be met; see also `speak`.
+    """
+    output_dir = Path(output_dir).absolute()
+    if not arguments.languages or len(set(arguments.languages)) < len(arguments.languages):
+        raise ValueError(f"languages is {arguments.languages}; name at least one language, and each only once.")
+    if arguments.train_sentences + arguments.validation_sentences + arguments.test_sentences < 1:
+        raise ValueError("No sentences were asked for; set train_sentences to 1 or more.")
+
+    manifest = {"version": CORPUS_VERSION, **asdict(arguments)}
+    manifest_path = output_dir / "corpus.json"
+    if manifest_path.is_file() and json.loads(manifest_path.read_text(encoding="utf-8")) == manifest:
+        return output_dir
+    if output_dir.exists() and not (output_dir.is_dir() and not any(output_dir.iterdir())):
+        raise ValueError(f"{output_dir} holds something else than this corpus; remove it or choose another output_dir.")
+
+    generator = np.random.default_rng(arguments.seed)
+    splits = _draw_splits(arguments, generator)
+    partial_dir = output_dir.with_name(f".{output_dir.name}.partial-{os.getpid()}")
+    partial_dir.mkdir(parents=True)
+    try:
+        with tqdm(total=sum(map(len, splits.values())), desc="Speaking", unit="sentence") as progress:
+            for split, rows in splits.items():
+                (partial_dir / split).mkdir()
+                with open(partial_dir / split / "metadata.jsonl", "w", encoding="utf-8") as metadata:
+                    for number, row in enumerate(rows):
+                        samples, speaker = _make_recording(**row, generator=generator)
+                        name = f"{number:05d}.flac"
+                        soundfile.write(partial_dir / split / name, samples, SAMPLE_RATE, subtype="PCM_16")
+                        duration = round(len(samples) / SAMPLE_RATE, 4)
+                        line = {"file_name": name, **row, "speaker": speaker, "duration": duration}
+                        metadata.write(json.dumps(line, ensure_ascii=False) + "\n")
+                        progress.update()
+        (partial_dir / "corpus.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        os.replace(partial_dir, output_dir)
+    except BaseException:
+        shutil.rmtree(partial_dir, ignore_errors=True)
+        raise
+    return output_dir

@@ -1,0 +1,33 @@
+"""What a checkpoint is. These files travel to the Hub with the weights: they import one another only as siblings."""
+
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForCTC, AutoProcessor, AutoTokenizer
+
+from .configuration_conformer import ConformerConfig
+from .feature_extraction_conformer import ConformerFeatureExtractor
+from .modeling_conformer import ConformerForCTC, ConformerModel
+from .processing_conformer import ConformerProcessor
+from .tokenization_conformer import ConformerTokenizer
+
+AutoConfig.register(ConformerConfig.model_type, ConformerConfig)
+AutoFeatureExtractor.register(ConformerConfig, ConformerFeatureExtractor)
+AutoTokenizer.register(ConformerConfig, fast_tokenizer_class=ConformerTokenizer)
+AutoProcessor.register(ConformerConfig, ConformerProcessor)
+AutoModel.register(ConformerConfig, ConformerModel)
+AutoModelForCTC.register(ConformerConfig, ConformerForCTC)
+
+# Saved checkpoints carry these files, so that trust_remote_code=True loads them where hf_asr is not installed.
+ConformerConfig.register_for_auto_class()
+ConformerFeatureExtractor.register_for_auto_class()
+ConformerTokenizer.register_for_auto_class()
+ConformerProcessor.register_for_auto_class()
+ConformerModel.register_for_auto_class("AutoModel")
+ConformerForCTC.register_for_auto_class("AutoModelForCTC")
+
+__all__ = [
+    "ConformerConfig",
+    "ConformerFeatureExtractor",
+    "ConformerForCTC",
+    "ConformerModel",
+    "ConformerProcessor",
+    "ConformerTokenizer",
+]
