@@ -223,9 +223,7 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         frames = frames * window_function(self.window_type, window_length, device)
         fft_length = 1 << (window_length - 1).bit_length()
         power = torch.fft.rfft(frames, n=fft_length).abs().square()  # (B, T, fft / 2 + 1)
-        filters = mel_filters(
-            self.num_mel_bins, fft_length, self.sampling_rate, self.low_freq, self.high_freq, device
-        )
+        filters = mel_filters(self.num_mel_bins, fft_length, self.sampling_rate, self.low_freq, self.high_freq, device)
         features = (power @ filters).clamp(min=torch.finfo(torch.float32).eps).log()  # (B, T, M)
         lengths = torch.tensor(lengths, device=device)
         is_padding = torch.arange(features.shape[1], device=device) >= lengths[:, None]

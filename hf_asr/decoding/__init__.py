@@ -1,0 +1,1 @@
+"""Logits to text: greedy decoding, long recordings, subtitles."""

@@ -1,0 +1,62 @@
+"""Transcripts as SubRip (srt) and WebVTT (vtt)."""
+
+from collections.abc import Sequence
+
+from ..model.tokenization_conformer import HAN
+from .recognizer import Word
+
+
+def cues(
+    words: Sequence[Word], *, max_seconds: float = 6.0, max_characters: int = 42, max_gap_seconds: float = 0.8
+) -> list[tuple[float, float, str]]:
+    """Words gathered into (start, end, text) that a person can read, times in seconds.
+
+    A cue ends before it would be too long or too wide, and at a pause. 42 characters is the usual width of a line.
+    """
+    groups: list[list[Word]] = []
+    for word in words:
+        group = groups[-1] if groups else []
+        if (
+            not group
+            or word.start - group[-1].end > max_gap_seconds
+            or word.end - group[0].start > max_seconds
+            or len(join_words([*group, word])) > max_characters
+        ):
+            groups.append([])
+        groups[-1].append(word)
+    return [(group[0].start, group[-1].end, join_words(group)) for group in groups]
+
+
+def join_words(words: Sequence[Word]) -> str:
+    """Text of words, with spaces except beside Han characters."""
+    text = ""
+    for word in words:
+        needs_space = text and not HAN.match(text[-1]) and not HAN.match(word.word[0])
+        text += (" " if needs_space else "") + word.word
+    return text
+
+
+def format_time(seconds: float, *, decimal: str) -> str:
+    """`HH:MM:SS,mmm` with `decimal` before the milliseconds."""
+    milliseconds = round(seconds * 1000)
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}{decimal}{milliseconds % 1000:03}"
+
+
+def to_srt(words: Sequence[Word]) -> str:
+    """A SubRip file."""
+    blocks = [
+        f"{number}\n{format_time(start, decimal=',')} --> {format_time(end, decimal=',')}\n{text}\n"
+        for number, (start, end, text) in enumerate(cues(words), start=1)
+    ]
+    return "\n".join(blocks)
+
+
+def to_vtt(words: Sequence[Word]) -> str:
+    """A WebVTT file."""
+    blocks = [
+        f"{format_time(start, decimal='.')} --> {format_time(end, decimal='.')}\n{text}\n"
+        for start, end, text in cues(words)
+    ]
+    return "\n".join(["WEBVTT\n", *blocks])

@@ -1,0 +1,1 @@
+"""Arguments, trainer, callbacks, and the run that joins them."""

@@ -1,0 +1,166 @@
+"""What a training run can be told: dataclasses, filled from a YAML recipe and then from the command line."""
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+
+def as_mapping(value: Any) -> Any:
+    """A YAML value given as text on the command line, read; anything else as it is."""
+    return yaml.safe_load(value) if isinstance(value, str) else value
+
+
+@dataclass
+class ModelArguments:
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Checkpoint to go on from, a folder or a Hub id. None trains from scratch."}
+    )
+    model: str | None = field(
+        default=None,
+        metadata={"help": "Mapping of ConformerConfig arguments, for training from scratch: '{hidden_size: 144}'."},
+    )
+    feature_extractor: str | None = field(
+        default=None, metadata={"help": "Mapping of ConformerFeatureExtractor arguments, likewise: '{denoise: true}'."}
+    )
+    tokenizer: str = field(default="char", metadata={"help": "Tokens to learn from the transcripts: char or bpe."})
+    bpe_vocab_size: int = field(default=1000, metadata={"help": "Size of a bpe vocabulary."})
+    text_normalization: str = field(
+        default="basic",
+        metadata={"help": "Rule for transcripts in training and scoring: zh, en, zh-en, basic or none."},
+    )
+
+    def __post_init__(self):
+        self.model = as_mapping(self.model) or {}
+        self.feature_extractor = as_mapping(self.feature_extractor) or {}
+
+
+@dataclass
+class DataArguments:
+    dataset_name: str | None = field(
+        default=None,
+        metadata={"help": "Hub id, audiofolder, .jsonl/.csv/.tsv manifest or saved dataset with the recordings."},
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
+    train_split_name: str = field(default="train", metadata={"help": "Split to train on."})
+    eval_split_name: str = field(
+        default="validation",
+        metadata={"help": "Split to score. Where the dataset has none, a share of the training split is held out."},
+    )
+    audio_column_name: str = field(default="audio", metadata={"help": "Column with the audio or its path."})
+    text_column_name: str = field(default="text", metadata={"help": "Column with the transcript."})
+    speaker_column_name: str = field(default="speaker", metadata={"help": "Column with the speaker, if there is one."})
+    exclude_speakers: list[str] | None = field(
+        default=None, metadata={"help": "Speakers left out of training and of the scores during training."}
+    )
+    held_out_share: float = field(
+        default=0.05, metadata={"help": "Share of the training split (of its speakers, if known) to hold out."}
+    )
+    max_duration_seconds: float = field(default=30.0, metadata={"help": "Longer recordings are not trained on."})
+    augmentations: str | None = field(
+        default=None,
+        metadata={"help": "List of mappings: name, a class of audiomentations or SpeedPerturbation, and arguments."},
+    )
+    synthetic_corpus: str | None = field(
+        default=None,
+        metadata={"help": "Mapping of SyntheticCorpusArguments: espeak-ng speaks such a corpus into dataset_name."},
+    )
+
+    def __post_init__(self):
+        self.augmentations = as_mapping(self.augmentations) or []
+        self.synthetic_corpus = as_mapping(self.synthetic_corpus)
+
+
+@dataclass
+class ConformerTrainingArguments(TrainingArguments):
+    """transformers' TrainingArguments with the defaults of a Conformer, and what they lack."""
+
+    max_batch_seconds: float = field(
+        default=120.0, metadata={"help": "Bound on utterances times longest of a batch and process, in seconds."}
+    )
+    precision: str = field(
+        default="auto", metadata={"help": "bf16, fp16, fp32, or auto: bf16 wherever the hardware computes in it."}
+    )
+    overwrite_output_dir: bool = field(default=False, metadata={"help": "Start anew in a folder that holds a run."})
+
+    output_dir: str | None = field(default=None, metadata={"help": "Where the result goes."})
+    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
+    adam_beta2: float = field(default=0.98, metadata={"help": "Second beta of AdamW."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Steps, or share of all steps, to the peak."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule after the warm-up."})
+    logging_steps: float = field(default=20, metadata={"help": "Steps between two logged losses."})
+    eval_strategy: str = field(default="steps", metadata={"help": "When to score: steps, epoch or no."})
+    save_strategy: str = field(default="steps", metadata={"help": "When to save: as eval_strategy."})
+    eval_steps: float | None = field(default=200, metadata={"help": "Steps between two scores."})
+    save_steps: float = field(default=200, metadata={"help": "Steps between two checkpoints."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept, the best one among them."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "Whether the best checkpoint is the result."})
+    metric_for_best_model: str | None = field(default="cer", metadata={"help": "What is best."})
+    greater_is_better: bool | None = field(default=False, metadata={"help": "Whether more is better."})
+    per_device_eval_batch_size: int = field(default=16, metadata={"help": "Utterances of a scoring batch."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Rows are no model inputs: leave it."})
+    dataloader_num_workers: int = field(default=1, metadata={"help": "Processes that decode and augment."})
+    dataloader_persistent_workers: bool = field(default=False, metadata={"help": "Keep them between epochs."})
+    report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "Where curves go."})
+
+    def __post_init__(self):
+        if self.output_dir is None:
+            raise ValueError("output_dir is required: where the result goes")
+        if self.precision not in ("auto", "bf16", "fp16", "fp32"):
+            raise ValueError(f"precision is auto, bf16, fp16 or fp32, not {self.precision!r}")
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        if self.precision == "auto" and not (self.bf16 or self.fp16):
+            self.precision = "bf16" if has_bf16(use_cpu=self.use_cpu) else "fp32"
+        self.bf16 = self.bf16 or self.precision == "bf16"
+        self.fp16 = self.fp16 or self.precision == "fp16"
+        super().__post_init__()
+
+
+def has_bf16(*, use_cpu: bool) -> bool:
+    """Whether the hardware multiplies matrices in bf16, rather than emulating it."""
+    if not use_cpu:
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+def parse_arguments(classes: Sequence[type], argv: Sequence[str] | None = None) -> tuple:
+    """One object of each dataclass: `--config recipe.yaml` first, then the command line over it.
+
+    Raises:
+        SystemExit: An unknown key or argument, with the nearest known one.
+        ValueError: A value that a dataclass refuses.
+    """
+    parser = HfArgumentParser(list(classes), allow_abbrev=False)
+    known = {item.name for cls in classes for item in fields(cls) if item.init}
+    config_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    config_parser.add_argument("--config")
+    config, rest = config_parser.parse_known_args(argv)
+    parser.add_argument("--config", help="YAML recipe; the command line goes over it.")
+    if config.config is not None:
+        try:
+            with open(config.config, encoding="utf-8") as file:
+                recipe = yaml.safe_load(file) or {}
+        except (OSError, yaml.YAMLError) as error:
+            parser.error(f"--config {config.config}: {error}")
+        for key in recipe:
+            if key not in known:
+                parser.error(f"{config.config}: unknown key {key!r}{_hint(key, known)}")
+        parser.set_defaults(**recipe)
+    namespace, unknown = parser.parse_known_args(rest)
+    if unknown:
+        name = unknown[0].split("=")[0].lstrip("-")
+        parser.error(f"unknown argument {unknown[0]!r}{_hint(name, known)}")
+    values = vars(namespace)
+    return tuple(cls(**{f.name: values[f.name] for f in fields(cls) if f.init and f.name in values}) for cls in classes)
+
+
+def _hint(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else " (--help lists them all)"

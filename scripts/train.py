@@ -1,0 +1,15 @@
+"""Trains a recogniser.
+
+accelerate launch scripts/train.py --config configs/quickstart.yaml
+"""
+
+import sys
+from pathlib import Path
+
+# Python puts this folder first on its path, where evaluate.py would hide the package of that name.
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+
+from hf_asr.training.run import main  # noqa: E402
+
+if __name__ == "__main__":
+    main()
