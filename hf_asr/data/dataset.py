@@ -69,8 +69,8 @@ def inspect(
 ) -> Inspection:
     """Decodes every recording once and tells which rows can be trained on.
 
-    Skipped are undecodable recordings, those longer than `max_duration_seconds`, empty transcripts, and transcripts that
-    need more than twice the frames their audio has. Shorter lacks are padded with silence and counted.
+    Skipped are undecodable recordings, those longer than `max_duration_seconds`, empty transcripts, and transcripts
+    that need more than twice the frames their audio has. Shorter lacks are padded with silence and counted.
     """
     sampling_rate = processor.feature_extractor.sampling_rate
 

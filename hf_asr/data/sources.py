@@ -1,7 +1,7 @@
 """One way in for every source: a Hub id, an audiofolder, a manifest or a saved dataset becomes a `datasets.Dataset`.
 
-Whatever the source, the columns are `audio` ({"bytes", "path"}, not decoded), `text`, `utterance_id`, and the source's own
-others. Nothing here decodes audio or needs FFmpeg (`load_dataset("audiofolder", …)` would).
+Whatever the source, the columns are `audio` ({"bytes", "path"}, not decoded), `text`, `utterance_id`, and the source's
+own others. Nothing here decodes audio or needs FFmpeg (`load_dataset("audiofolder", …)` would).
 """
 
 import difflib

@@ -286,7 +286,7 @@ class ConformerPreTrainedModel(PreTrainedModel):
 
 
 class ConformerModel(ConformerPreTrainedModel):
-    """Raw log-mel in, encoder states out. Normalisation and SpecAugment happen here, so that callers feed raw features."""
+    """Raw log-mel in, encoder states out. Normalisation and SpecAugment happen here: callers feed raw features."""
 
     def __init__(self, config: ConformerConfig):
         super().__init__(config)

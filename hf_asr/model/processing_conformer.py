@@ -18,7 +18,7 @@ class ConformerProcessor(ProcessorMixin):
         sampling_rate: int | None = None,
         **kwargs,
     ) -> BatchFeature:
-        """Features of `audio` (see `ConformerFeatureExtractor`) and, as `labels` (batch, tokens) padded with -100, `text`.
+        """Features of `audio` (see `ConformerFeatureExtractor`); `text` as `labels` (batch, tokens), padded with -100.
 
         Raises:
             ValueError: Neither audio nor text.

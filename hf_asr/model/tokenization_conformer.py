@@ -1,4 +1,4 @@
-"""Characters or BPE over normalised transcripts; decoding collapses CTC (Graves et al. 2006) and tells where things were."""
+"""Characters or BPE over normalised transcripts; decoding collapses CTC (Graves et al. 2006) and tells times."""
 
 import itertools
 import re
@@ -50,20 +50,9 @@ class ConformerTokenizer(PreTrainedTokenizerFast):
     The normalisation is part of the saved tokenizer; `normalize` applies it alone.
     """
 
+    # No __init__ here: transformers 5 rebuilds the backend of a class that has one, without normaliser and splitting.
     model_input_names = ["input_ids"]
     replace_word_delimiter_char = " "
-
-    def __init__(self, *args, **kwargs):
-        kwargs = {
-            "pad_token": BLANK,
-            "unk_token": UNKNOWN,
-            "bos_token": SOS_EOS,
-            "eos_token": SOS_EOS,
-            "clean_up_tokenization_spaces": False,
-            "model_input_names": ["input_ids"],
-            **kwargs,
-        }
-        super().__init__(*args, **kwargs)
 
     @classmethod
     def from_texts(
@@ -106,7 +95,15 @@ class ConformerTokenizer(PreTrainedTokenizerFast):
         else:
             raise ValueError(f"the kind of a tokenizer is 'char' or 'bpe', not {kind!r}")
         tokenizer.normalizer = normalizer
-        return cls(tokenizer_object=tokenizer, text_normalization=text_normalization)
+        return cls(
+            tokenizer_object=tokenizer,
+            pad_token=BLANK,
+            unk_token=UNKNOWN,
+            bos_token=SOS_EOS,
+            eos_token=SOS_EOS,
+            clean_up_tokenization_spaces=False,
+            text_normalization=text_normalization,
+        )
 
     def normalize(self, text: str) -> str:
         """What a transcript is before it is cut into tokens, and before it is scored."""

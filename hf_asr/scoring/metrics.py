@@ -1,7 +1,7 @@
 """CER and WER as `evaluate.Metric`s over jiwer, and what a report needs beside them.
 
-Characters include the spaces between words. A Han character is a word, so that WER means something in Mandarin (the mixed
-error rate of code-switching corpora).
+Characters include the spaces between words. A Han character is a word, so that WER means something in Mandarin (the
+mixed error rate of code-switching corpora).
 """
 
 from collections.abc import Sequence

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -86,6 +87,10 @@ class ConformerTrainingArguments(TrainingArguments):
     precision: str = field(
         default="auto", metadata={"help": "bf16, fp16, fp32, or auto: bf16 wherever the hardware computes in it."}
     )
+    cpu_threads: int | None = field(
+        default=None,
+        metadata={"help": "Threads of a process that trains on CPU; the machine's cores, shared, if not given."},
+    )
     overwrite_output_dir: bool = field(default=False, metadata={"help": "Start anew in a folder that holds a run."})
 
     output_dir: str | None = field(default=None, metadata={"help": "Where the result goes."})
@@ -120,6 +125,10 @@ class ConformerTrainingArguments(TrainingArguments):
         self.bf16 = self.bf16 or self.precision == "bf16"
         self.fp16 = self.fp16 or self.precision == "fp16"
         super().__post_init__()
+        if self.use_cpu:
+            # accelerate launch and torchrun set OMP_NUM_THREADS=1: half the speed of two cores, unasked for.
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+            torch.set_num_threads(self.cpu_threads or max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
 def has_bf16(*, use_cpu: bool) -> bool:

@@ -266,9 +266,8 @@ def describe(
     logger.info(
         f"evaluation: {eval_inspection.summary()}; {unseen} of {len(eval_rows)} sentences do not occur in training"
     )
-    logger.info(
-        f"vocabulary: {len(processor.tokenizer)} tokens, text normalisation {processor.tokenizer.init_kwargs.get('text_normalization')!r}"
-    )
+    rule = processor.tokenizer.init_kwargs.get("text_normalization")
+    logger.info(f"vocabulary: {len(processor.tokenizer)} tokens, text normalisation {rule!r}")
     device = "CPU" if args.use_cpu else torch.cuda.get_device_name()
     logger.info(
         f"model:      {model.num_parameters() / 1e6:.1f} M parameters, "

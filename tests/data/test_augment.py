@@ -1,0 +1,52 @@
+import random
+
+import numpy as np
+import pytest
+
+from hf_asr.data.augment import SpeedPerturbation, build_augmentation
+
+RECIPE = [
+    {"name": "SpeedPerturbation", "factors": [0.9, 1.0, 1.1]},
+    {"name": "Gain", "min_gain_db": -20, "max_gain_db": 6, "p": 1.0},
+    {"name": "AddGaussianSNR", "min_snr_db": 5, "max_snr_db": 30, "p": 1.0},
+]
+WAVEFORM = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+
+
+def test_seed_epoch_and_utterance_decide_alone():
+    augment = build_augmentation(RECIPE, seed=1)
+    first = augment(WAVEFORM, 16000, 2, "a.wav")
+    augment(WAVEFORM, 16000, 2, "b.wav")
+    np.random.seed(99)
+    np.testing.assert_array_equal(augment(WAVEFORM, 16000, 2, "a.wav"), first)
+    for seed, epoch, name in ((1, 3, "a.wav"), (1, 2, "b.wav"), (2, 2, "a.wav")):
+        other = build_augmentation(RECIPE, seed=seed)(WAVEFORM, 16000, epoch, name)
+        assert other.shape != first.shape or not np.array_equal(other, first)
+
+
+def test_nobody_elses_random_numbers_change():
+    random.seed(5), np.random.seed(5)
+    expected = random.random(), np.random.rand()
+    random.seed(5), np.random.seed(5)
+    build_augmentation(RECIPE, seed=1)(WAVEFORM, 16000, 0, "a")
+    assert (random.random(), np.random.rand()) == expected
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_speed_changes_length_and_pitch(factor):
+    tone = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000).astype(np.float32)
+    faster = SpeedPerturbation([factor])(tone, 16000)
+    assert len(faster) == pytest.approx(16000 / factor, abs=2)
+    frequency = np.abs(np.fft.rfft(faster)).argmax() * 16000 / len(faster)
+    assert frequency == pytest.approx(1000 * factor, abs=2)
+
+
+def test_no_transforms_is_no_augmentation():
+    assert build_augmentation([], seed=0) is None
+
+
+def test_a_wrong_class_or_argument_is_named():
+    with pytest.raises(ValueError, match="unknown class 'Gian', did you mean Gain"):
+        build_augmentation([{"name": "Gian"}], seed=0)
+    with pytest.raises(ValueError, match="Gain takes min_gain_db"):
+        build_augmentation([{"name": "Gain", "loudness": 3}], seed=0)

@@ -1,0 +1,102 @@
+import json
+
+import datasets
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from hf_asr.data.dataset import (
+    SpeechCollator,
+    SpeechDataset,
+    feature_statistics,
+    inspect,
+    required_samples,
+    write_report,
+)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("messy")
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000 * 3).astype(np.float32)
+    soundfile.write(folder / "good.wav", noise, 16000)
+    soundfile.write(folder / "short.wav", noise[:12000], 16000)
+    soundfile.write(folder / "long.wav", np.tile(noise, 3), 16000)
+    whole = (folder / "good.wav").read_bytes()
+    soundfile.write(folder / "whole.flac", noise, 16000)
+    (folder / "truncated.flac").write_bytes((folder / "whole.flac").read_bytes()[:2000])
+    (folder / "text.wav").write_text("no audio")
+    assert len(whole) > 2000
+    files = {
+        "good.wav": "the dog",
+        "short.wav": "the quick brown fox jump",
+        "long.wav": "fox",
+        "truncated.flac": "the dog",
+        "text.wav": "the dog",
+        "missing.wav": "the dog",
+        "good.wav#empty": "?!",
+        "good.wav#far": "the quick brown fox jumps over the lazy dog " * 6,
+    }
+    return datasets.Dataset.from_list(
+        [
+            {"audio": {"bytes": None, "path": str(folder / name.split("#")[0])}, "text": text, "utterance_id": name}
+            for name, text in files.items()
+        ]
+    )
+
+
+def test_every_row_is_kept_or_accounted_for(rows, processor, tiny_model, tmp_path):
+    found = inspect(rows, split="train", processor=processor, config=tiny_model.config, max_duration_seconds=5)
+    assert [rows[i]["utterance_id"] for i in found.kept] == ["good.wav", "short.wav"]
+    write_report(tmp_path / "data_report.jsonl", found.findings)
+    report = [json.loads(line) for line in (tmp_path / "data_report.jsonl").read_text().splitlines()]
+    assert {line["utterance_id"]: line["reason"] for line in report} == {
+        "short.wav": "padded with silence",
+        "long.wav": "too long",
+        "truncated.flac": "unreadable audio",
+        "text.wav": "unreadable audio",
+        "missing.wav": "unreadable audio",
+        "good.wav#empty": "empty transcript",
+        "good.wav#far": "transcript too long for its audio",
+    }
+    assert "2 utterances" in found.summary() and "3 unreadable audio" in found.summary()
+
+
+@pytest.mark.parametrize("factor", [4, 6, 8])
+def test_required_samples_are_enough_and_not_much_more(processor, tiny_model, factor):
+    extractor = processor.feature_extractor
+    tiny_model.config.subsampling_factor = factor
+    labels = [5, 5, 6, 7, 7, 7]  # six tokens, three of them need a blank before
+    samples = required_samples(labels, config=tiny_model.config, hop_length=160, window_length=400)
+
+    def frames(samples: int) -> int:
+        return int(tiny_model.get_output_lengths(torch.tensor(extractor.num_frames(samples))))
+
+    assert frames(samples) >= 9 > frames(samples - 160 * (factor + 4))
+
+
+def test_a_batch_holds_features_of_real_frames_and_padded_labels(rows, processor, tiny_model):
+    dataset = SpeechDataset(rows.select([0, 1]), processor=processor, config=tiny_model.config)
+    examples = [dataset[0], dataset[(3, 1)]]
+    batch = SpeechCollator(processor)(examples)
+    assert len(examples[1]["waveform"]) > 12000  # padded so that its transcript can be aligned
+    assert batch["attention_mask"].sum(-1).tolist() == [
+        processor.feature_extractor.num_frames(len(example["waveform"])) for example in examples
+    ]
+    assert (batch["labels"] == -100).any() and batch["labels"].shape[0] == 2
+    assert torch.isfinite(tiny_model(**batch).loss) and tiny_model(**batch).loss > 0
+
+
+def test_statistics_normalise_the_features(rows, processor, tiny_model):
+    dataset = SpeechDataset(rows.select([0, 1]), processor=processor, config=tiny_model.config)
+    mean, istd = feature_statistics(dataset, extractor=processor.feature_extractor)
+    features = torch.cat(
+        [
+            processor.feature_extractor(dataset[i]["waveform"], return_tensors="pt").input_features[0]
+            for i in range(len(dataset))
+        ]
+    )
+    normal = (features - mean) * istd
+    torch.testing.assert_close(normal.mean(0), torch.zeros(80), atol=1e-3, rtol=0)
+    torch.testing.assert_close(normal.std(0), torch.ones(80), atol=2e-2, rtol=0)

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+
+from hf_asr.decoding.recognizer import Word, recognize
+from hf_asr.decoding.subtitles import cues, join_words, to_srt, to_vtt
+
+
+@pytest.fixture
+def waveforms():
+    generator = np.random.default_rng(0)
+    return [generator.normal(0, 0.1, int(16000 * seconds)).astype(np.float32) for seconds in (2.3, 0.9, 1.7)]
+
+
+def test_batched_is_alone_and_in_order(tiny_model, processor, waveforms):
+    together = recognize(tiny_model, processor, waveforms)
+    assert [t.text for t in together] == [recognize(tiny_model, processor, [w])[0].text for w in waveforms]
+    assert len({t.text for t in together}) > 1
+
+
+class Clock(torch.nn.Module):
+    """Stands for a model: emits a token in every frame that holds a click."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.config, self.get_output_lengths, self.device = model.config, model.get_output_lengths, torch.device("cpu")
+
+    def forward(self, input_features, attention_mask):
+        frames = self.get_output_lengths(attention_mask.sum(-1))
+        logits = torch.zeros(len(frames), int(frames.max()), 50)
+        logits[..., 0] = 1
+        energy = input_features.amax(-1)
+        for row in range(len(frames)):
+            for place in range(int(frames[row])):
+                if energy[row, 4 * place : 4 * place + 4].max() > 15:
+                    logits[row, place, 5] = 9
+        return type("Output", (), {"logits": logits})
+
+
+def test_windows_over_a_long_recording_lose_and_repeat_nothing(tiny_model, processor):
+    waveform = np.zeros(16000 * 61, np.float32)
+    clicks = np.arange(0.5, 60.5, 1.0)
+    for seconds in clicks:
+        waveform[int(16000 * seconds) : int(16000 * seconds) + 40] = 1.0
+    (transcript,) = recognize(Clock(tiny_model), processor, [waveform], chunk_seconds=8, stride_seconds=1)
+    starts = [word.start for word in transcript.words for _ in word.word]
+    assert len(transcript.text.replace(" ", "")) == len(clicks)
+    assert transcript.words[0].start == pytest.approx(clicks[0], abs=0.1)
+    assert transcript.words[-1].end == pytest.approx(clicks[-1], abs=0.1)
+    assert len(starts) == len(clicks)
+
+
+def test_a_stride_that_leaves_nothing_is_an_error(tiny_model, processor, waveforms):
+    with pytest.raises(ValueError, match="more than twice"):
+        recognize(tiny_model, processor, waveforms, chunk_seconds=2, stride_seconds=1)
+
+
+WORDS = [Word("hello", 0.0, 0.4), Word("world", 0.5, 0.9), Word("打", 3.0, 3.2), Word("开", 3.2, 3.4)]
+
+
+def test_cues_break_at_pauses_and_before_they_are_too_long():
+    assert cues(WORDS) == [(0.0, 0.9, "hello world"), (3.0, 3.4, "打开")]
+    assert len(cues(WORDS, max_characters=5)) == 3
+    assert len(cues(WORDS, max_gap_seconds=10, max_seconds=1.0)) == 2
+
+
+def test_han_characters_are_joined_without_spaces():
+    assert join_words([Word("ok", 0, 1), *WORDS[2:], Word("wifi", 4, 5)]) == "ok打开wifi"
+
+
+def test_subtitle_formats():
+    assert to_srt(WORDS) == (
+        "1\n00:00:00,000 --> 00:00:00,900\nhello world\n\n2\n00:00:03,000 --> 00:00:03,400\n打开\n"
+    )
+    assert to_vtt([Word("late", 3661.5, 3662.0)]) == "WEBVTT\n\n01:01:01.500 --> 01:01:02.000\nlate\n"

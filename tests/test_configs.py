@@ -1,0 +1,35 @@
+"""Every recipe parses and builds the model that it says it is."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from hf_asr import ConformerConfig, ConformerForCTC
+from hf_asr.data.augment import build_augmentation
+from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments, parse_arguments
+
+CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
+MILLIONS = {
+    "quickstart": (1, 3),
+    "digits": (1, 3),
+    "tiny": (2, 4),
+    "small": (8, 12),
+    "medium": (25, 35),
+    "article": (60, 90),
+}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_recipe(path, tmp_path):
+    first_line = path.read_text().splitlines()[0]
+    assert first_line.startswith(f"# accelerate launch scripts/train.py --config configs/{path.name}")
+    classes = (ModelArguments, DataArguments, ConformerTrainingArguments)
+    output = [] if "output_dir" in yaml.safe_load(path.read_text()) else ["--output_dir", str(tmp_path)]
+    model, data, _ = parse_arguments(classes, ["--config", str(path), *output])
+    build_augmentation(data.augmentations, seed=0)
+    with torch.device("meta"):
+        parameters = ConformerForCTC(ConformerConfig(**model.model, vocab_size=4233)).num_parameters() / 1e6
+    low, high = MILLIONS[path.stem]
+    assert low <= parameters <= high
