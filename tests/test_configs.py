@@ -17,7 +17,7 @@ MILLIONS = {
     "tiny": (2, 4),
     "small": (8, 12),
     "medium": (25, 35),
-    "article": (60, 90),
+    "article": (80, 100),
 }
 
 

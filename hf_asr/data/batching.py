@@ -10,9 +10,9 @@ class DurationBatchSampler(Sampler):
     """Yields this rank's batches of an epoch, each a list of (epoch, index).
 
     Utterances are sorted by duration into buckets whose longest is at most `bucket_ratio` times the shortest. In an
-    epoch they change places at random inside their bucket only, so the cuts, made once for the longest of each bucket, bound
-    every epoch: the number of batches never changes, and their longest times their count stays under the limit. Every
-    utterance comes once an epoch, on one rank.
+    epoch they change places at random inside their bucket only, so the cuts, made once for the longest of each bucket,
+    bound every epoch: the number of batches never changes, and their longest times their count stays under the limit.
+    Every utterance comes once an epoch, on one rank.
 
     Args:
         durations: Seconds.

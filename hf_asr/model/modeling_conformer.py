@@ -169,10 +169,8 @@ class ConformerConvolution(nn.Module):
             hidden = F.pad(hidden, (0, 0, self.left_padding, 0))
         hidden = F.glu(self.pointwise_conv1(hidden), dim=-1)  # (B, S, C)
         hidden = self.depthwise_conv(hidden.transpose(1, 2))  # (B, C, S)
-        if self.uses_batch_norm:
-            hidden = self.norm(hidden).transpose(1, 2)
-        else:
-            hidden = self.norm(hidden.transpose(1, 2))
+        # batch norm wants channels second, layer norm last
+        hidden = self.norm(hidden).transpose(1, 2) if self.uses_batch_norm else self.norm(hidden.transpose(1, 2))
         hidden = self.pointwise_conv2(self.activation(hidden))  # (B, S, D)
         return hidden if frame_mask is None else hidden.masked_fill(~frame_mask, 0.0)
 

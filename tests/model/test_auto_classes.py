@@ -1,0 +1,64 @@
+"""A checkpoint folder is all that anybody needs: with hf_asr, or with trust_remote_code and without it."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCTC, AutoProcessor, pipeline
+
+WAVEFORM = np.random.default_rng(0).normal(0, 0.1, 16000 * 3).astype(np.float32)
+WITHOUT_HF_ASR = """
+import sys
+sys.modules["hf_asr"] = None  # what `import hf_asr` meets where it is not installed
+try:
+    import hf_asr
+    raise SystemExit("hf_asr could be imported")
+except ImportError:
+    pass
+import numpy as np, torch
+from transformers import AutoModelForCTC, AutoProcessor, pipeline
+folder, waveform = sys.argv[1], np.load(sys.argv[2])
+model = AutoModelForCTC.from_pretrained(folder, trust_remote_code=True).eval()
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+with torch.inference_mode():
+    logits = model(**processor(waveform, sampling_rate=16000)).logits
+recognizer = pipeline("automatic-speech-recognition", model=folder, trust_remote_code=True)
+np.savez(sys.argv[3], logits=logits.numpy(), text=recognizer(waveform)["text"])
+"""
+
+
+@pytest.fixture(scope="module")
+def recognizer(checkpoint):
+    return pipeline("automatic-speech-recognition", model=str(checkpoint))
+
+
+def test_without_hf_asr_the_logits_are_the_same(checkpoint, recognizer, tmp_path):
+    np.save(tmp_path / "waveform.npy", WAVEFORM)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_HF_ASR, checkpoint, tmp_path / "waveform.npy", tmp_path / "out.npz"],
+        cwd=tmp_path,
+        env=os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    result = np.load(tmp_path / "out.npz")
+    model = AutoModelForCTC.from_pretrained(checkpoint).eval()
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    with torch.inference_mode():
+        expected = model(**processor(WAVEFORM, sampling_rate=16000)).logits
+    np.testing.assert_array_equal(result["logits"], expected.numpy())
+    assert str(result["text"]) == recognizer(WAVEFORM)["text"]
+
+
+@pytest.mark.parametrize("timestamps", ["char", "word"])
+def test_pipeline_in_chunks_with_times(recognizer, timestamps):
+    output = recognizer(WAVEFORM, chunk_length_s=1, stride_length_s=0.2, return_timestamps=timestamps)
+    assert output["text"]
+    starts, ends = zip(*(chunk["timestamp"] for chunk in output["chunks"]), strict=True)
+    assert list(starts) == sorted(starts) and max(ends) <= 3.1
+    if timestamps == "char":
+        assert "".join(chunk["text"] for chunk in output["chunks"]) == output["text"]
