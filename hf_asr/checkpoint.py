@@ -14,9 +14,11 @@ def load_checkpoint(
     """Model in evaluation mode on `device` (CUDA where there is one), and its processor.
 
     Raises:
-        ValueError: A local folder that is no checkpoint.
+        ValueError: A local folder that is no checkpoint, or is not there.
     """
     path = Path(model_name_or_path)
+    if not path.exists() and (path.is_absolute() or model_name_or_path.startswith(".") or len(path.parts) > 2):
+        raise ValueError(f"{path} does not exist")  # a Hub id has one slash at most
     if path.exists() and not (path / "config.json").is_file():
         raise ValueError(f"{path} is no checkpoint: it has no config.json (a training run's folder has one at its end)")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -81,6 +81,8 @@ def transcribe(argv: Sequence[str] | None = None) -> None:
     files, failed = list(_audio_files(args.paths)), 0
     if not files:
         sys.exit(f"error: no audio files in {', '.join(map(str, args.paths))}")
+    if len(files) > 1 and args.output_format in ("srt", "vtt") and args.output_dir is None:
+        sys.exit(f"error: {len(files)} files make {len(files)} {args.output_format} files: give --output_dir")
     # Batches of files, so that a folder of any size neither fills the memory nor waits for its end to print.
     for start in range(0, len(files), 64):
         group, waveforms, readable = files[start : start + 64], [], []
