@@ -3,8 +3,8 @@
     pip install conformer && python benchmarks/train_step.py --rounds 5
 
 Equal layers, width, heads, feed-forward, kernel, subsampling, dropout (none in the attention weights, which would rule
-out fused kernels) and vocabulary; the same ragged batch; rounds interleaved, medians told. The floor is the arithmetic of
-our matrix products and convolutions over the rate at which this machine multiplies matrices.
+out fused kernels) and vocabulary; the same ragged batch; rounds interleaved, medians told. The floor is the arithmetic
+of our matrix products and convolutions over the rate at which this machine multiplies matrices.
 """
 
 import argparse
