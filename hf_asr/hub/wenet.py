@@ -4,6 +4,7 @@ A model directory holds `final.pt`, `train.yaml`, `units.txt` and, as a rule, `g
 """
 
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from ..model import (
     ConformerTokenizer,
 )
 from ..model.tokenization_conformer import SPACE
+
+logger = logging.getLogger(__name__)
 
 SUBSAMPLING = {"conv2d": 4, "conv2d6": 6, "conv2d8": 8}
 ACTIVATIONS = {"swish": "silu", "relu": "relu", "gelu": "gelu"}
@@ -42,7 +45,8 @@ BLOCK_PARTS = {
     "norm_final": "final_norm",
 }
 TOP_PARTS = {
-    "encoder.embed.out.0": "encoder.subsampling.out",
+    "encoder.embed.out.0": "encoder.subsampling.out",  # conv2d
+    "encoder.embed.linear": "encoder.subsampling.out",  # conv2d6 and conv2d8
     "encoder.after_norm": "encoder.final_norm",
     "ctc.ctc_lo": "ctc_head",
 }
@@ -68,9 +72,15 @@ def config_from_wenet(recipe: dict, *, vocab_size: int) -> ConformerConfig:
     require("cnn_module_norm", encoder.get("cnn_module_norm", "batch_norm"), ("batch_norm", "layer_norm"))
     for name in ("normalize_before", "use_cnn_module", "macaron_style"):
         require(name, encoder.get(name, True), (True,))
-    for name in ("num_experts", "mlp_type", "n_kv_head", "head_dim"):
-        require(name, encoder.get(name), (None,))
-    require("apply_non_blank_embedding", recipe.get("model_conf", {}).get("apply_non_blank_embedding", False), (False,))
+    feed_forward = "position_wise_feed_forward"
+    require("mlp_type", encoder.get("mlp_type", feed_forward), (feed_forward,))  # a mixture of experts is "moe"
+    require("num_experts", encoder.get("num_experts"), (None,))
+    require("n_kv_head", encoder.get("n_kv_head"), (None, encoder["attention_heads"]))
+    require("head_dim", encoder.get("head_dim"), (None, encoder["output_size"] // encoder["attention_heads"]))
+    require("layer_norm_type", encoder.get("layer_norm_type", "layer_norm"), ("layer_norm",))
+    require("feats_type", (recipe.get("dataset_conf") or {}).get("feats_type", "fbank"), ("fbank",))
+    model = recipe.get("model_conf") or {}
+    require("apply_non_blank_embedding", model.get("apply_non_blank_embedding", False), (False,))
     return ConformerConfig(
         vocab_size=vocab_size,
         hidden_size=encoder["output_size"],
@@ -88,12 +98,13 @@ def config_from_wenet(recipe: dict, *, vocab_size: int) -> ConformerConfig:
         hidden_dropout=encoder.get("dropout_rate", 0.1),
         activation_dropout=encoder.get("dropout_rate", 0.1),
         attention_dropout=encoder.get("attention_dropout_rate", 0.0),
+        layer_norm_eps=encoder.get("norm_eps", 1e-5),
         num_mel_bins=recipe.get("input_dim") or recipe["dataset_conf"]["fbank_conf"]["num_mel_bins"],
     )
 
 
 def convert_state_dict(state: dict[str, torch.Tensor], config: ConformerConfig) -> dict[str, torch.Tensor]:
-    """WeNet's weights under our names. The attention decoder is left out, and so is what is computed anew.
+    """WeNet's weights under our names. The attention decoder is set aside, and so is what is computed anew.
 
     Raises:
         ValueError: A weight that has no place here, by name.
@@ -179,15 +190,27 @@ def import_wenet(wenet_dir: str | Path, output_dir: str | Path | None = None) ->
     config = config_from_wenet(recipe, vocab_size=state["ctc.ctc_lo.weight"].shape[0])
     config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, tokenizer.bos_token_id, tokenizer.eos_token_id
     converted = convert_state_dict(state, config)
+    if decoder := [key for key in state if key.startswith("decoder.")]:
+        logger.warning("%s: %d weights of the attention decoder are set aside", wenet_dir, len(decoder))
     if "encoder.feature_mean" not in converted:
         cmvn = (recipe.get("cmvn_conf") or {}).get("cmvn_file")
         mean, istd = torch.zeros(config.num_mel_bins), torch.ones(config.num_mel_bins)
         if cmvn:  # a released recipe keeps its author's path
             mean, istd = read_cmvn(wenet_dir / Path(cmvn).name)
         converted |= {"encoder.feature_mean": mean, "encoder.feature_istd": istd}
+    dataset = recipe.get("dataset_conf") or {}
+    fbank = dataset.get("fbank_conf") or {}
+    extractor = ConformerFeatureExtractor(
+        num_mel_bins=config.num_mel_bins,
+        sampling_rate=(dataset.get("resample_conf") or {}).get("resample_rate", 16000),
+        frame_length=float(fbank.get("frame_length", 25)),
+        frame_shift=float(fbank.get("frame_shift", 10)),
+        high_freq=0.0,
+        snip_edges=True,
+    )
+    config.hop_length = extractor.hop_length
     model = ConformerForCTC(config)
     model.load_state_dict(converted, strict=True)
-    extractor = ConformerFeatureExtractor(num_mel_bins=config.num_mel_bins, high_freq=0.0, snip_edges=True)
     processor = ConformerProcessor(extractor, tokenizer)
     if output_dir is not None:
         model.save_pretrained(output_dir)

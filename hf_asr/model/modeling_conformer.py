@@ -395,7 +395,7 @@ class ConformerForCTC(ConformerPreTrainedModel):
         num_items_in_batch: torch.Tensor | int | None,
     ) -> torch.Tensor:
         """Negative log-likelihood (Graves et al. 2006), in float32, summed and divided by `num_items_in_batch`."""
-        if labels.max() >= self.config.vocab_size:
+        if labels.numel() and labels.max() >= self.config.vocab_size:
             raise ValueError(f"labels hold {labels.max()}, but the model's vocab_size is {self.config.vocab_size}")
         is_label = labels >= 0
         if frame_mask is None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from hf_asr import ConformerForCTC
 from hf_asr.hub.wenet import config_from_wenet, convert_state_dict, import_wenet, read_cmvn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +49,31 @@ def test_encoder_and_ctc_of_a_padded_batch(imported):
         np.testing.assert_allclose(log_probs[i, :frames], expected["ctc_log_probs"][i, :frames], atol=1e-4)
 
 
+@pytest.mark.parametrize(("input_layer", "factor", "bins"), [("conv2d6", 6, 12), ("conv2d8", 8, 9)])
+def test_coarser_subsampling_calls_its_projection_linear(input_layer, factor, bins):
+    folder = REFERENCE / NAMES[0]
+    recipe = yaml.safe_load((folder / "train.yaml").read_text())
+    recipe["encoder_conf"]["input_layer"] = input_layer
+    state = torch.load(folder / "final.pt", weights_only=True)
+    width, kernel = recipe["encoder_conf"]["output_size"], 5 if factor == 6 else 3
+    del state["encoder.embed.out.0.weight"]
+    state["encoder.embed.linear.bias"] = state.pop("encoder.embed.out.0.bias")
+    state["encoder.embed.linear.weight"] = torch.randn(width, width * bins)
+    for layer in (2,) if factor == 6 else (2, 4):
+        state[f"encoder.embed.conv.{layer}.weight"] = torch.randn(width, width, kernel, kernel)
+        state[f"encoder.embed.conv.{layer}.bias"] = torch.randn(width)
+    config = config_from_wenet(recipe, vocab_size=len(state["ctc.ctc_lo.bias"]))
+    assert config.subsampling_factor == factor
+    model = ConformerForCTC(config)
+    model.load_state_dict(convert_state_dict(state, config), strict=True)
+    assert torch.equal(model.encoder.subsampling.out.weight, state["encoder.embed.linear.weight"])
+
+
+def test_the_decoder_is_set_aside_and_said(caplog):
+    import_wenet(REFERENCE / NAMES[1])
+    assert "weights of the attention decoder are set aside" in caplog.text
+
+
 def test_cmvn_file_agrees_with_the_weights(imported):
     folder, model, *_ = imported
     mean, istd = read_cmvn(folder / "global_cmvn")
@@ -71,11 +97,21 @@ def test_what_has_no_place_is_refused_by_name():
     config = config_from_wenet(recipe, vocab_size=40)
     with pytest.raises(ValueError, match="encoder.mystery.weight"):
         convert_state_dict({"encoder.mystery.weight": torch.zeros(1)}, config)
-    for change in (
-        {"encoder": "branchformer"},
-        {"encoder_conf": recipe["encoder_conf"] | {"num_experts": 4}},
-        {"model_conf": {"apply_non_blank_embedding": True}},
-    ):
-        name = "num_experts" if "encoder_conf" in change else "apply_non_blank" if "model_conf" in change else "branch"
-        with pytest.raises(ValueError, match=name):
+    encoder = recipe["encoder_conf"]
+    for message, change in {
+        "branchformer": {"encoder": "branchformer"},
+        "mlp_type: 'moe'": {"encoder_conf": encoder | {"mlp_type": "moe", "n_expert": 4}},
+        "num_experts: 4": {"encoder_conf": encoder | {"num_experts": 4}},
+        "n_kv_head: 1": {"encoder_conf": encoder | {"n_kv_head": 1}},
+        "layer_norm_type: 'rms_norm'": {"encoder_conf": encoder | {"layer_norm_type": "rms_norm"}},
+        "feats_type: 'mfcc'": {"dataset_conf": recipe["dataset_conf"] | {"feats_type": "mfcc"}},
+        "apply_non_blank_embedding": {"model_conf": {"apply_non_blank_embedding": True}},
+    }.items():
+        with pytest.raises(ValueError, match=message):
             config_from_wenet(recipe | change, vocab_size=40)
+
+
+def test_defaults_that_newer_recipes_spell_out_are_accepted():
+    recipe = yaml.safe_load((REFERENCE / NAMES[0] / "train.yaml").read_text())
+    recipe["encoder_conf"] |= {"mlp_type": "position_wise_feed_forward", "n_expert": 8, "n_kv_head": 2, "head_dim": 32}
+    assert config_from_wenet(recipe | {"model_conf": None}, vocab_size=40).head_dim == 32

@@ -6,7 +6,7 @@ import torchaudio
 from hf_asr import ConformerFeatureExtractor
 
 GENERATOR = np.random.default_rng(0)
-WAVEFORMS = [GENERATOR.normal(0, 0.1, samples).astype(np.float32) for samples in (16000, 23456, 1000, 400)]
+WAVEFORMS = [GENERATOR.normal(0, 0.1, samples).astype(np.float32) for samples in (16000, 23456, 1000, 401, 400)]
 
 
 @pytest.mark.parametrize("snip_edges", [True, False])

@@ -97,6 +97,23 @@ def test_an_utterance_shorter_than_a_frame_does_no_harm(batch):
     assert build()(batch["input_features"][:, :3]).logits.shape == (4, 1, 12)
 
 
+def test_an_empty_transcript_costs_the_likelihood_of_silence(batch):
+    model = build()
+    batch |= {"labels": torch.zeros(len(LENGTHS), 0, dtype=torch.long)}
+    output = model(**batch)
+    silence = output.logits.log_softmax(-1)[..., 0]
+    torch.testing.assert_close(output.loss, -silence.sum())  # frames of padding are blank for certain
+
+
+@pytest.mark.parametrize("factor", [4, 6, 8])
+def test_output_lengths_are_those_of_the_convolutions(factor):
+    model = build(subsampling_factor=factor)
+    for length in range(model.encoder.min_frames, 60):
+        frames = model.encoder.subsampling(torch.zeros(1, length, 80)).shape[1]
+        assert int(model.get_output_lengths(torch.tensor(length))) == frames
+    assert model.get_output_lengths(torch.arange(model.encoder.min_frames)).tolist() == [0] * model.encoder.min_frames
+
+
 def test_gradient_checkpointing_changes_no_gradient(batch):
     model = build().train()
     model(**batch).loss.backward()
@@ -108,8 +125,7 @@ def test_gradient_checkpointing_changes_no_gradient(batch):
         torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-5, msg=name)
 
 
-def test_position_matters_and_a_shift_does_not():
-    """Rotary attention is relative: the middle of a long constant signal looks the same wherever it is."""
+def test_position_matters():
     model = build(num_hidden_layers=1)
     features = torch.randn(1, 160, 80, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
