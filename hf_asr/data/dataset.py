@@ -70,9 +70,11 @@ def inspect(
     """Decodes every recording once and tells which rows can be trained on.
 
     Skipped are undecodable recordings, those longer than `max_duration_seconds`, empty transcripts, and transcripts
-    that need more than twice the frames their audio has. Shorter lacks are padded with silence and counted.
+    that need more than twice the frames their audio has. Shorter lacks are padded with silence in training (not in
+    evaluation, where nobody knows the transcript), and counted.
     """
     sampling_rate = processor.feature_extractor.sampling_rate
+    shortest = processor.feature_extractor.min_duration
 
     def measure(row: dict) -> float | AudioError:
         try:
@@ -98,12 +100,13 @@ def inspect(
             if duration > max_duration_seconds:
                 find(row, "too long", f"{duration:.1f} s, limit {max_duration_seconds} s (--max_duration_seconds)")
                 continue
+            duration = max(duration, shortest)
             needed = _required(labels, processor, config) / sampling_rate
             if needed > 2 * duration + 0.1:
                 find(row, "transcript too long for its audio", f"{len(labels)} tokens in {duration:.2f} s")
                 continue
             if needed > duration:
-                find(row, "padded with silence", f"{duration:.2f} s to {needed:.2f} s")
+                find(row, "shorter than CTC needs", f"{duration:.2f} s, {len(labels)} tokens need {needed:.2f} s")
             inspection.kept.append(place)
             inspection.durations.append(max(duration, needed))
     return inspection
@@ -130,6 +133,10 @@ class SpeechDataset(torch.utils.data.Dataset):
 
     An item is asked for by (epoch, index), so that augmentation is a function of both wherever a worker stands; a plain
     index is epoch 0. It holds `waveform` float32 (samples,) and `labels`, a list of token ids.
+
+    Args:
+        augment: Function of waveform, sampling rate, epoch and utterance id.
+        pad_to_labels: Append the silence without which CTC cannot align the labels (training only).
     """
 
     def __init__(
@@ -139,8 +146,10 @@ class SpeechDataset(torch.utils.data.Dataset):
         processor: ConformerProcessor,
         config: ConformerConfig,
         augment: Callable[[np.ndarray, int, int, str], np.ndarray] | None = None,
+        pad_to_labels: bool = False,
     ):
         self.rows, self.processor, self.config, self.augment = rows, processor, config, augment
+        self.pad_to_labels = pad_to_labels
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -160,8 +169,10 @@ class SpeechDataset(torch.utils.data.Dataset):
         if self.augment is not None:
             waveform = self.augment(waveform, extractor.sampling_rate, epoch, row["utterance_id"])
         labels = self.processor.tokenizer(row["text"])["input_ids"]
-        lack = _required(labels, self.processor, self.config) - len(waveform)
-        return {"waveform": np.pad(waveform, (0, max(0, lack))), "labels": labels}
+        if self.pad_to_labels:
+            lack = _required(labels, self.processor, self.config) - len(waveform)
+            waveform = np.pad(waveform, (0, max(0, lack)))
+        return {"waveform": waveform, "labels": labels}
 
 
 @dataclass

@@ -207,6 +207,7 @@ def import_wenet(wenet_dir: str | Path, output_dir: str | Path | None = None) ->
         frame_shift=float(fbank.get("frame_shift", 10)),
         high_freq=0.0,
         snip_edges=True,
+        min_duration=0.0,
     )
     config.hop_length = extractor.hop_length
     model = ConformerForCTC(config)

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from transformers import BatchFeature, SequenceFeatureExtractor
 
 try:
@@ -82,6 +83,8 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         dither: Standard deviation of noise added to the scaled samples.
         waveform_scale: Samples in [-1, 1] are multiplied by this first.
         denoise: Reduce stationary noise before anything else.
+        min_duration: Seconds. Shorter recordings are padded with silence to this length: a fast "three" of a quarter of
+            a second has fewer frames at 4x subsampling than CTC needs to spell it.
 
     The defaults are lhotse's, icefall's and sherpa-onnx's; WeNet's are `high_freq=0, snip_edges=True`.
     """
@@ -103,6 +106,7 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         dither: float = 0.0,
         waveform_scale: float = 32768.0,
         denoise: bool = False,
+        min_duration: float = 0.5,
         **kwargs,
     ):
         kwargs.pop("feature_size", None), kwargs.pop("padding_value", None)
@@ -121,6 +125,7 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         self.dither = dither
         self.waveform_scale = waveform_scale
         self.denoise = denoise
+        self.min_duration = min_duration
 
     @property
     def hop_length(self) -> int:
@@ -132,8 +137,13 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         """Samples in a frame."""
         return int(self.sampling_rate * self.frame_length / 1000)
 
+    @property
+    def _min_samples(self) -> int:
+        return round(self.min_duration * self.sampling_rate)
+
     def num_frames(self, num_samples: int) -> int:
         """Frames that a waveform of `num_samples` samples gives."""
+        num_samples = max(num_samples, self._min_samples)
         if self.snip_edges:
             return max(0, 1 + (num_samples - self.window_length) // self.hop_length)
         return (num_samples + self.hop_length // 2) // self.hop_length
@@ -175,7 +185,9 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         ]
         if self.denoise if denoise is None else denoise:
             waveforms = [_denoise(waveform, self.sampling_rate) for waveform in waveforms]
-        features, lengths = self._fbank([waveform.to(device) for waveform in waveforms])
+        waveforms = [waveform.to(device) for waveform in waveforms]
+        waveforms = [F.pad(waveform, (0, max(0, self._min_samples - len(waveform)))) for waveform in waveforms]
+        features, lengths = self._fbank(waveforms)
         data = {"input_features": features}
         if return_attention_mask:
             places = torch.arange(features.shape[1], device=features.device)

@@ -92,7 +92,11 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
 
     normalize = processor.tokenizer.normalize
     train_set = SpeechDataset(
-        train_rows.select(inspection.kept), processor=processor, config=model.config, augment=augment
+        train_rows.select(inspection.kept),
+        processor=processor,
+        config=model.config,
+        augment=augment,
+        pad_to_labels=True,
     )
     # While training, the readable ones are scored, sorted by length; at the end all of them are.
     order = np.argsort(eval_inspection.durations, kind="stable")

@@ -52,7 +52,7 @@ def test_every_row_is_kept_or_accounted_for(rows, processor, tiny_model, tmp_pat
     write_report(tmp_path / "data_report.jsonl", found.findings)
     report = [json.loads(line) for line in (tmp_path / "data_report.jsonl").read_text().splitlines()]
     assert {line["utterance_id"]: line["reason"] for line in report} == {
-        "short.wav": "padded with silence",
+        "short.wav": "shorter than CTC needs",
         "long.wav": "too long",
         "truncated.flac": "unreadable audio",
         "text.wav": "unreadable audio",
@@ -77,10 +77,12 @@ def test_required_samples_are_enough_and_not_much_more(processor, tiny_model, fa
 
 
 def test_a_batch_holds_features_of_real_frames_and_padded_labels(rows, processor, tiny_model):
-    dataset = SpeechDataset(rows.select([0, 1]), processor=processor, config=tiny_model.config)
+    scored = SpeechDataset(rows.select([1]), processor=processor, config=tiny_model.config)
+    dataset = SpeechDataset(rows.select([0, 1]), processor=processor, config=tiny_model.config, pad_to_labels=True)
     examples = [dataset[0], dataset[(3, 1)]]
     batch = SpeechCollator(processor)(examples)
     assert len(examples[1]["waveform"]) > 12000  # padded so that its transcript can be aligned
+    assert len(scored[0]["waveform"]) < 12000  # in scoring as a listener gets it
     assert batch["attention_mask"].sum(-1).tolist() == [
         processor.feature_extractor.num_frames(len(example["waveform"])) for example in examples
     ]

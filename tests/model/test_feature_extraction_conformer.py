@@ -12,7 +12,7 @@ WAVEFORMS = [GENERATOR.normal(0, 0.1, samples).astype(np.float32) for samples in
 @pytest.mark.parametrize("snip_edges", [True, False])
 @pytest.mark.parametrize("high_freq", [0.0, -400.0])
 def test_kaldi(snip_edges, high_freq):
-    extractor = ConformerFeatureExtractor(snip_edges=snip_edges, high_freq=high_freq)
+    extractor = ConformerFeatureExtractor(snip_edges=snip_edges, high_freq=high_freq, min_duration=0.0)
     for waveform in WAVEFORMS:
         features = extractor(waveform, sampling_rate=16000, return_tensors="pt").input_features[0]
         expected = torchaudio.compliance.kaldi.fbank(
@@ -29,7 +29,7 @@ def test_kaldi(snip_edges, high_freq):
 
 @pytest.mark.parametrize("snip_edges", [True, False])
 def test_batch_is_alone(snip_edges):
-    extractor = ConformerFeatureExtractor(snip_edges=snip_edges)
+    extractor = ConformerFeatureExtractor(snip_edges=snip_edges, min_duration=0.0)
     batch = extractor(WAVEFORMS, sampling_rate=16000, return_tensors="pt")
     for i, waveform in enumerate(WAVEFORMS):
         alone = extractor(waveform, return_tensors="pt")
@@ -40,8 +40,16 @@ def test_batch_is_alone(snip_edges):
 
 
 def test_a_few_samples_are_mirrored_as_often_as_it_takes():
-    features = ConformerFeatureExtractor()(WAVEFORMS[0][:90], return_tensors="pt").input_features
+    features = ConformerFeatureExtractor(min_duration=0.0)(WAVEFORMS[0][:90], return_tensors="pt").input_features
     assert features.shape == (1, 1, 80) and torch.isfinite(features).all()
+
+
+def test_a_short_recording_is_padded_with_silence():
+    extractor = ConformerFeatureExtractor()
+    features = extractor(WAVEFORMS[0][:4000], return_tensors="pt").input_features  # a quarter of a second
+    assert features.shape == (1, 50, 80) and extractor.num_frames(4000) == 50
+    padded = np.pad(WAVEFORMS[0][:4000], (0, 4000))
+    torch.testing.assert_close(features, extractor(padded, return_tensors="pt").input_features, atol=0, rtol=0)
 
 
 def test_settings_survive_a_reload(tmp_path):
