@@ -46,5 +46,11 @@ def test_gradients_of_one_big_batch(
     assert batches is None or result["batches"] == batches
     largest = max(value.abs().max() for value in one_batch["gradients"].values())
     for name, expected in one_batch["gradients"].items():
-        torch.testing.assert_close(result["gradients"][name], expected, atol=1e-4 * largest.item(), rtol=1e-4, msg=name)
+        torch.testing.assert_close(
+            result["gradients"][name],
+            expected,
+            atol=1e-4 * largest.item(),
+            rtol=1e-4,
+            msg=lambda message, name=name: f"{name}: {message}",
+        )
     assert result["loss"] == pytest.approx(one_batch["loss"], rel=1e-4)
