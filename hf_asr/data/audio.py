@@ -13,13 +13,18 @@ class AudioError(ValueError):
     """A recording that cannot be used; the message says why."""
 
 
-def read_audio(source: str | Path | bytes, *, sampling_rate: int = 16000) -> np.ndarray:
+def read_audio(
+    source: str | Path | bytes, *, sampling_rate: int = 16000, start: float | None = None, end: float | None = None
+) -> np.ndarray:
     """Float32 (samples,) in [-1, 1] at `sampling_rate` Hz, the mean of all channels.
 
     soundfile reads wav, flac, mp3, ogg and opus; whatever it refuses goes to PyAV, whose wheels carry FFmpeg's codecs.
 
+    Args:
+        start, end: Seconds of the part to read; the beginning and the end if not given.
+
     Raises:
-        AudioError: A missing, empty or undecodable file, or one that holds NaN.
+        AudioError: A missing, empty or undecodable file, one that holds NaN, or a part that lies outside of it.
     """
     if isinstance(source, str | Path) and not Path(source).is_file():
         raise AudioError("file not found")
@@ -28,12 +33,18 @@ def read_audio(source: str | Path | bytes, *, sampling_rate: int = 16000) -> np.
         raise AudioError("file is empty (0 bytes)")
     try:
         handle = io.BytesIO(source) if isinstance(source, bytes) else str(source)
-        waveform, rate = soundfile.read(handle, dtype="float32", always_2d=True)  # (samples, channels)
+        with soundfile.SoundFile(handle) as file:
+            rate = file.samplerate
+            first, last = _part(start, end, rate, file.frames)
+            file.seek(first)
+            waveform = file.read(last - first, dtype="float32", always_2d=True)  # (samples, channels)
     except soundfile.SoundFileError as soundfile_error:
         try:
             waveform, rate = _read_with_av(source)
         except (av.FFmpegError, ValueError, IndexError) as error:
             raise AudioError(f"not decodable: {soundfile_error} (soundfile); {error} (PyAV)") from error
+        first, last = _part(start, end, rate, len(waveform))
+        waveform = waveform[first:last]
     waveform = waveform.mean(axis=1)
     if not len(waveform):
         raise AudioError("holds no audio (0 samples)")
@@ -42,6 +53,50 @@ def read_audio(source: str | Path | bytes, *, sampling_rate: int = 16000) -> np.
     if rate != sampling_rate:
         waveform = soxr.resample(waveform, rate, sampling_rate)
     return np.ascontiguousarray(waveform, dtype=np.float32)
+
+
+def audio_duration(source: str | Path | bytes) -> float:
+    """Seconds, by the header alone.
+
+    Raises:
+        AudioError: A missing file, or one whose header nobody understands.
+    """
+    if isinstance(source, str | Path) and not Path(source).is_file():
+        raise AudioError("file not found")
+    try:
+        return soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else str(source)).duration
+    except soundfile.SoundFileError as soundfile_error:
+        try:
+            with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
+                if container.duration is not None:
+                    return container.duration / av.time_base
+        except (av.FFmpegError, ValueError) as error:
+            raise AudioError(f"not readable: {soundfile_error} (soundfile); {error} (PyAV)") from error
+    return len(read_audio(source)) / 16000  # a webm recorded live: its header tells no duration
+
+
+def missing_bytes(source: str | Path | bytes) -> int:
+    """How many bytes a RIFF wave file lacks of what its header promises: soundfile reads a truncated one in silence."""
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+        if file.read(4) != b"RIFF" or file.seek(8) != 8 or file.read(4) != b"WAVE":
+            return 0
+        while len(header := file.read(8)) == 8:
+            size = int.from_bytes(header[4:], "little")
+            if header[:4] == b"data":
+                # Written to a pipe, a header promises nothing: 0, or the largest number there is.
+                promised = 0 if size >= 0x7FFFF000 else size
+                return max(0, file.tell() + promised - file.seek(0, io.SEEK_END))
+            file.seek(size + size % 2, io.SEEK_CUR)
+    return 0
+
+
+def _part(start: float | None, end: float | None, rate: int, length: int) -> tuple[int, int]:
+    """First and last sample (exclusive) of a part given in seconds."""
+    first = round((start or 0.0) * rate)
+    last = length if end is None else min(length, round(end * rate))
+    if (start is not None or end is not None) and not 0 <= first < last:
+        raise AudioError(f"{start} to {end} s lies outside of its {length / rate:.2f} s")
+    return first, last
 
 
 def _read_with_av(source: str | Path | bytes) -> tuple[np.ndarray, int]:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,14 +18,18 @@ from tqdm.auto import tqdm
 from ..model.configuration_conformer import SUBSAMPLING_CONVOLUTIONS, ConformerConfig
 from ..model.feature_extraction_conformer import ConformerFeatureExtractor, denoise
 from ..model.processing_conformer import ConformerProcessor
-from .audio import AudioError, read_audio
+from .audio import AudioError, missing_bytes
+from .sources import read_row, row_duration
+
+logger = logging.getLogger("hf_asr")
 
 
 @dataclass
 class Finding:
-    """A row that was skipped or changed, and why."""
+    """A row (its number) that was skipped or changed, and why."""
 
     split: str
+    row: int
     utterance_id: str
     reason: str
     detail: str = ""
@@ -32,23 +37,38 @@ class Finding:
 
 @dataclass
 class Inspection:
-    """What inspecting a split found: `kept` are row numbers, `durations` their seconds."""
+    """What inspecting `rows` found: `kept` are numbers of those to use, `durations` their seconds."""
+
+    rows: datasets.Dataset | Sequence[dict]
 
     kept: list[int] = field(default_factory=list)
     durations: list[float] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def unusable_share(self) -> float:
+        """Rows that were skipped, over all."""
+        return 1 - len(self.kept) / max(1, len(self.rows))
+
+    def check(self, max_unusable_share: float) -> None:
+        """Raises ValueError if more was skipped than `max_unusable_share`, with the reasons and first examples."""
+        if self.unusable_share > max_unusable_share:
+            examples = {}
+            for finding in self.findings:
+                if finding.reason != "shorter than CTC needs":
+                    examples.setdefault(finding.reason, f"{finding.utterance_id}: {finding.detail}")
+            told = "; ".join(f"{reason}, as {example}" for reason, example in examples.items())
+            skipped = f"{len(self.rows) - len(self.kept)} of {len(self.rows)} rows"
+            raise ValueError(
+                f"{skipped} cannot be trained on ({self.unusable_share:.0%}, limit {max_unusable_share:.0%}): "
+                f"{told}. Mend them, or go on without them: --max_unusable_share 1"
+            )
 
     def summary(self) -> str:
         """One line: hours, and how many were skipped for which reason."""
         reasons = Counter(finding.reason for finding in self.findings)
         told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "nothing skipped"
         return f"{len(self.kept)} utterances, {sum(self.durations) / 3600:.2f} h ({told})"
-
-
-def row_audio(row: dict) -> str | bytes:
-    """What `read_audio` takes: the path if there is one, else the bytes."""
-    audio = row["audio"]
-    return audio["bytes"] if audio["bytes"] is not None else audio["path"]
 
 
 def required_samples(labels: Sequence[int], *, config: ConformerConfig, hop_length: int, window_length: int) -> int:
@@ -60,53 +80,74 @@ def required_samples(labels: Sequence[int], *, config: ConformerConfig, hop_leng
 
 
 def inspect(
-    rows: datasets.Dataset,
+    rows: datasets.Dataset | Sequence[dict],
     *,
     split: str,
     processor: ConformerProcessor,
     config: ConformerConfig,
     max_duration_seconds: float,
+    decode: bool = True,
+    show_progress: bool = True,
 ) -> Inspection:
-    """Decodes every recording once and tells which rows can be trained on.
+    """Tells which rows can be trained on, and how long they are.
 
-    Skipped are undecodable recordings, those longer than `max_duration_seconds`, empty transcripts, and transcripts
-    that need more than twice the frames their audio has. Shorter lacks are padded with silence in training (not in
-    evaluation, where nobody knows the transcript), and counted.
+    Skipped are undecodable and truncated recordings, those longer than `max_duration_seconds`, empty transcripts, and
+    transcripts that need more than twice the frames their audio has. Shorter lacks are padded with silence in training
+    (not in evaluation, where nobody knows the transcript), and counted.
+
+    Args:
+        decode: Decode every recording. False believes a `duration` column, or the header of each file: a hundred
+            thousand rows in seconds, and what cannot be decoded shows only when its turn comes.
     """
     sampling_rate = processor.feature_extractor.sampling_rate
     shortest = processor.feature_extractor.min_duration
 
-    def measure(row: dict) -> float | AudioError:
+    def measure(place: int) -> float | AudioError:
+        row = rows[place]
         try:
-            return len(read_audio(row_audio(row), sampling_rate=sampling_rate)) / sampling_rate
+            if not decode:
+                return row_duration(row)
+            waveform = read_row(row, sampling_rate=sampling_rate)
+            is_whole_file = row.get("start") is None and row.get("size") is None
+            if is_whole_file and (lack := missing_bytes(row["audio"]["bytes"] or row["audio"]["path"])):
+                raise AudioError(f"truncated: {lack} bytes of what its header promises are missing")
+            return len(waveform) / sampling_rate
         except AudioError as error:
             return error
 
-    inspection = Inspection()
+    inspection = Inspection(rows)
+    texts = rows.remove_columns("audio") if isinstance(rows, datasets.Dataset) else rows
 
-    def find(row: dict, reason: str, detail: str = "") -> None:
-        inspection.findings.append(Finding(split, row["utterance_id"], reason, detail))
+    def find(reason: str, detail: str) -> None:
+        inspection.findings.append(Finding(split, place, row["utterance_id"], reason, detail))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        measured = tqdm(pool.map(measure, rows), total=len(rows), desc=f"Inspecting {split}", unit="file")
-        for place, (row, duration) in enumerate(zip(rows, measured, strict=True)):
+        # By number, not by row: the pool takes all it is given at once, and rows may hold their audio.
+        measured = tqdm(
+            pool.map(measure, range(len(rows))),
+            total=len(rows),
+            desc=f"Inspecting {split}",
+            unit="file",
+            disable=not show_progress,
+        )
+        for place, (row, duration) in enumerate(zip(texts, measured, strict=True)):
             labels = processor.tokenizer(row["text"])["input_ids"]
             if isinstance(duration, AudioError):
-                find(row, "unreadable audio", str(duration))
+                find("unreadable audio", str(duration))
                 continue
             if not labels:
-                find(row, "empty transcript", repr(row["text"]))
+                find("empty transcript", repr(row["text"]))
                 continue
             if duration > max_duration_seconds:
-                find(row, "too long", f"{duration:.1f} s, limit {max_duration_seconds} s (--max_duration_seconds)")
+                find("too long", f"{duration:.1f} s, limit {max_duration_seconds} s (--max_duration_seconds)")
                 continue
             duration = max(duration, shortest)
             needed = _required(labels, processor, config) / sampling_rate
             if needed > 2 * duration + 0.1:
-                find(row, "transcript too long for its audio", f"{len(labels)} tokens in {duration:.2f} s")
+                find("transcript too long for its audio", f"{len(labels)} tokens in {duration:.2f} s")
                 continue
             if needed > duration:
-                find(row, "shorter than CTC needs", f"{duration:.2f} s, {len(labels)} tokens need {needed:.2f} s")
+                find("shorter than CTC needs", f"{duration:.2f} s, {len(labels)} tokens need {needed:.2f} s")
             inspection.kept.append(place)
             inspection.durations.append(max(duration, needed))
     return inspection
@@ -119,7 +160,7 @@ def _required(labels: Sequence[int], processor: ConformerProcessor, config: Conf
     )
 
 
-def write_report(path: str | Path, findings: Sequence[Finding]) -> None:
+def write_findings(path: str | Path, findings: Sequence[Finding]) -> None:
     """One JSON object a line, written beside and renamed."""
     partial = Path(f"{path}.partial")
     with open(partial, "w", encoding="utf-8") as file:
@@ -132,7 +173,8 @@ class SpeechDataset(torch.utils.data.Dataset):
     """Decodes, denoises and augments one utterance at a time.
 
     An item is asked for by (epoch, index), so that augmentation is a function of both wherever a worker stands; a plain
-    index is epoch 0. It holds `waveform` float32 (samples,) and `labels`, a list of token ids.
+    index is epoch 0. It holds `waveform` float32 (samples,) and `labels`, a list of token ids. A recording that cannot
+    be read any more becomes half a second of silence without a word, is logged, and stops nothing.
 
     Args:
         augment: Function of waveform, sampling rate, epoch and utterance id.
@@ -141,7 +183,7 @@ class SpeechDataset(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        rows: datasets.Dataset,
+        rows: datasets.Dataset | Sequence[dict],
         *,
         processor: ConformerProcessor,
         config: ConformerConfig,
@@ -159,11 +201,10 @@ class SpeechDataset(torch.utils.data.Dataset):
         row = self.rows[index]
         extractor = self.processor.feature_extractor
         try:
-            waveform = read_audio(row_audio(row), sampling_rate=extractor.sampling_rate)
+            waveform = read_row(row, sampling_rate=extractor.sampling_rate)
         except AudioError as error:
-            raise AudioError(
-                f"{row['audio']['path'] or row['utterance_id']}: {error}, since it was inspected"
-            ) from None
+            logger.warning(f"skipped {row['utterance_id']} ({row['audio']['path']}): {error}")
+            return {"waveform": np.zeros(extractor.sampling_rate // 2, np.float32), "labels": []}
         if extractor.denoise:
             waveform = denoise(waveform, sampling_rate=extractor.sampling_rate)
         if self.augment is not None:
@@ -199,8 +240,11 @@ def feature_statistics(
     chosen = np.random.default_rng(seed).permutation(len(dataset))[:max_utterances]
     count, total, squares = 0, 0.0, 0.0
     for index in tqdm(chosen, desc="Feature statistics", unit="file", leave=False):
+        example = dataset[int(index)]
+        if not example["labels"]:
+            continue  # unreadable: silence would shift the mean
         features = extractor(
-            dataset[int(index)]["waveform"],
+            example["waveform"],
             sampling_rate=extractor.sampling_rate,
             return_tensors="pt",
             denoise=False,

@@ -42,10 +42,27 @@ class ModelArguments:
 
 
 @dataclass
+class Source:
+    """One of the datasets that are trained on together."""
+
+    name: str
+    config_name: str | None
+    train_split_name: str
+    eval_split_name: str
+    audio_column_name: str
+    text_column_name: str
+    weight: int = 1
+
+
+@dataclass
 class DataArguments:
     dataset_name: str | None = field(
         default=None,
-        metadata={"help": "Hub id, audiofolder, .jsonl/.csv/.tsv manifest or saved dataset with the recordings."},
+        metadata={
+            "help": "Hub id, folder, manifest, shards or saved dataset with the recordings (see the README). "
+            "Or several: '[{name: A, weight: 2}, {name: B, text_column_name: sentence}]', each with its own of the "
+            "arguments below and a weight, the times it comes in an epoch."
+        },
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
     train_split_name: str = field(default="train", metadata={"help": "Split to train on."})
@@ -63,6 +80,20 @@ class DataArguments:
         default=0.05, metadata={"help": "Share of the training split (of its speakers, if known) to hold out."}
     )
     max_duration_seconds: float = field(default=30.0, metadata={"help": "Longer recordings are not trained on."})
+    inspect_audio: bool = field(
+        default=True,
+        metadata={"help": "Decode every recording before training. False believes a duration column or the headers."},
+    )
+    max_unusable_share: float = field(
+        default=0.1,
+        metadata={"help": "Share of the training rows that may be skipped; more is an error. 1 allows all."},
+    )
+    streaming: bool = field(
+        default=False, metadata={"help": "Read the training split as it is trained on, without end: give --max_steps."}
+    )
+    streaming_buffer_size: int = field(
+        default=1000, metadata={"help": "Rows of a stream that are sorted into batches together."}
+    )
     augmentations: str | None = field(
         default=None,
         metadata={"help": "List of mappings: name, a class of audiomentations or SpeedPerturbation, and arguments."},
@@ -75,6 +106,33 @@ class DataArguments:
     def __post_init__(self):
         self.augmentations = as_mapping(self.augmentations) or []
         self.synthetic_corpus = as_mapping(self.synthetic_corpus)
+
+    def sources(self) -> list[Source]:
+        """The datasets that `dataset_name` means, each with what it does not say for itself.
+
+        Raises:
+            ValueError: None is given, or one has a key that there is not.
+        """
+        if not self.dataset_name:
+            raise ValueError("dataset_name is required: a folder, a manifest, shards, a saved dataset or a Hub id")
+        given = self.dataset_name
+        if isinstance(given, str):
+            given = yaml.safe_load(given) if given.lstrip().startswith("[") else [{"name": given}]
+        inherited = {
+            "config_name": self.dataset_config_name,
+            "train_split_name": self.train_split_name,
+            "eval_split_name": self.eval_split_name,
+            "audio_column_name": self.audio_column_name,
+            "text_column_name": self.text_column_name,
+        }
+        known = [item.name for item in fields(Source)]
+        for entry in given:
+            if not isinstance(entry, dict) or "name" not in entry or set(entry) - set(known):
+                raise ValueError(f"dataset_name: {entry!r}: each is a mapping with a name, out of {', '.join(known)}")
+            weight = entry.get("weight", 1)
+            if not isinstance(weight, int) or weight < 1:
+                raise ValueError(f"dataset_name: {entry['name']}: weight is a whole number, 1 or more, not {weight!r}")
+        return [Source(**(inherited | entry)) for entry in given]
 
 
 @dataclass

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer, TrainerCallback
 
 from ..data.batching import DurationBatchSampler
+from ..data.streaming import StreamedBatches
 from ..model.tokenization_conformer import ConformerTokenizer
 from ..scoring.metrics import error_rates
 
@@ -34,6 +35,16 @@ class ConformerTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Already split over the ranks, so accelerate does not prepare it: it would shard, repeat or drop batches."""
+        workers = self.args.dataloader_num_workers
+        options = {
+            "num_workers": workers,
+            "persistent_workers": workers > 0 and self.args.dataloader_persistent_workers,
+            "prefetch_factor": 4 if workers else None,
+            "pin_memory": self.args.dataloader_pin_memory and torch.cuda.is_available(),
+            "worker_init_fn": _one_thread,
+        }
+        if isinstance(self.train_dataset, StreamedBatches):
+            return DataLoader(self.train_dataset, batch_size=None, **options)
         sampler = DurationBatchSampler(
             self.train_durations,
             max_batch_seconds=self.args.max_batch_seconds,
@@ -44,17 +55,7 @@ class ConformerTrainer(Trainer):
         updates_per_epoch = -(-len(sampler) // self.args.gradient_accumulation_steps)
         self.remove_callback(_SetEpoch)
         self.add_callback(_SetEpoch(sampler, updates_per_epoch))
-        workers = self.args.dataloader_num_workers
-        return DataLoader(
-            self.train_dataset,
-            batch_sampler=sampler,
-            collate_fn=self.data_collator,
-            num_workers=workers,
-            persistent_workers=workers > 0 and self.args.dataloader_persistent_workers,
-            prefetch_factor=4 if workers else None,
-            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
-            worker_init_fn=_one_thread,
-        )
+        return DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator, **options)
 
 
 def _one_thread(worker: int) -> None:

@@ -13,7 +13,7 @@ from hf_asr.data.dataset import (
     feature_statistics,
     inspect,
     required_samples,
-    write_report,
+    write_findings,
 )
 
 
@@ -50,7 +50,7 @@ def rows(tmp_path_factory):
 def test_every_row_is_kept_or_accounted_for(rows, processor, tiny_model, tmp_path):
     found = inspect(rows, split="train", processor=processor, config=tiny_model.config, max_duration_seconds=5)
     assert [rows[i]["utterance_id"] for i in found.kept] == ["good.wav", "short.wav"]
-    write_report(tmp_path / "data_report.jsonl", found.findings)
+    write_findings(tmp_path / "data_report.jsonl", found.findings)
     report = [json.loads(line) for line in (tmp_path / "data_report.jsonl").read_text().splitlines()]
     assert {line["utterance_id"]: line["reason"] for line in report} == {
         "short.wav": "shorter than CTC needs",

@@ -1,13 +1,18 @@
+import io
 import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
 
 import datasets
 import numpy as np
 import pytest
 import soundfile
 
-from hf_asr.data.audio import read_audio
-from hf_asr.data.dataset import row_audio
-from hf_asr.data.sources import SourceError, load_source, split_names
+from hf_asr.data.audio import AudioError
+from hf_asr.data.sources import SourceError, load_source, read_row, row_duration, split_names
 
 
 @pytest.fixture(scope="module")
@@ -18,11 +23,17 @@ def recordings(tmp_path_factory):
     return folder
 
 
-def check(rows: datasets.Dataset) -> None:
-    assert rows["text"] == ["one", "null"]
-    assert {"audio", "text", "utterance_id"} <= set(rows.column_names)
-    assert all(len(read_audio(row_audio(row))) == 1600 for row in rows)
-    assert len(set(rows["utterance_id"])) == 2
+def check(dataset_name, **options) -> list[dict]:
+    """Both rows are there, whole, at once and streamed."""
+    rows = list(load_source(str(dataset_name), split="train", **options))
+    streamed = list(load_source(str(dataset_name), split="train", streaming=True, **options))
+    for found in (rows, streamed):
+        assert [row["text"] for row in found] == ["one", "null"]
+        assert [len(read_row(row, sampling_rate=16000)) for row in found] == [1600, 1600]
+        assert [row_duration(row) for row in found] == pytest.approx([0.1, 0.1])
+    assert len({row["utterance_id"] for row in rows}) == 2
+    assert [row["utterance_id"] for row in streamed] == [row["utterance_id"] for row in rows]
+    return rows
 
 
 def write_jsonl(path, column: str) -> None:
@@ -40,7 +51,7 @@ def test_folder_with_splits(corpus):
 def test_folder_without_splits(recordings):
     write_jsonl(recordings / "metadata.jsonl", "file_name")
     assert split_names(str(recordings)) == ["train"]
-    check(load_source(str(recordings), split="train"))
+    check(recordings)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv"])
@@ -52,7 +63,7 @@ def test_manifest(recordings, suffix):
     else:
         lines = [("audio", "text"), ("a.wav", "one"), ("b c 你好.wav", "null")]
         path.write_text("".join(separator.join(line) + "\n" for line in lines), encoding="utf-8")
-    check(load_source(str(path), split="train"))
+    check(path)
 
 
 def test_saved_dataset_with_bytes_and_other_columns(recordings, tmp_path):
@@ -61,7 +72,116 @@ def test_saved_dataset_with_bytes_and_other_columns(recordings, tmp_path):
         "sentence": ["one", "null"],
     }
     datasets.DatasetDict({"train": datasets.Dataset.from_dict(rows)}).save_to_disk(tmp_path / "saved")
-    check(load_source(str(tmp_path / "saved"), split="train", audio_column="sound", text_column="sentence"))
+    check(tmp_path / "saved", audio_column="sound", text_column="sentence")
+
+
+@pytest.mark.parametrize("declares_audio", [False, True])
+def test_parquet_shards(recordings, tmp_path, declares_audio):
+    (tmp_path / "data").mkdir()
+    names = ["a.wav", "b c 你好.wav"]
+    for number, (name, text) in enumerate(zip(names, ["one", "null"], strict=True)):
+        rows = datasets.Dataset.from_dict(
+            {"audio": [{"bytes": (recordings / name).read_bytes(), "path": name}], "text": [text]}
+        )
+        if declares_audio:  # as a dataset on the Hub has it
+            rows = rows.cast_column("audio", datasets.Audio(decode=False))
+        rows.to_parquet(tmp_path / "data" / f"train-{number:05d}-of-00002.parquet")
+    check(tmp_path)
+    check(tmp_path / "data" / "*.parquet")
+
+
+def tar(path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as shard:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            shard.addfile(member, io.BytesIO(content))
+
+
+def test_webdataset_shards(recordings, tmp_path):
+    wav = (recordings / "a.wav").read_bytes()
+    tar(tmp_path / "train-0000.tar", {"x/1.wav": wav, "x/1.txt": b"one\n"})
+    tar(tmp_path / "train-0001.tar", {"x/2.json": b'{"text": "null", "speaker": "y"}', "x/2.wav": wav})
+    rows = check(tmp_path)
+    assert [row["utterance_id"] for row in rows] == ["x/1", "x/2"] and rows[1]["speaker"] == "y"
+    (tmp_path / "train-0002.tar").write_bytes(b"no tar" * 1000)
+    with pytest.raises(SourceError, match="train-0002.tar cannot be read"):
+        check(tmp_path)
+
+
+def test_wenet_data_list_raw_and_shards(recordings, tmp_path):
+    raw = [{"key": "1", "wav": str(recordings / "a.wav"), "txt": "one"}]
+    raw += [{"key": "2", "wav": "b c 你好.wav", "txt": "null"}]
+    (recordings / "data.list").write_text("".join(json.dumps(row) + "\n" for row in raw))
+    rows = check(recordings / "data.list")
+    assert [row["utterance_id"] for row in rows] == ["1", "2"]
+    wav = (recordings / "a.wav").read_bytes()
+    tar(tmp_path / "s.tar", {"1.txt": b"one", "1.wav": wav, "2.txt": b"null", "2.wav": wav})
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "data.list").write_text(f"{tmp_path / 's.tar'}\n")
+    check(tmp_path)
+
+
+def test_kaldi_folder_with_segments(tmp_path):
+    folder = tmp_path / "train"
+    folder.mkdir()
+    ramp = np.linspace(-0.5, 0.5, 16000, dtype=np.float32)
+    soundfile.write(tmp_path / "long talk.wav", ramp, 16000, subtype="FLOAT")
+    (folder / "wav.scp").write_text(f"rec {tmp_path / 'long talk.wav'}\npiped sox x.wav -t wav - |\n")
+    (folder / "text").write_text("u1 one\nu2 null\n")
+    (folder / "utt2spk").write_text("u1 ann\nu2 bob\n")
+    (folder / "segments").write_text("u1 rec 0.2 0.3\nu2 rec 0.90 -1\n")
+    rows = check(tmp_path)
+    assert [row["speaker"] for row in rows] == ["ann", "bob"]
+    np.testing.assert_array_equal(read_row(rows[0], sampling_rate=16000), ramp[3200:4800])
+    (folder / "segments").write_text("u1 rec 2.0 3.0\nu2 piped 0 1\n")
+    rows = list(load_source(str(tmp_path), split="train"))
+    with pytest.raises(AudioError, match="2.0 to 3.0 s lies outside of its 1.00 s"):
+        read_row(rows[0], sampling_rate=16000)
+    with pytest.raises(AudioError, match="file not found"):  # commands are never run
+        read_row(rows[1], sampling_rate=16000)
+    (folder / "segments").write_text("u1 rec\n")
+    with pytest.raises(SourceError, match="segments: u1 'rec': recording, start and end"):
+        load_source(str(tmp_path), split="train")
+
+
+def test_recordings_beside_their_transcripts(recordings, tmp_path):
+    for split in ("train", "dev"):
+        for speaker, name, text in (("ann", "1", "one"), ("bob", "2", "null")):
+            (tmp_path / split / speaker).mkdir(parents=True)
+            shutil.copy(recordings / "a.wav", tmp_path / split / speaker / f"{name}.wav")
+            (tmp_path / split / speaker / f"{name}.txt").write_text(f"\ufeff{text}\n", encoding="utf-8")
+    assert split_names(str(tmp_path)) == ["dev", "train"]
+    check(tmp_path)
+    assert split_names(str(tmp_path / "train")) == ["train"]  # ann and bob are no splits
+
+
+def test_hub_id_at_once_and_streamed(recordings, tmp_path, fake_hub):
+    """Against a stand-in for the Hub, in a process of its own: the address is read at import."""
+    (tmp_path / "data").mkdir()
+    table = {
+        "audio": [{"bytes": (recordings / "a.wav").read_bytes(), "path": "a.wav"}] * 2,
+        "sentence": ["one", "null"],
+    }
+    rows = datasets.Dataset.from_dict(table).cast_column("audio", datasets.Audio(decode=False))
+    rows.to_parquet(tmp_path / "data" / "train-00000-of-00001.parquet")
+    code = """
+from hf_asr.data.sources import load_source, read_row, split_names
+assert split_names("someone/speech") == ["train"], split_names("someone/speech")
+for streaming in (False, True):
+    rows = list(load_source("someone/speech", split="train", text_column="sentence", streaming=streaming))
+    assert [row["text"] for row in rows] == ["one", "null"]
+    assert [len(read_row(row, sampling_rate=16000)) for row in rows] == [1600, 1600]
+"""
+    with fake_hub({"someone/speech": tmp_path}) as endpoint:
+        environment = os.environ | {
+            "HF_ENDPOINT": endpoint,
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_OFFLINE": "0",
+        }
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_what_is_not_there_is_told_with_what_is(corpus, tmp_path):
@@ -72,5 +192,5 @@ def test_what_is_not_there_is_told_with_what_is(corpus, tmp_path):
     with pytest.raises(SourceError, match="does not exist"):
         load_source(str(tmp_path / "nowhere"), split="train")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match="no metadata.jsonl"):
+    with pytest.raises(SourceError, match="holds nothing that is known"):
         load_source(str(tmp_path / "empty"), split="train")

@@ -1,0 +1,100 @@
+"""Training batches out of a stream, buffer by buffer: for data too large or too far away to be looked at first."""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from datasets.distributed import split_dataset_by_node
+
+from ..model.configuration_conformer import ConformerConfig
+from ..model.processing_conformer import ConformerProcessor
+from .batching import DurationBatchSampler
+from .dataset import SpeechCollator, SpeechDataset, inspect
+
+
+class StreamedBatches(torch.utils.data.IterableDataset):
+    """Batches without end: each buffer of the stream is inspected, bucketed and shuffled as a dataset of its own.
+
+    A buffer as large as the stream gives the batches of the same rows read at once. Processes and workers share the
+    stream out by its shards (processes by its rows, if the shards do not divide); every pass over it is an epoch, which
+    visits the shards in an order of its own.
+
+    Args:
+        augment: Function of waveform, sampling rate, epoch and utterance id.
+        buffer_size: Rows.
+        report: data_report.jsonl, which what is skipped in the first pass is appended to.
+        max_unusable_share: Of a buffer; more raises ValueError.
+    """
+
+    def __init__(
+        self,
+        rows: datasets.IterableDataset,
+        *,
+        split: str,
+        processor: ConformerProcessor,
+        config: ConformerConfig,
+        max_batch_seconds: float,
+        max_duration_seconds: float,
+        augment: Callable[[np.ndarray, int, int, str], np.ndarray] | None = None,
+        buffer_size: int = 1000,
+        seed: int = 0,
+        num_replicas: int = 1,
+        rank: int = 0,
+        report: str | Path | None = None,
+        max_unusable_share: float = 0.1,
+    ):
+        self.rows = rows.shuffle(seed=seed, buffer_size=1) if rows.num_shards > 1 else rows  # the shards only
+        if num_replicas > 1:
+            self.rows = split_dataset_by_node(self.rows, rank=rank, world_size=num_replicas)
+        self.split, self.processor, self.config, self.augment = split, processor, config, augment
+        self.max_batch_seconds, self.max_duration_seconds = max_batch_seconds, max_duration_seconds
+        self.buffer_size, self.seed, self.report = buffer_size, seed, report
+        self.max_unusable_share = max_unusable_share
+        self.collate = SpeechCollator(processor)
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        for epoch in itertools.count():
+            self.rows.set_epoch(epoch)
+            rows, count, kept = iter(self.rows), 0, 0
+            while buffer := list(itertools.islice(rows, self.buffer_size)):
+                count += len(buffer)
+                for batch in self._batches(buffer, epoch):
+                    kept += len(batch["labels"])
+                    yield batch
+            if not count:  # more workers than shards: nothing is left for this one
+                return
+            if not kept:
+                raise ValueError(f"none of {count} streamed rows can be trained on: see {self.report}")
+
+    def _batches(self, buffer: list[dict], epoch: int) -> Iterator[dict[str, torch.Tensor]]:
+        inspection = inspect(
+            buffer,
+            split=self.split,
+            processor=self.processor,
+            config=self.config,
+            max_duration_seconds=self.max_duration_seconds,
+            show_progress=False,
+        )
+        if epoch == 0 and self.report is not None and inspection.findings:
+            with open(self.report, "a", encoding="utf-8") as file:
+                lines = (json.dumps(asdict(finding), ensure_ascii=False) + "\n" for finding in inspection.findings)
+                file.write("".join(lines))
+        inspection.check(self.max_unusable_share)
+        if not inspection.kept:
+            return
+        dataset = SpeechDataset(
+            [buffer[i] for i in inspection.kept],
+            processor=self.processor,
+            config=self.config,
+            augment=self.augment,
+            pad_to_labels=True,
+        )
+        sampler = DurationBatchSampler(inspection.durations, max_batch_seconds=self.max_batch_seconds, seed=self.seed)
+        sampler.set_epoch(epoch)
+        for batch in sampler:
+            yield self.collate([dataset[key] for key in batch])

@@ -1,0 +1,103 @@
+import datasets
+import numpy as np
+import pytest
+import torch
+
+from hf_asr.data.augment import build_augmentation
+from hf_asr.data.batching import DurationBatchSampler
+from hf_asr.data.dataset import SpeechCollator, SpeechDataset, inspect
+from hf_asr.data.sources import load_source
+from hf_asr.data.streaming import StreamedBatches
+
+AUGMENTATIONS = [{"name": "SpeedPerturbation"}, {"name": "Gain", "p": 1.0}]
+
+
+@pytest.fixture
+def stream(corpus):
+    return load_source(str(corpus), split="train", streaming=True)
+
+
+@pytest.fixture
+def options(processor, tiny_model):
+    return {
+        "processor": processor,
+        "config": tiny_model.config,
+        "split": "train",
+        "max_batch_seconds": 20,
+        "max_duration_seconds": 30,
+        "augment": build_augmentation(AUGMENTATIONS, seed=3),
+        "seed": 3,
+    }
+
+
+def first(batches: StreamedBatches, count: int) -> list[dict]:
+    iterator = iter(batches)
+    return [next(iterator) for _ in range(count)]
+
+
+def test_a_buffer_as_large_as_the_stream_gives_the_batches_of_the_rows_at_once(corpus, stream, options):
+    rows = load_source(str(corpus), split="train")
+    shared = {"processor": options["processor"], "config": options["config"]}
+    inspection = inspect(rows, split="train", max_duration_seconds=30, **shared)
+    dataset = SpeechDataset(rows.select(inspection.kept), augment=options["augment"], pad_to_labels=True, **shared)
+    sampler = DurationBatchSampler(inspection.durations, max_batch_seconds=20, seed=3)
+    collate, expected = SpeechCollator(options["processor"]), []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        expected += [collate([dataset[key] for key in keys]) for keys in sampler]
+    streamed = first(StreamedBatches(stream, **options), len(expected))
+    for theirs, ours in zip(expected, streamed, strict=True):
+        for name in theirs:
+            assert torch.equal(theirs[name], ours[name])
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_every_row_comes_once_a_pass_on_every_world_size(corpus, options, world_size):
+    options["augment"] = None
+    rows = load_source(str(corpus), split="train")
+    expected = sorted(tuple(labels) for labels in options["processor"].tokenizer(rows["text"])["input_ids"])
+    found = []
+    for rank in range(world_size):
+        stream = rows.to_iterable_dataset()
+        batches, count = StreamedBatches(stream, buffer_size=7, num_replicas=world_size, rank=rank, **options), 0
+        for batch in batches:
+            found += [tuple(row[row != -100].tolist()) for row in batch["labels"]]
+            count += len(batch["labels"])
+            if count == len(rows) // world_size:
+                break
+    assert sorted(found) == expected
+
+
+def test_workers_share_the_shards(corpus, options):
+    rows = load_source(str(corpus), split="train")
+    stream = rows.to_iterable_dataset(num_shards=2)
+    batches = StreamedBatches(stream, **options)
+    loader = iter(torch.utils.data.DataLoader(batches, batch_size=None, num_workers=3, prefetch_factor=1))
+    seen = sum(len(next(loader)["labels"]) for _ in range(4))  # the third worker has no shard and stops nothing
+    assert seen > 0
+
+
+def test_what_is_skipped_is_appended_and_too_much_is_an_error(stream, options, tmp_path):
+    rows = [*stream, {"audio": {"bytes": None, "path": "gone.wav"}, "text": "the dog", "utterance_id": "gone"}]
+    columns = {name: [row[name] for row in rows] for name in ("audio", "text", "utterance_id")}
+    bad = datasets.Dataset.from_dict(columns).to_iterable_dataset()
+    report = tmp_path / "data_report.jsonl"
+    first(StreamedBatches(bad, report=report, **options), 1)
+    assert '"gone"' in report.read_text() and "file not found" in report.read_text()
+    with pytest.raises(ValueError, match="1 of 41 rows cannot be trained on .2%, limit 1%.: unreadable audio, as gone"):
+        first(StreamedBatches(bad, max_unusable_share=0.01, **options), 1)
+    alone = bad.skip(40)
+    with pytest.raises(ValueError, match="none of 1 streamed rows"):
+        first(StreamedBatches(alone, max_unusable_share=1, **options), 1)
+
+
+def test_an_epoch_visits_the_shards_in_an_order_of_its_own(corpus, options):
+    rows = load_source(str(corpus), split="train")
+    batches = StreamedBatches(rows.to_iterable_dataset(num_shards=8), buffer_size=5, **options)
+    orders = []
+    for epoch in (0, 1, 0):
+        batches.rows.set_epoch(epoch)
+        orders.append([row["utterance_id"] for row in batches.rows])
+    assert orders[0] == orders[2] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
+    assert np.unique(orders[0]).size == 40
