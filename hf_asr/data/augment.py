@@ -9,45 +9,34 @@ from typing import Any
 
 import audiomentations
 import numpy as np
-import soxr
 from audiomentations.core.transforms_interface import BaseWaveformTransform
 
+from .audio import AudioError
+from .sources import read_row
+from .transforms import AddBabble, Codec, Denoise, SpeedPerturbation
 
-class SpeedPerturbation(BaseWaveformTransform):
-    """Plays faster or slower, pitch and all (Ko et al. 2015); `factors` are drawn evenly."""
-
-    supports_multichannel = False
-
-    def __init__(self, factors: Sequence[float] = (0.9, 1.0, 1.1), p: float = 1.0):
-        super().__init__(p)
-        self.factors = list(factors)
-
-    def randomize_parameters(self, samples: np.ndarray, sample_rate: int) -> None:
-        super().randomize_parameters(samples, sample_rate)
-        self.parameters["factor"] = random.choice(self.factors)
-
-    def apply(self, samples: np.ndarray, sample_rate: int) -> np.ndarray:
-        factor = self.parameters["factor"]
-        return samples if factor == 1.0 else soxr.resample(samples, sample_rate * factor, sample_rate)
-
-
-OWN_TRANSFORMS = {"SpeedPerturbation": SpeedPerturbation}
+OWN_TRANSFORMS = {cls.__name__: cls for cls in (SpeedPerturbation, AddBabble, Codec, Denoise)}
 
 
 def build_augmentation(
-    transforms: Sequence[dict[str, Any]], *, seed: int
+    transforms: Sequence[dict[str, Any]], *, seed: int, rows: Sequence[dict] | None = None
 ) -> Callable[[np.ndarray, int, int, str], np.ndarray] | None:
     """A function of (waveform, sampling rate in Hz, epoch, utterance id) that augments; None for an empty list.
 
     Args:
-        transforms: One dict a transform: `name`, a class of audiomentations or `SpeedPerturbation`, and its arguments.
+        transforms: One dict a transform: `name`, a class of audiomentations or of `transforms.py`, and its arguments.
+        rows: The training set, out of which `AddBabble` takes its voices.
 
     Raises:
         ValueError: An unknown class or argument; the message says what there is.
     """
     if not transforms:
         return None
-    compose = audiomentations.Compose([_build(dict(transform)) for transform in transforms])
+    built = [_build(dict(transform)) for transform in transforms]
+    for transform in built:
+        if isinstance(transform, AddBabble):
+            transform.voice, transform.num_voices = _voices(rows or []), len(rows or [])
+    compose = audiomentations.Compose(built)
 
     def augment(waveform: np.ndarray, sampling_rate: int, epoch: int, utterance_id: str) -> np.ndarray:
         digest = hashlib.blake2b(f"{seed}/{epoch}/{utterance_id}".encode(), digest_size=4).digest()
@@ -64,6 +53,16 @@ def build_augmentation(
     return augment
 
 
+def _voices(rows: Sequence[dict]) -> Callable[[int, int], np.ndarray]:
+    def voice(number: int, sampling_rate: int) -> np.ndarray:
+        try:
+            return read_row(rows[number], sampling_rate=sampling_rate)
+        except AudioError:
+            return np.zeros(sampling_rate, np.float32)  # told when its own turn comes
+
+    return voice
+
+
 def _build(transform: dict[str, Any]) -> BaseWaveformTransform:
     known = OWN_TRANSFORMS | {
         name: value
@@ -76,7 +75,14 @@ def _build(transform: dict[str, Any]) -> BaseWaveformTransform:
         hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(sorted(known))}"
         raise ValueError(f"augmentations: unknown class {name!r}, {hint}")
     try:
-        return known[name](**transform)
+        built = known[name](**transform)
     except TypeError as error:
         accepted = [argument for argument in inspect.signature(known[name]).parameters if argument != "self"]
         raise ValueError(f"augmentations: {name} takes {', '.join(accepted)} ({error})") from error
+    except (AssertionError, ValueError, OSError) as error:  # an assertion without a word: a folder without audio
+        raise ValueError(f"augmentations: {name} {transform}: {str(error) or 'no audio file found there'}") from error
+    # Found in the order of the file system, which differs between machines: a drawn number must mean the same file.
+    for files in ("sound_file_paths", "ir_files"):
+        if hasattr(built, files):
+            getattr(built, files).sort()
+    return built

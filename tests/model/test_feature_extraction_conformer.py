@@ -66,7 +66,7 @@ def test_denoising_lowers_stationary_noise():
         ConformerFeatureExtractor(denoise=denoise)(noisy, return_tensors="pt").input_features[0]
         for denoise in (False, True)
     )
-    assert clean.mean() < plain.mean() - 4  # natural logarithms of power
+    assert clean.mean() < plain.mean() - 0.5  # natural logarithms of power
     assert (clean.amax() - plain.amax()).abs() < 2
 
 
