@@ -20,6 +20,8 @@ import numpy as np
 import soundfile
 from tqdm.auto import tqdm
 
+from ..model.spelling_conformer import spell_english, spell_mandarin
+
 SAMPLE_RATE = 16_000
 VOICE_VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4")
 
@@ -46,42 +48,6 @@ class SyntheticCorpusArguments:
     validation_sentences: int = field(default=100, metadata={"help": "Number of sentences in the validation split."})
     test_sentences: int = field(default=0, metadata={"help": "Number of sentences in the test split; 0 for no split."})
     seed: int = field(default=0, metadata={"help": "Seed of the sentences, the voices and the noise."})
-
-
-_UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen"
-)
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-
-
-def spell_english(number: int) -> str:
-    """Spells 0 to 9999 in English words: 325 is "three hundred and twenty five"."""
-    units, tens = _UNITS.split(), _TENS.split()
-    if number < 20:
-        return units[number]
-    if number < 100:
-        return tens[number // 10 - 2] + (f" {units[number % 10]}" if number % 10 else "")
-    size, name = (1000, "thousand") if number >= 1000 else (100, "hundred")
-    count, rest = divmod(number, size)
-    link = " and " if rest < 100 else " "
-    return f"{units[count]} {name}" + (link + spell_english(rest) if rest else "")
-
-
-def spell_mandarin(number: int) -> str:
-    """Spells 0 to 9999 in hanzi: 325 is "三百二十五", 3050 is "三千零五十"."""
-    digits = "零一二三四五六七八九"
-    if number < 10:
-        return digits[number]
-    if number < 20:
-        return "十" + (digits[number - 10] if number > 10 else "")
-    size, name = next((size, name) for size, name in ((1000, "千"), (100, "百"), (10, "十")) if number >= size)
-    count, rest = divmod(number, size)
-    if not rest:
-        return digits[count] + name
-    # Inside a larger number a skipped place is read as one 零, and ten keeps its 一 (三百一十五).
-    link = ("零" if rest < size // 10 else "") + ("一" if 10 <= rest < 20 else "")
-    return digits[count] + name + link + spell_mandarin(rest)
 
 
 class _Language(NamedTuple):

@@ -1,19 +1,20 @@
 """Characters or BPE over normalised transcripts; decoding collapses CTC (Graves et al. 2006) and tells times."""
 
 import itertools
-import re
 from collections.abc import Iterable
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import BatchEncoding, PreTrainedTokenizerFast
+
+from .spelling_conformer import HAN, spell_numbers
 
 BLANK, UNKNOWN, SOS_EOS = "<blk>", "<unk>", "<sos/eos>"
 SPACE = "▁"
-HAN = re.compile(r"[\u2e80-\u2fdf\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 _COLLAPSE_SPACES = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
 _WORDS_ONLY = [
+    normalizers.Replace(Regex(r"\[[^\]]*\]|<[^>]*>"), " "),  # annotations: [laughter], <noise>
     normalizers.Lowercase(),
     normalizers.Replace(Regex("[’‘`´＇]"), "'"),
     # Letters, their marks, digits and apostrophes inside words stay; everything else separates words.
@@ -22,15 +23,26 @@ _WORDS_ONLY = [
 ]
 _NO_SPACES_AT_HAN = [normalizers.Replace(Regex(r"(?<=\p{Han})\s+|\s+(?=\p{Han})"), "")]
 _NO_ACCENTS = [normalizers.NFKD(), normalizers.StripAccents()]
+_NO_ENGLISH_FILLERS = [normalizers.Replace(Regex(r"(?<![\p{L}\p{N}'])(uh+|um+|h+m+|m+h+m+|mm+)(?![\p{L}\p{N}'])"), " ")]
+_NO_MANDARIN_FILLERS = [normalizers.Replace("呃", " ")]
 
-# What each setting of `text_normalization` does to a transcript, in training and in scoring alike.
+# What each setting of `text_normalization` does to a transcript, in training and in scoring alike, after the numbers
+# were spelled in the language of the rule (`en`, `zh` and `zh-en`).
 TEXT_NORMALIZATIONS: dict[str, list] = {
     "none": [normalizers.NFKC(), *_COLLAPSE_SPACES],
     "basic": [normalizers.NFKC(), *_WORDS_ONLY, *_COLLAPSE_SPACES],
-    "en": [*_NO_ACCENTS, *_WORDS_ONLY, *_COLLAPSE_SPACES],
-    "zh": [normalizers.NFKC(), *_WORDS_ONLY, *_NO_SPACES_AT_HAN, *_COLLAPSE_SPACES],
-    "zh-en": [*_NO_ACCENTS, *_WORDS_ONLY, *_NO_SPACES_AT_HAN, *_COLLAPSE_SPACES],
+    "en": [*_NO_ACCENTS, *_WORDS_ONLY, *_NO_ENGLISH_FILLERS, *_COLLAPSE_SPACES],
+    "zh": [normalizers.NFKC(), *_WORDS_ONLY, *_NO_MANDARIN_FILLERS, *_NO_SPACES_AT_HAN, *_COLLAPSE_SPACES],
+    "zh-en": [
+        *_NO_ACCENTS,
+        *_WORDS_ONLY,
+        *_NO_ENGLISH_FILLERS,
+        *_NO_MANDARIN_FILLERS,
+        *_NO_SPACES_AT_HAN,
+        *_COLLAPSE_SPACES,
+    ],
 }
+SPELLS_NUMBERS = ("en", "zh", "zh-en")
 
 
 def text_normalizer(name: str) -> normalizers.Normalizer:
@@ -42,6 +54,19 @@ def text_normalizer(name: str) -> normalizers.Normalizer:
     if name not in TEXT_NORMALIZATIONS:
         raise ValueError(f"text_normalization is one of {', '.join(TEXT_NORMALIZATIONS)}, not {name!r}")
     return normalizers.Sequence(TEXT_NORMALIZATIONS[name])
+
+
+def _spell(text: str, rule: str | None) -> str:
+    return spell_numbers(text, language=rule) if rule in SPELLS_NUMBERS else text
+
+
+def normalize_text(text: str, *, rule: str) -> str:
+    """What the setting `text_normalization: rule` makes of a transcript.
+
+    Raises:
+        ValueError: There is no such rule.
+    """
+    return text_normalizer(rule).normalize_str(_spell(text, rule))
 
 
 class ConformerTokenizer(PreTrainedTokenizerFast):
@@ -67,7 +92,7 @@ class ConformerTokenizer(PreTrainedTokenizerFast):
             ValueError: Another kind or normalisation; no text.
         """
         normalizer = text_normalizer(text_normalization)
-        texts = [normalizer.normalize_str(text) for text in texts]
+        texts = [normalize_text(text, rule=text_normalization) for text in texts]
         if not any(texts):
             raise ValueError("no vocabulary can be learnt: every transcript is empty after normalisation")
         special = [BLANK, UNKNOWN, SOS_EOS]
@@ -108,7 +133,13 @@ class ConformerTokenizer(PreTrainedTokenizerFast):
     def normalize(self, text: str) -> str:
         """What a transcript is before it is cut into tokens, and before it is scored."""
         normalizer = self.backend_tokenizer.normalizer
+        text = _spell(text, self.init_kwargs.get("text_normalization"))
         return text if normalizer is None else normalizer.normalize_str(text)
+
+    def _encode_plus(self, text: str | list[str], *args: Any, **kwargs: Any) -> BatchEncoding:
+        rule = self.init_kwargs.get("text_normalization")
+        text = _spell(text, rule) if isinstance(text, str) else [_spell(line, rule) for line in text]
+        return super()._encode_plus(text, *args, **kwargs)
 
     def _decode(
         self,

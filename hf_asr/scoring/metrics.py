@@ -11,7 +11,7 @@ import evaluate
 import jiwer
 import numpy as np
 
-from ..model.tokenization_conformer import HAN
+from ..model.spelling_conformer import HAN
 
 
 def split_words(text: str) -> str:

@@ -1,25 +1,33 @@
+import re
+
 import pytest
 
 from hf_asr import ConformerTokenizer
-from hf_asr.model.tokenization_conformer import text_normalizer
+from hf_asr.model.tokenization_conformer import TEXT_NORMALIZATIONS, normalize_text
 
 TEXTS = ["It's five o'clock", "打开客厅的灯", "play wifi radio"]
 
 
-@pytest.mark.parametrize(
-    ("rule", "text", "expected"),
-    [
-        ("en", "  “It’s” FIVE o'clock -- café!  ", "it's five o'clock cafe"),
-        ("zh", "打开，客厅 的灯。ＯＫ？", "打开客厅的灯ok"),
-        ("zh-en", "请打开 Wi-Fi ， Naïve", "请打开wi fi naive"),
-        ("basic", "Ça va? ½", "ça va 1 2"),
-        ("none", "  As IS,  isn't  it? ", "As IS, isn't it?"),
-    ],
-)
-def test_normalisation(rule, text, expected):
-    normalizer = text_normalizer(rule)
-    assert normalizer.normalize_str(text) == expected
-    assert normalizer.normalize_str(expected) == expected
+def table(repository) -> list[tuple[str, str, str]]:
+    """(rule, input, output) of the README's table of text normalisation."""
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| `([\w-]+)` \| `(.*?)` \| `(.*?)` \|$", text, flags=re.MULTILINE)
+    assert len(lines) >= 15 and {rule for rule, *_ in lines} == set(TEXT_NORMALIZATIONS)
+    return lines
+
+
+def test_normalisation_is_as_the_readme_says(repository):
+    for rule, text, expected in table(repository):
+        assert normalize_text(text, rule=rule) == expected, (rule, text)
+        assert normalize_text(expected, rule=rule) == expected, "not idempotent"
+
+
+def test_numbers_are_spelled_in_encoding_too():
+    tokenizer = ConformerTokenizer.from_texts(["twenty six degrees 二十六度"], text_normalization="zh-en")
+    assert tokenizer("26 degrees")["input_ids"] == tokenizer("twenty six degrees")["input_ids"]
+    batch = tokenizer(["26度", "26 degrees"])["input_ids"]
+    assert batch == [tokenizer("二十六度")["input_ids"], tokenizer("twenty six degrees")["input_ids"]]
+    assert 1 not in batch[0] + batch[1]
 
 
 @pytest.fixture(scope="module", params=["char", "bpe"])
