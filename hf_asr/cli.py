@@ -1,4 +1,4 @@
-"""`hf-asr train|evaluate|transcribe`, and what the scripts of these names call."""
+"""`hf-asr train|evaluate|transcribe|compare|augment-preview`, and what the scripts of these names call."""
 
 import argparse
 import json
@@ -11,58 +11,109 @@ import datasets
 
 from .checkpoint import load_checkpoint
 from .data.audio import AudioError, read_audio
+from .data.corpora import AUDIO_SUFFIXES
 from .data.sources import load_source
 from .decoding.recognizer import Transcript, recognize
 from .decoding.subtitles import to_srt, to_vtt
+from .scoring.compare import compare as compare_records
+from .scoring.compare import read_predictions
 from .scoring.evaluation import evaluate_rows, write_results
-
-AUDIO_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".mp4", ".webm", ".wma", ".amr", ".aiff"}
+from .scoring.report import write_report
 
 
 def evaluate(argv: Sequence[str] | None = None) -> None:
     """Prints one JSON object last: cer, wer, …"""
     parser = argparse.ArgumentParser(prog="evaluate", description="Scores a checkpoint on a split.")
     parser.add_argument("--model_name_or_path", required=True, help="checkpoint, a folder or a Hub id")
-    parser.add_argument("--dataset_name", required=True, help="Hub id, audiofolder, manifest or saved dataset")
-    parser.add_argument("--dataset_config_name")
-    parser.add_argument("--eval_split_name", default="validation")
-    parser.add_argument("--audio_column_name", default="audio")
-    parser.add_argument("--text_column_name", default="text")
-    parser.add_argument("--speaker_column_name", default="speaker")
-    parser.add_argument("--speakers", nargs="+", help="score these speakers only")
-    parser.add_argument("--output_dir", help="for metrics.json and predictions.jsonl")
+    _add_data_arguments(parser, is_required=True)
+    parser.add_argument("--output_dir", type=Path, help="for metrics.json, predictions.jsonl and report.html")
     args = parser.parse_args(argv)
     datasets.disable_progress_bars()
     try:
-        rows = load_source(
-            args.dataset_name,
-            split=args.eval_split_name,
-            config_name=args.dataset_config_name,
-            audio_column=args.audio_column_name,
-            text_column=args.text_column_name,
-        )
-        if args.speakers:
-            if args.speaker_column_name not in rows.column_names:
-                raise ValueError(
-                    f"--speakers needs a column {args.speaker_column_name!r}: {', '.join(rows.column_names)}"
-                )
-            wanted = set(args.speakers)
-            rows = rows.filter(lambda name: str(name) in wanted, input_columns=args.speaker_column_name)
-            if not len(rows):
-                raise ValueError(
-                    f"--speakers {' '.join(args.speakers)}: no utterance of theirs in {args.eval_split_name!r}"
-                )
-        model, processor = load_checkpoint(args.model_name_or_path)
+        rows = _load_rows(args)
+        metrics, records = _evaluate(args.model_name_or_path, rows)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    metrics, records = evaluate_rows(model, processor, rows)
     metrics["split"] = args.eval_split_name
     for record in records:
         if "error" in record:
             print(f"counted as deleted: {record['audio']}: {record['error']}", file=sys.stderr)
     if args.output_dir:
         write_results(args.output_dir, metrics, records)
+        write_report(args.output_dir / "report.html", metrics, records, rows, title=args.model_name_or_path)
     print(json.dumps(metrics, ensure_ascii=False))
+
+
+def compare(argv: Sequence[str] | None = None) -> None:
+    """Prints which of two checkpoints is better on the same data, and the utterances that moved."""
+    parser = argparse.ArgumentParser(
+        prog="compare", description="Is one of two checkpoints better on the same data? Paired bootstrap of the CER."
+    )
+    for name in ("A", "B"):
+        parser.add_argument(name, help="folder with predictions.jsonl; with --dataset_name, a checkpoint")
+    _add_data_arguments(parser, is_required=False)
+    parser.add_argument("--show", type=int, default=20, help="how many of the utterances that moved are printed")
+    parser.add_argument("--output_format", choices=["text", "json"], default="text")
+    args = parser.parse_args(argv)
+    datasets.disable_progress_bars()
+    try:
+        if args.dataset_name:
+            rows = _load_rows(args)
+            a, b = (_evaluate(name, rows)[1] for name in (args.A, args.B))
+        else:
+            a, b = read_predictions(args.A), read_predictions(args.B)
+        result = compare_records(a, b)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    if args.output_format == "json":
+        print(json.dumps(asdict(result) | {"verdict": result.verdict}, ensure_ascii=False))
+        return
+    print(f"A  {args.A}: CER {result.cer_a:.2%}\nB  {args.B}: CER {result.cer_b:.2%}, {result.utterances} utterances")
+    better = sum(entry["errors_b"] < entry["errors_a"] for entry in result.moved)
+    print(f"{result.verdict}\n{better} utterances have fewer errors in B, {len(result.moved) - better} have more")
+    for entry in result.moved[: args.show]:
+        print(
+            f"\n{entry['utterance_id']}: {entry['errors_a']} -> {entry['errors_b']} errors\n"
+            f"  said: {entry['reference']}\n  A:    {entry['a']}\n  B:    {entry['b']}"
+        )
+
+
+def _add_data_arguments(parser: argparse.ArgumentParser, *, is_required: bool) -> None:
+    parser.add_argument(
+        "--dataset_name", required=is_required, help="Hub id, folder, manifest, shards or saved dataset"
+    )
+    parser.add_argument("--dataset_config_name")
+    parser.add_argument("--eval_split_name", default="validation")
+    parser.add_argument("--audio_column_name", default="audio")
+    parser.add_argument("--text_column_name", default="text")
+    parser.add_argument("--speaker_column_name", default="speaker")
+    parser.add_argument("--speakers", nargs="+", help="score these speakers only")
+
+
+def _load_rows(args: argparse.Namespace) -> datasets.Dataset:
+    rows = load_source(
+        args.dataset_name,
+        split=args.eval_split_name,
+        config_name=args.dataset_config_name,
+        audio_column=args.audio_column_name,
+        text_column=args.text_column_name,
+    )
+    if args.speakers:
+        column = args.speaker_column_name
+        if column not in rows.column_names:
+            raise ValueError(f"--speakers needs a column {column!r}; there are: {', '.join(rows.column_names)}")
+        wanted = set(args.speakers)
+        rows = rows.filter(lambda name: str(name) in wanted, input_columns=column)
+        if not len(rows):
+            raise ValueError(
+                f"--speakers {' '.join(args.speakers)}: no utterance of theirs in {args.eval_split_name!r}"
+            )
+    return rows
+
+
+def _evaluate(model_name_or_path: str, rows: datasets.Dataset) -> tuple[dict, list[dict]]:
+    model, processor = load_checkpoint(model_name_or_path)
+    return evaluate_rows(model, processor, rows)
 
 
 def transcribe(argv: Sequence[str] | None = None) -> None:
@@ -140,9 +191,22 @@ def train(argv: Sequence[str] | None = None) -> None:
     main(argv)
 
 
+def augment_preview(argv: Sequence[str] | None = None) -> None:
+    """What a recipe's augmentations do to a few utterances: wavs and spectrograms, before and after."""
+    from .training.preview import main
+
+    main(argv)
+
+
 def main() -> None:
     """`hf-asr COMMAND …`."""
-    commands = {"train": train, "evaluate": evaluate, "transcribe": transcribe}
+    commands = {
+        "train": train,
+        "evaluate": evaluate,
+        "transcribe": transcribe,
+        "compare": compare,
+        "augment-preview": augment_preview,
+    }
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         sys.exit(f"usage: hf-asr {{{','.join(commands)}}} …   (each has --help)")
     commands[sys.argv[1]](sys.argv[2:])

@@ -11,8 +11,8 @@ import numpy as np
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..data.audio import AudioError, read_audio
-from ..data.dataset import row_audio
+from ..data.audio import AudioError
+from ..data.sources import read_row
 from ..decoding.recognizer import recognize
 from .metrics import count_errors, error_rates
 
@@ -28,7 +28,7 @@ def evaluate_rows(
 
     def read(row: dict) -> np.ndarray | AudioError:
         try:
-            return read_audio(row_audio(row), sampling_rate=rate)
+            return read_row(row, sampling_rate=rate)
         except AudioError as error:
             return error
 
@@ -61,6 +61,8 @@ def evaluate_rows(
         record |= dict(zip(("substitutions", "deletions", "insertions", "characters"), counts[i].tolist(), strict=True))
         if isinstance(audio[i], AudioError):
             record["error"] = str(audio[i])
+        else:
+            record["duration"] = round(len(audio[i]) / rate, 3)
         records.append(record)
     return metrics, records
 

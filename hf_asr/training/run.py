@@ -1,5 +1,6 @@
 """A training run from arguments to a measured checkpoint."""
 
+import itertools
 import logging
 import sys
 from collections.abc import Sequence
@@ -11,24 +12,19 @@ import numpy as np
 import torch
 from transformers import AutoModelForCTC, AutoProcessor, set_seed
 
-from ..data.audio import read_audio
 from ..data.augment import build_augmentation
-from ..data.dataset import (
-    Inspection,
-    SpeechCollator,
-    SpeechDataset,
-    feature_statistics,
-    inspect,
-    row_audio,
-    write_report,
-)
-from ..data.sources import load_source, split_names
+from ..data.dataset import Inspection, SpeechCollator, SpeechDataset, feature_statistics, inspect, write_findings
+from ..data.report import report_data
+from ..data.sources import read_row
+from ..data.streaming import StreamedBatches
 from ..data.synthetic import SyntheticCorpusArguments, make_corpus
 from ..decoding.recognizer import recognize
 from ..model import ConformerConfig, ConformerFeatureExtractor, ConformerForCTC, ConformerProcessor, ConformerTokenizer
 from ..scoring.evaluation import evaluate_rows, write_results
+from ..scoring.report import write_report
 from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments, parse_arguments
 from .callbacks import ShowTranscripts, plot_curves
+from .splits import first_transcripts, load_splits
 from .trainer import ConformerTrainer, best_path, scorer
 
 logger = logging.getLogger("hf_asr")
@@ -53,60 +49,57 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
     Raises:
         ValueError: An argument, source or recording that does not fit; the message says what to do.
     """
-    if data_args.dataset_name is None:
-        raise ValueError("dataset_name is required: a folder, a manifest, a saved dataset or a Hub id")
     output_dir = Path(args.output_dir)
     resume_from = find_checkpoint(output_dir, args)
+    if data_args.streaming and args.max_steps <= 0:
+        raise ValueError("a stream has no end: --streaming needs --max_steps")
     set_seed(args.seed)
     is_main = args.process_index == 0
     if not is_main:
         logger.setLevel(logging.WARNING)
-    augment = build_augmentation(data_args.augmentations, seed=args.seed)
+    build_augmentation(data_args.augmentations, seed=args.seed)  # a mistake there shows before the data are read
 
     with args.main_process_first(desc="reading the data"):
         if data_args.synthetic_corpus is not None:
             make_corpus(data_args.dataset_name, _from_mapping(SyntheticCorpusArguments, data_args.synthetic_corpus))
         train_rows, eval_rows = load_splits(data_args, seed=args.seed)
 
-    processor, model = build(model_args, train_rows["text"], resume_from)
-    inspection = inspect(
-        train_rows,
-        split=data_args.train_split_name,
-        processor=processor,
-        config=model.config,
-        max_duration_seconds=data_args.max_duration_seconds,
-    )
+    is_new = model_args.model_name_or_path is None and resume_from is None
+    processor, model = build(model_args, first_transcripts(train_rows) if is_new else [], resume_from)
     eval_inspection = inspect(
         eval_rows,
         split=data_args.eval_split_name,
         processor=processor,
         config=model.config,
         max_duration_seconds=float("inf"),
+        decode=data_args.inspect_audio,
     )
-    if not inspection.kept:
-        raise ValueError(f"nothing to train on: {inspection.summary()}; first: {inspection.findings[:1]}")
     if is_main:
         output_dir.mkdir(parents=True, exist_ok=True)
-        write_report(output_dir / "data_report.jsonl", inspection.findings + eval_inspection.findings)
-    describe(train_rows, eval_rows, inspection, eval_inspection, processor, model, args)
+    read = stream_training_set if data_args.streaming else inspect_training_set
+    train_set, statistics_set, inspection = read(train_rows, processor, model.config, data_args, args)
+    if is_main:
+        # A stream reports what it skips when it comes to it.
+        findings = [] if data_args.streaming else inspection.findings
+        write_findings(output_dir / "data_report.jsonl", findings + eval_inspection.findings)
+        report_data(
+            {"training": inspection, "evaluation": eval_inspection},
+            processor=processor,
+            path=output_dir / "data_report.html",
+        )
+        inspection.check(data_args.max_unusable_share)
+    describe(model, args)
 
     normalize = processor.tokenizer.normalize
-    train_set = SpeechDataset(
-        train_rows.select(inspection.kept),
-        processor=processor,
-        config=model.config,
-        augment=augment,
-        pad_to_labels=True,
-    )
     # While training, the readable ones are scored, sorted by length; at the end all of them are.
     order = np.argsort(eval_inspection.durations, kind="stable")
     readable = eval_rows.select([eval_inspection.kept[i] for i in order])
     eval_set = SpeechDataset(readable, processor=processor, config=model.config)
     shown = eval_rows.select(eval_inspection.kept[:3])
-    shown_waveforms = [read_audio(row_audio(row)) for row in shown]
-    if model_args.model_name_or_path is None and resume_from is None:
-        unaugmented = SpeechDataset(train_set.rows, processor=processor, config=model.config)
-        mean, istd = feature_statistics(unaugmented, extractor=processor.feature_extractor, seed=args.seed)
+    rate = processor.feature_extractor.sampling_rate
+    shown_waveforms = [read_row(row, sampling_rate=rate) for row in shown]
+    if is_new:
+        mean, istd = feature_statistics(statistics_set, extractor=processor.feature_extractor, seed=args.seed)
         model.encoder.feature_mean.copy_(mean)
         model.encoder.feature_istd.copy_(istd)
 
@@ -136,8 +129,66 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
         "parameters": trainer.model.num_parameters(),
     }
     write_results(output_dir, metrics, records)
+    write_report(output_dir / "report.html", metrics, records, eval_rows, title=str(output_dir))
     summarize(trainer.model, processor, shown, shown_waveforms, metrics, output_dir)
     return metrics
+
+
+def inspect_training_set(
+    rows: datasets.Dataset,
+    processor: ConformerProcessor,
+    config: ConformerConfig,
+    data_args: DataArguments,
+    args: ConformerTrainingArguments,
+) -> tuple[SpeechDataset, SpeechDataset, Inspection]:
+    """The rows that can be trained on, augmented; the same as they are, for statistics; and what was found."""
+    inspection = inspect(
+        rows,
+        split=data_args.train_split_name,
+        processor=processor,
+        config=config,
+        max_duration_seconds=data_args.max_duration_seconds,
+        decode=data_args.inspect_audio,
+    )
+    kept = rows.select(inspection.kept)
+    augment = build_augmentation(data_args.augmentations, seed=args.seed, rows=kept)
+    train_set = SpeechDataset(kept, processor=processor, config=config, augment=augment, pad_to_labels=True)
+    return train_set, SpeechDataset(kept, processor=processor, config=config), inspection
+
+
+def stream_training_set(
+    rows: datasets.IterableDataset,
+    processor: ConformerProcessor,
+    config: ConformerConfig,
+    data_args: DataArguments,
+    args: ConformerTrainingArguments,
+) -> tuple[StreamedBatches, SpeechDataset, Inspection]:
+    """Batches of the stream; its first rows as they are, for statistics; and what was found among those."""
+    first = list(itertools.islice(rows, data_args.streaming_buffer_size))
+    inspection = inspect(
+        first,
+        split=data_args.train_split_name,
+        processor=processor,
+        config=config,
+        max_duration_seconds=data_args.max_duration_seconds,
+    )
+    first = [first[i] for i in inspection.kept]
+    batches = StreamedBatches(
+        rows,
+        split=data_args.train_split_name,
+        processor=processor,
+        config=config,
+        augment=build_augmentation(data_args.augmentations, seed=args.seed, rows=first),
+        max_batch_seconds=args.max_batch_seconds,
+        max_duration_seconds=data_args.max_duration_seconds,
+        buffer_size=data_args.streaming_buffer_size,
+        seed=args.seed if args.data_seed is None else args.data_seed,
+        num_replicas=args.world_size,
+        rank=args.process_index,
+        report=Path(args.output_dir) / "data_report.jsonl",
+        max_unusable_share=data_args.max_unusable_share,
+    )
+    return batches, SpeechDataset(first, processor=processor, config=config), inspection
 
 
 def find_checkpoint(output_dir: Path, args: ConformerTrainingArguments) -> Path | None:
@@ -167,52 +218,6 @@ def find_checkpoint(output_dir: Path, args: ConformerTrainingArguments) -> Path 
     if not (Path(asked) / "trainer_state.json").is_file():
         raise ValueError(f"{asked} is no complete checkpoint; in {output_dir}: {[path.name for path in complete]}")
     return Path(asked)
-
-
-def load_splits(data_args: DataArguments, *, seed: int) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Training and evaluation rows; without an evaluation split, a seeded share is held out, by speaker if known."""
-    names = split_names(data_args.dataset_name, config_name=data_args.dataset_config_name)
-
-    def load(split: str) -> datasets.Dataset:
-        return load_source(
-            data_args.dataset_name,
-            split=split,
-            config_name=data_args.dataset_config_name,
-            audio_column=data_args.audio_column_name,
-            text_column=data_args.text_column_name,
-        )
-
-    train_rows, speaker_column = load(data_args.train_split_name), data_args.speaker_column_name
-    has_speakers = speaker_column in train_rows.column_names
-    # A split that was named and is missing is a mistake; only the default's absence means "hold out".
-    if data_args.eval_split_name in names or data_args.eval_split_name != "validation":
-        eval_rows = load(data_args.eval_split_name)
-    else:
-        by_speaker = has_speakers and len(set(train_rows[speaker_column])) > 1
-        groups = train_rows[speaker_column] if by_speaker else list(range(len(train_rows)))
-        distinct = sorted(set(groups))
-        count = max(1, round(data_args.held_out_share * len(distinct)))
-        held_out = {distinct[i] for i in np.random.default_rng(seed).permutation(len(distinct))[:count]}
-        chosen = [group in held_out for group in groups]
-        eval_rows = train_rows.select(np.flatnonzero(chosen))
-        train_rows = train_rows.select(np.flatnonzero(~np.array(chosen)))
-        by = f"{count} of {len(distinct)} speakers" if by_speaker else f"{count} utterances"
-        logger.info(f"no split 'validation': held out {len(eval_rows)} utterances ({by}), seed {seed}")
-    if data_args.exclude_speakers:
-        if not has_speakers:
-            raise ValueError(
-                f"--exclude_speakers needs a column {speaker_column!r}; there are: {', '.join(train_rows.column_names)}"
-            )
-        excluded = set(data_args.exclude_speakers)
-        if unknown := excluded - set(map(str, train_rows[speaker_column])):
-            raise ValueError(
-                f"--exclude_speakers {' '.join(sorted(unknown))}: no such speaker; "
-                f"there are: {', '.join(sorted(set(map(str, train_rows[speaker_column])))[:20])}"
-            )
-        train_rows = train_rows.filter(lambda name: str(name) not in excluded, input_columns=speaker_column)
-        if speaker_column in eval_rows.column_names:
-            eval_rows = eval_rows.filter(lambda name: str(name) not in excluded, input_columns=speaker_column)
-    return train_rows, eval_rows
 
 
 def build(
@@ -253,28 +258,11 @@ def _from_mapping(cls: type, options: dict):
     return cls(**_checked(cls, options))
 
 
-def describe(
-    train_rows: datasets.Dataset,
-    eval_rows: datasets.Dataset,
-    inspection: Inspection,
-    eval_inspection: Inspection,
-    processor: ConformerProcessor,
-    model: ConformerForCTC,
-    args: ConformerTrainingArguments,
-) -> None:
-    """Logs what is about to be trained on what."""
-    normalize = processor.tokenizer.normalize
-    heard = {normalize(text) for text in train_rows["text"]}
-    unseen = sum(normalize(text) not in heard for text in eval_rows["text"])
-    logger.info(f"training:   {inspection.summary()}")
-    logger.info(
-        f"evaluation: {eval_inspection.summary()}; {unseen} of {len(eval_rows)} sentences do not occur in training"
-    )
-    rule = processor.tokenizer.init_kwargs.get("text_normalization")
-    logger.info(f"vocabulary: {len(processor.tokenizer)} tokens, text normalisation {rule!r}")
+def describe(model: ConformerForCTC, args: ConformerTrainingArguments) -> None:
+    """Logs what is about to be trained, and where."""
     device = "CPU" if args.use_cpu else torch.cuda.get_device_name()
     logger.info(
-        f"model:      {model.num_parameters() / 1e6:.1f} M parameters, "
+        f"model: {model.num_parameters() / 1e6:.1f} M parameters, "
         f"{args.precision} on {device}, {args.world_size} process(es)"
     )
 
@@ -289,7 +277,10 @@ def summarize(model, processor, shown, waveforms, metrics: dict, output_dir: Pat
     )
     for row, transcript in zip(shown, recognize(model, processor, waveforms), strict=True):
         print(f"  said:  {processor.tokenizer.normalize(row['text'])}\n  heard: {transcript.text}")
-    print(f"{output_dir}: the model and its processor; metrics.json, predictions.jsonl, curves.png, data_report.jsonl")
+    print(
+        f"{output_dir}: the model and its processor; metrics.json, predictions.jsonl, report.html, curves.png, "
+        "data_report.html, data_report.jsonl"
+    )
     print(f"next: python scripts/transcribe.py --model_name_or_path {output_dir} FILE")
 
 

@@ -1,0 +1,149 @@
+"""What is in the data, before it is trained on: a table to read, and a page to look at and listen to."""
+
+import logging
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from markupsafe import Markup
+from transformers import ProcessorMixin
+
+from .audio import AudioError
+from .dataset import Inspection
+from .pages import audio_uri, histogram, write_page
+from .sources import read_row
+
+logger = logging.getLogger("hf_asr")
+
+
+@dataclass
+class _Example:
+    """A row worth hearing."""
+
+    utterance_id: str
+    text: str
+    note: str
+    audio: str  # a data URI, empty where nothing can be decoded
+
+
+@dataclass
+class _Split:
+    """What the page shows of a split."""
+
+    name: str
+    facts: list[tuple[str, str]]
+    skipped: list[tuple[str, int, list[_Example]]] = field(default_factory=list)
+    charts: list[Markup] = field(default_factory=list)
+    examples: list[tuple[str, list[_Example]]] = field(default_factory=list)
+
+
+def report_data(
+    inspections: dict[str, Inspection], *, processor: ProcessorMixin, path: str | Path, speaker_column: str = "speaker"
+) -> None:
+    """Logs one table of all splits and writes data_report.html.
+
+    Args:
+        inspections: By what the split is for, training first.
+    """
+    texts = {name: _texts(inspection, processor) for name, inspection in inspections.items()}
+    heard = set(next(iter(texts.values())))
+    splits = []
+    for name, inspection in inspections.items():
+        split = _Split(name, _facts(inspection, texts[name], processor, speaker_column))
+        if splits:
+            unseen = sum(text not in heard for text in texts[name])
+            split.facts.append(("sentences not in training", f"{unseen} of {len(texts[name])}"))
+        if inspection.kept:
+            _illustrate(split, inspection, texts[name])
+        _account(split, inspection)
+        splits.append(split)
+    logger.info("\n".join(_table(splits)))
+    write_page(path, "data_report.html", splits=splits, folder=str(Path(path).parent))
+
+
+def _texts(inspection: Inspection, processor: ProcessorMixin) -> list[str]:
+    """Normalised transcripts of what is kept."""
+    return [processor.tokenizer.normalize(inspection.rows[i]["text"]) for i in inspection.kept]
+
+
+def _facts(
+    inspection: Inspection, texts: list[str], processor: ProcessorMixin, speaker_column: str
+) -> list[tuple[str, str]]:
+    seconds = np.array(inspection.durations or [0.0])
+    facts = [
+        ("utterances used", f"{len(inspection.kept)} of {len(inspection.rows)}"),
+        ("hours", f"{seconds.sum() / 3600:.2f}"),
+        ("seconds, least/median/most", f"{seconds.min():.1f} / {np.median(seconds):.1f} / {seconds.max():.1f}"),
+    ]
+    if inspection.kept and speaker_column in inspection.rows[inspection.kept[0]]:
+        facts.insert(0, ("speakers", str(len({inspection.rows[i][speaker_column] for i in inspection.kept}))))
+    ids = processor.tokenizer(texts)["input_ids"] if texts else []
+    unknown = sum(token == processor.tokenizer.unk_token_id for line in ids for token in line)
+    total = sum(map(len, ids))
+    return [
+        *facts,
+        ("vocabulary", f"{len(processor.tokenizer)} tokens"),
+        ("tokens", f"{total} ({len(set().union(*ids))} different)"),
+        ("unknown tokens", f"{unknown} ({unknown / max(1, total):.2%})"),
+        ("normalisation", str(processor.tokenizer.init_kwargs.get("text_normalization"))),
+    ]
+
+
+def _illustrate(split: _Split, inspection: Inspection, texts: list[str]) -> None:
+    """Histograms, and the longest, shortest and oddest utterances with players."""
+    seconds = np.array(inspection.durations)
+    rates = np.array([len(text) for text in texts]) / seconds
+    split.charts = [
+        histogram(seconds, label="seconds"),
+        histogram(rates, label="characters per second"),
+        histogram([len(text) for text in texts], label="characters"),
+    ]
+    by_length = np.argsort(seconds, kind="stable")
+    # A transcript far too long or short for its recording is often another recording's.
+    oddness = np.abs(np.log(np.maximum(rates, 1e-3) / np.median(rates)))
+
+    def examples(places: np.ndarray) -> list[_Example]:
+        return [
+            _example(inspection.rows[inspection.kept[i]], f"{seconds[i]:.2f} s, {rates[i]:.1f} characters per second")
+            for i in places
+        ]
+
+    split.examples = [
+        ("Longest", examples(by_length[::-1][:5])),
+        ("Shortest", examples(by_length[:5])),
+        ("Oddest: most or fewest characters per second", examples(np.argsort(-oddness, kind="stable")[:10])),
+    ]
+
+
+def _account(split: _Split, inspection: Inspection) -> None:
+    """What was skipped or changed, by reason, with its first fifty examples, three of them to be heard."""
+    by_reason = defaultdict(list)
+    for finding in inspection.findings:
+        by_reason[finding.reason].append(finding)
+    for reason, findings in by_reason.items():
+        examples = [
+            _example(inspection.rows[finding.row], finding.detail, with_audio=place < 3)
+            for place, finding in enumerate(findings[:50])
+        ]
+        split.skipped.append((reason, len(findings), examples))
+
+
+def _table(splits: list[_Split]) -> list[str]:
+    width = max(len(label) for split in splits for label, _ in split.facts)
+    lines = [" " * width + "".join(f"  {split.name:>22}" for split in splits)]
+    for label in dict.fromkeys(label for split in splits for label, _ in split.facts):
+        lines.append(f"{label:<{width}}" + "".join(f"  {dict(split.facts).get(label, ''):>22}" for split in splits))
+    for split in splits:
+        for reason, count, examples in split.skipped:
+            told = "; ".join(f"{example.utterance_id} ({example.note})" for example in examples[:3])
+            lines.append(f"{split.name}: {count} {reason}: {told}{' …' if count > 3 else ''}")
+    return lines
+
+
+def _example(row: dict, note: str, *, with_audio: bool = True) -> _Example:
+    try:
+        audio = audio_uri(read_row(row, sampling_rate=16000)) if with_audio else ""
+    except AudioError:
+        audio = ""
+    return _Example(row["utterance_id"], row["text"], note, audio)

@@ -1,0 +1,77 @@
+import json
+import re
+
+import datasets
+import pytest
+
+from hf_asr.cli import evaluate
+from hf_asr.scoring.report import align, confusions, write_report
+
+
+def test_words_and_han_characters_are_aligned():
+    assert align("turn on the light", "turn off the light now") == [
+        ("equal", "turn", "turn"),
+        ("substitute", "on", "off"),
+        ("equal", "the light", "the light"),
+        ("insert", "", "now"),
+    ]
+    assert align("打开灯", "打开等") == [("equal", "打 开", "打 开"), ("substitute", "灯", "等")]
+    assert align("", "oh") == [("insert", "", "oh")]
+
+
+def test_confusions_are_counted():
+    records = [{"reference": "three cats", "prediction": "tree cats"}, {"reference": "three", "prediction": "tree"}]
+    assert confusions(records, unit="word") == [("three", "tree", 2)]
+    assert confusions(records, unit="character") == [("h", "", 2)]
+    assert confusions([{"reference": "a b", "prediction": "ab"}], unit="character") == [("␣", "", 1)]
+
+
+@pytest.fixture(scope="module")
+def page(checkpoint, corpus, tmp_path_factory) -> tuple[str, list[dict]]:
+    folder = tmp_path_factory.mktemp("scores")
+    evaluate(
+        ["--model_name_or_path", str(checkpoint), "--dataset_name", str(corpus), "--output_dir", str(folder)]
+        + ["--eval_split_name", "train"]
+    )
+    records = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    return (folder / "report.html").read_text(), records
+
+
+def test_the_page_needs_nothing_but_itself(page):
+    text, _ = page
+    addresses = re.findall(r"""(?:src|href)=["']([^"']{0,40})""", text)
+    assert addresses and all(address.startswith(("data:audio/mpeg;base64,", "#")) for address in addresses)
+    assert "@import" not in text and "<script" not in text
+
+
+def test_the_worst_are_named_with_players(page):
+    text, records = page
+    errors = {
+        record["utterance_id"]: (record["substitutions"] + record["deletions"] + record["insertions"])
+        / record["characters"]
+        for record in records
+    }
+    ranked = sorted(errors.values(), reverse=True)
+    named = re.findall(r"<audio .*?</audio><br>\s*<code>(.*?)</code>", text)
+    assert len(named) == 30
+    assert [errors[name] for name in named] == ranked[:30]
+
+
+def test_groups_and_durations_are_shown(page):
+    text, _ = page
+    for heading in ("Error by duration", "Error by speaker", "Error by language"):
+        assert f"<h2>{heading}</h2>" in text
+
+
+def test_transcripts_cannot_write_into_the_page(tmp_path):
+    text = "<script>alert(1)</script>"
+    records = [
+        {"utterance_id": text, "reference": text, "prediction": "b", "error": text, "audio": None}
+        | {"substitutions": 1, "deletions": 0, "insertions": 0, "characters": 1}
+    ]
+    rows = datasets.Dataset.from_list([{"audio": {"bytes": None, "path": "gone"}, "text": text, "utterance_id": text}])
+    metrics = {"cer": 1.0, "cer_interval": [1, 1], "wer": 1.0, "wer_interval": [1, 1], "cer_reference_characters": 1}
+    metrics |= {"cer_substitutions": 1, "cer_deletions": 0, "cer_insertions": 0, "utterances": 1}
+    metrics |= {"audio_seconds": 1.0, "real_time_factor": 0.1}
+    write_report(tmp_path / "report.html", metrics, records, rows, title=text)
+    assert "<script" not in (tmp_path / "report.html").read_text()
