@@ -10,7 +10,7 @@ from markupsafe import Markup
 from transformers import ProcessorMixin
 
 from .audio import AudioError
-from .dataset import Inspection
+from .dataset import Inspection, column_values
 from .pages import audio_uri, histogram, write_page
 from .sources import read_row
 
@@ -64,7 +64,8 @@ def report_data(
 
 def _texts(inspection: Inspection, processor: ProcessorMixin) -> list[str]:
     """Normalised transcripts of what is kept."""
-    return [processor.tokenizer.normalize(inspection.rows[i]["text"]) for i in inspection.kept]
+    texts = column_values(inspection.rows, "text")
+    return [processor.tokenizer.normalize(texts[i]) for i in inspection.kept]
 
 
 def _facts(
@@ -77,7 +78,8 @@ def _facts(
         ("seconds, least/median/most", f"{seconds.min():.1f} / {np.median(seconds):.1f} / {seconds.max():.1f}"),
     ]
     if inspection.kept and speaker_column in inspection.rows[inspection.kept[0]]:
-        facts.insert(0, ("speakers", str(len({inspection.rows[i][speaker_column] for i in inspection.kept}))))
+        speakers = column_values(inspection.rows, speaker_column)
+        facts.insert(0, ("speakers", str(len({speakers[i] for i in inspection.kept}))))
     ids = processor.tokenizer(texts)["input_ids"] if texts else []
     unknown = sum(token == processor.tokenizer.unk_token_id for line in ids for token in line)
     total = sum(map(len, ids))

@@ -7,6 +7,7 @@ own others; `read_row` gives a row's waveform. Nothing here decodes audio or nee
 
 import difflib
 import glob
+import os
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -245,20 +246,22 @@ def _as_stream(rows: datasets.Dataset, streaming: bool) -> Rows:
 
 
 def _with_promised_columns(rows: Rows, root: Path | None, audio_column: str, text_column: str) -> Rows:
-    def promise(row: dict, place: int) -> dict:
-        audio, text, name = row[audio_column], row[text_column], row.get("utterance_id", row.get("id"))
-        if isinstance(audio, dict):
-            audio = {"bytes": audio["bytes"], "path": audio["path"]}
-        else:
-            audio = {"bytes": None, "path": str(audio)}
-        name = audio["path"] or place if name is None else name
-        if root is not None and audio["bytes"] is None:
-            audio["path"] = str(root / audio["path"])
-        return {"audio": audio, "text": "" if text is None else str(text), "utterance_id": str(name)}
+    def promise(batch: dict, places: list[int]) -> dict:
+        promised: dict[str, list] = {"audio": [], "text": [], "utterance_id": []}
+        names = batch.get("utterance_id") or batch.get("id") or [None] * len(places)
+        for audio, text, name, place in zip(batch[audio_column], batch[text_column], names, places, strict=True):
+            stored, path = (audio["bytes"], audio["path"]) if isinstance(audio, dict) else (None, str(audio))
+            name = path or place if name is None else name
+            if root is not None and stored is None:
+                path = os.path.join(root, path)
+            promised["audio"].append({"bytes": stored, "path": path})
+            promised["text"].append("" if text is None else str(text))
+            promised["utterance_id"].append(str(name))
+        return promised
 
     removed = [name for name in dict.fromkeys((audio_column, text_column)) if name not in ("audio", "text")]
     if isinstance(rows, datasets.IterableDataset):
-        return rows.map(promise, with_indices=True, remove_columns=removed)
+        return rows.map(promise, batched=True, batch_size=16, with_indices=True, remove_columns=removed)
     features = {
         **{name: feature for name, feature in rows.features.items() if name not in (audio_column, text_column)},
         "audio": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
@@ -267,6 +270,7 @@ def _with_promised_columns(rows: Rows, root: Path | None, audio_column: str, tex
     }
     return rows.map(
         promise,
+        batched=True,
         with_indices=True,
         remove_columns=removed,
         features=datasets.Features(features),

@@ -108,6 +108,7 @@ class Codec(BaseWaveformTransform):
         file = io.BytesIO()
         with av.open(file, "w", format=container) as output:
             stream = output.add_stream(encoder, rate=rate, layout="mono", bit_rate=self.parameters["bit_rate"])
+            stream.options = {"compression_level": "0"} if encoder == "libopus" else {}  # ten times as fast
             pcm = (np.clip(narrow, -1, 1) * 32767).astype(np.int16)[None]
             frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout="mono")
             frame.sample_rate = rate

@@ -148,4 +148,4 @@ def first_transcripts(rows: Rows, *, limit: int = 50_000) -> list[str]:
     """Transcripts to learn a vocabulary from: all of a dataset, the first `limit` of a stream."""
     if isinstance(rows, datasets.IterableDataset):
         return [row["text"] for row in itertools.islice(rows, limit)]
-    return rows["text"]
+    return rows["text"][:]

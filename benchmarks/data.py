@@ -1,0 +1,162 @@
+"""Seconds of audio that one worker decodes, augments and turns into features in a second; the wait for a first batch.
+
+python benchmarks/data.py [--noise FOLDER] [--rounds 5]
+
+The bound for training: a worker has to be faster than a training step consumes audio. Everything runs in one thread.
+"""
+
+import argparse
+import io
+import json
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import datasets
+import numpy as np
+import soundfile
+import torch
+
+from hf_asr import ConformerConfig, ConformerFeatureExtractor, ConformerProcessor, ConformerTokenizer
+from hf_asr.data.audio import read_audio
+from hf_asr.data.augment import build_augmentation
+from hf_asr.data.batching import DurationBatchSampler
+from hf_asr.data.dataset import SpeechCollator, SpeechDataset, inspect
+from hf_asr.data.sources import load_source, read_row
+from hf_asr.data.synthetic import SyntheticCorpusArguments, make_corpus
+
+TRANSFORMS = [
+    {"name": "SpeedPerturbation", "factors": [0.9, 1.1]},
+    {"name": "Gain"},
+    {"name": "Shift"},
+    {"name": "PitchShift"},
+    {"name": "AddGaussianSNR"},
+    {"name": "AddBackgroundNoise"},
+    {"name": "AddBabble"},
+    {"name": "RoomSimulator", "use_ray_tracing": False},
+    {"name": "BandPassFilter"},
+    {"name": "SevenBandParametricEQ"},
+    {"name": "ClippingDistortion"},
+    {"name": "Codec", "codecs": ["opus"]},
+    {"name": "Codec", "codecs": ["mp3"]},
+    {"name": "Codec", "codecs": ["mulaw"]},
+    {"name": "Denoise"},
+]
+
+
+def encoded(waveform: np.ndarray, suffix: str) -> bytes:
+    """A recording in the format that its suffix names; m4a as phones record it, at 48 kHz."""
+    file = io.BytesIO()
+    if suffix != "m4a":
+        subtype = "OPUS" if suffix == "opus" else None
+        container = {"opus": "OGG", "8k mp3": "MP3", "48k stereo wav": "WAV"}.get(suffix, suffix.upper())
+        rate = 8000 if suffix.startswith("8k") else 48000 if suffix.startswith("48k") else 16000
+        data = waveform[::2] if rate == 8000 else np.repeat(waveform, 3) if rate == 48000 else waveform
+        data = np.stack([data, data], 1) if "stereo" in suffix else data
+        soundfile.write(file, data, rate, format=container, subtype=subtype)
+        return file.getvalue()
+    with av.open(file, "w", format="mp4") as output:
+        stream = output.add_stream("aac", rate=48000, layout="mono")
+        pcm = (np.clip(np.repeat(waveform, 3), -1, 1) * 32767).astype(np.int16)[None]
+        frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout="mono")
+        frame.sample_rate = 48000
+        output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--noise", type=Path, help="folder for AddBackgroundNoise; white noise if not given")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=100_000, help="rows of the manifest whose first batch is awaited")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", module="audiomentations")  # a silent noise file is not mixed in
+    with tempfile.TemporaryDirectory() as folder:
+        measure(Path(folder), args)
+
+
+def measure(folder: Path, args: argparse.Namespace) -> None:
+    corpus = make_corpus(folder / "corpus", SyntheticCorpusArguments(train_sentences=64, validation_sentences=2))
+    rows = load_source(str(corpus), split="train")
+    waveforms = [read_row(row, sampling_rate=16000) for row in rows]
+    seconds = sum(map(len, waveforms)) / 16000
+    noise = args.noise
+    if noise is None:
+        noise = folder / "noise"
+        noise.mkdir()
+        white = np.random.default_rng(0).normal(0, 0.1, 80000).astype(np.float32)
+        soundfile.write(noise / "white.wav", white, 16000)
+
+    jobs: dict[str, Callable[[], object]] = {}
+    for suffix in ("wav", "flac", "mp3", "ogg", "opus", "48k stereo wav", "8k mp3", "m4a"):
+        files = [encoded(waveform, suffix) for waveform in waveforms]
+        jobs[f"decode {suffix}"] = lambda files=files: [read_audio(file) for file in files]
+    for transform in TRANSFORMS:
+        more = {"sounds_path": str(noise)} if transform["name"] == "AddBackgroundNoise" else {}
+        augment = build_augmentation([{"p": 1.0} | transform | more], seed=0, rows=rows)
+        label = " ".join([transform["name"], *transform.get("codecs", [])])
+        jobs[f"augment {label}"] = lambda augment=augment: [
+            augment(waveform, 16000, 0, str(i)) for i, waveform in enumerate(waveforms)
+        ]
+    extractor = ConformerFeatureExtractor()
+    groups = [waveforms[i : i + 8] for i in range(0, len(waveforms), 8)]
+    jobs["features, in batches of 8"] = lambda: [extractor(group, return_tensors="pt") for group in groups]
+    jobs["features, one at a time"] = lambda: [extractor(waveform, return_tensors="pt") for waveform in waveforms]
+    try:
+        from torchaudio.compliance.kaldi import fbank
+
+        tensors = [torch.from_numpy(waveform)[None] * 32768 for waveform in waveforms]
+        jobs["features, torchaudio's kaldi.fbank"] = lambda: [fbank(tensor, num_mel_bins=80) for tensor in tensors]
+    except ImportError:
+        pass
+
+    times: dict[str, list[float]] = {name: [] for name in jobs}
+    for _ in range(args.rounds + 1):  # interleaved; the first round warms up
+        for name, job in jobs.items():
+            started = time.perf_counter()
+            job()
+            times[name].append(time.perf_counter() - started)
+    print(
+        f"one thread, {seconds:.0f} s of audio in {len(rows)} utterances, medians of {args.rounds} interleaved rounds"
+    )
+    results = {}
+    for name, values in times.items():
+        results[name] = seconds / statistics.median(values[1:])
+        print(f"  {name:<38} {results[name]:8.0f} seconds of audio a second")
+
+    wait, inspected = first_batch(folder, corpus, args.rows)
+    print(f"first batch of a {args.rows}-row manifest: {wait:.1f} s (read and checked: {inspected:.1f} s)")
+    print(json.dumps(results | {"first_batch_seconds": wait}))
+
+
+def first_batch(folder: Path, corpus: Path, count: int) -> tuple[float, float]:
+    """Seconds from the manifest's name to a batch, with `--inspect_audio false`; of them, until rows are checked."""
+    lines = (corpus / "train" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    with open(folder / "manifest.jsonl", "w", encoding="utf-8") as file:
+        for number in range(count):
+            row = json.loads(lines[number % len(lines)])
+            row |= {"audio": str(corpus / "train" / row.pop("file_name")), "id": str(number)}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    started = time.perf_counter()
+    rows = load_source(str(folder / "manifest.jsonl"), split="train")
+    processor = ConformerProcessor(
+        ConformerFeatureExtractor(), ConformerTokenizer.from_texts(rows["text"][:], text_normalization="zh-en")
+    )
+    config = ConformerConfig(vocab_size=len(processor.tokenizer))
+    inspection = inspect(rows, split="train", processor=processor, config=config, max_duration_seconds=30, decode=False)
+    inspected = time.perf_counter() - started
+    dataset = SpeechDataset(rows.select(inspection.kept), processor=processor, config=config)
+    keys = next(iter(DurationBatchSampler(inspection.durations, max_batch_seconds=60)))
+    SpeechCollator(processor)([dataset[key] for key in keys])
+    return time.perf_counter() - started, inspected
+
+
+if __name__ == "__main__":
+    main()
