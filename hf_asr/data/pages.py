@@ -49,6 +49,9 @@ def histogram(values: Sequence[float], *, label: str, bins: int = 40) -> Markup:
     """Counts of `values`, the farthest hundredth at each end gathered in the last bars, as SVG."""
     values = np.asarray(values, dtype=float)
     low, high = np.quantile(values, [0.01, 0.99]) if len(values) else (0, 1)
+    if (values == values.round()).all():
+        width = max(1, round((high - low) / bins))
+        bins = np.arange(np.floor(low), high + width + 1, width) - 0.5  # as many counts in every bar
     figure, axis = _figure()
     axis.hist(np.clip(values, low, high), bins=bins, color="#2b6cb0")
     axis.set(xlabel=label, ylabel="utterances")
@@ -67,7 +70,7 @@ def _figure():
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    return plt.subplots(figsize=(5.5, 2.6), constrained_layout=True)
+    return plt.subplots(figsize=(4.8, 2.6), constrained_layout=True)
 
 
 def _svg(figure) -> Markup:

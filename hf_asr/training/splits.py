@@ -84,11 +84,12 @@ def _hold_out(
 
 
 def _named(rows: Rows, source: str) -> Rows:
-    return (
-        rows.map(lambda row: {"source": source})
-        if isinstance(rows, datasets.IterableDataset)
-        else rows.add_column("source", [source] * len(rows))
-    )
+    """Of several sources, `source` says which, and is part of the id: two may both have a 00001.flac."""
+
+    def name(row: dict) -> dict:
+        return {"source": source, "utterance_id": f"{source}/{row['utterance_id']}"}
+
+    return rows.map(name)
 
 
 def _mixed(sources: list[Rows], weights: Sequence[int], *, seed: int, streaming: bool) -> Rows:

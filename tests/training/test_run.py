@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from hf_asr.cli import evaluate, transcribe
 from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
-from hf_asr.training.run import load_splits, main, train
+from hf_asr.training.run import main, train
 
 RECIPE = {
     "model": {
@@ -90,6 +90,17 @@ def test_resumed_is_uninterrupted(finished, corpus, tmp_path):
         assert torch.equal(expected[name], resumed[name]), name
 
 
+def test_a_stream_resumed_is_uninterrupted(corpus, tmp_path):
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    run(corpus, whole, streaming=True, streaming_buffer_size=15)
+    resumed.mkdir()
+    (whole / "checkpoint-4").rename(resumed / "checkpoint-4")
+    run(corpus, resumed, streaming=True, streaming_buffer_size=15, resume_from_checkpoint="true")
+    expected, found = weights(whole / "checkpoint-6"), weights(resumed / "checkpoint-6")
+    for name in expected:
+        assert torch.equal(expected[name], found[name]), name
+
+
 def test_killed_at_a_random_step_and_resumed_is_uninterrupted(finished, corpus, tmp_path):
     folder, _ = finished
     last_step = random.randint(2, 5)  # of six; the first checkpoint is at two
@@ -114,23 +125,6 @@ run.main(["--config", {str(recipe)!r}])
     expected, resumed = weights(folder / "checkpoint-6"), weights(tmp_path / "run" / "checkpoint-6")
     for name in expected:
         assert torch.equal(expected[name], resumed[name]), f"{name}, killed after step {last_step}"
-
-
-def test_held_out_by_speaker_without_a_validation_split(corpus):
-    arguments = DataArguments(dataset_name=str(corpus / "train"), held_out_share=0.3)
-    train_rows, eval_rows = load_splits(arguments, seed=0)
-    assert len(train_rows) + len(eval_rows) == 40
-    assert not set(train_rows["speaker"]) & set(eval_rows["speaker"])
-    again = load_splits(arguments, seed=0)[1]
-    assert again["utterance_id"] == eval_rows["utterance_id"]
-    assert load_splits(arguments, seed=1)[1]["utterance_id"] != eval_rows["utterance_id"]
-
-
-def test_excluded_speakers_are_in_neither_split(corpus):
-    everyone = load_splits(DataArguments(dataset_name=str(corpus)), seed=0)[0]["speaker"]
-    arguments = DataArguments(dataset_name=str(corpus), exclude_speakers=[everyone[0]])
-    for rows in load_splits(arguments, seed=0):
-        assert everyone[0] not in rows["speaker"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,84 @@
+import json
+from collections import Counter
+
+import pytest
+
+from hf_asr.data.sources import read_row
+from hf_asr.training.arguments import DataArguments
+from hf_asr.training.splits import load_splits
+
+
+def test_held_out_by_speaker_without_a_validation_split(corpus):
+    arguments = DataArguments(dataset_name=str(corpus / "train"), held_out_share=0.3)
+    train_rows, eval_rows = load_splits(arguments, seed=0)
+    assert len(train_rows) + len(eval_rows) == 40
+    assert not set(train_rows["speaker"]) & set(eval_rows["speaker"])
+    again = load_splits(arguments, seed=0)[1]
+    assert again["utterance_id"] == eval_rows["utterance_id"]
+    assert load_splits(arguments, seed=1)[1]["utterance_id"] != eval_rows["utterance_id"]
+
+
+def test_excluded_speakers_are_in_neither_split(corpus):
+    everyone = load_splits(DataArguments(dataset_name=str(corpus)), seed=0)[0]["speaker"]
+    arguments = DataArguments(dataset_name=str(corpus), exclude_speakers=[everyone[0]])
+    for rows in load_splits(arguments, seed=0):
+        assert everyone[0] not in rows["speaker"]
+
+
+def two(corpus, **more) -> str:
+    sources = [{"name": str(corpus), "weight": 3}, {"name": str(corpus / "validation"), **more}]
+    return json.dumps(sources)
+
+
+def test_several_sources_with_weights(corpus):
+    train_rows, eval_rows = load_splits(DataArguments(dataset_name=two(corpus), held_out_share=0.25), seed=0)
+    held_out = sum(source.endswith("validation") for source in eval_rows["source"])
+    assert held_out and len(eval_rows) == 8 + held_out
+    counts = Counter(train_rows["source"])
+    assert counts == {str(corpus): 3 * 40, str(corpus / "validation"): 8 - held_out}
+    assert len(set(train_rows["utterance_id"])) == len(train_rows)  # copies are augmented differently
+    copies = [row for row in train_rows if row["utterance_id"].split("#")[0] == train_rows[0]["utterance_id"]]
+    assert [row["utterance_id"][-2:] for row in copies[1:]] == ["#2", "#3"]
+    assert len({read_row(row, sampling_rate=16000).tobytes() for row in copies}) == 1
+
+
+def test_streams_are_drawn_by_their_weights(corpus):
+    names = [{"name": str(corpus), "weight": 3}, {"name": str(corpus), "train_split_name": "validation"}]
+    names[1]["eval_split_name"] = "train"
+    stream, eval_rows = load_splits(DataArguments(dataset_name=names, streaming=True), seed=0)
+    rows = list(stream)
+    texts = set(eval_rows["text"][:8])
+    drawn = Counter(row["text"] in texts for row in rows)  # no validation sentence occurs in training
+    assert len(eval_rows) == 8 + 40 and {row["source"] for row in rows} == {str(corpus)}
+    assert len({row["text"] for row in rows}) == 48  # until both have been seen whole
+    assert 1.5 < drawn[False] / drawn[True] < 6
+
+
+def test_columns_of_one_name_and_different_types(corpus, tmp_path):
+    row = json.loads((corpus / "validation" / "metadata.jsonl").read_text().splitlines()[0])
+    row |= {"audio": str(corpus / "validation" / row.pop("file_name")), "speaker": 7}
+    (tmp_path / "other.jsonl").write_text("".join(json.dumps(row | {"id": str(i)}) + "\n" for i in range(4)))
+    names = [{"name": str(corpus)}, {"name": str(tmp_path / "other.jsonl")}]
+    train_rows, _ = load_splits(DataArguments(dataset_name=names, held_out_share=0.25), seed=0)
+    assert "7" in train_rows["speaker"]
+
+
+def test_another_name_for_the_validation_split_is_understood(corpus, tmp_path, caplog):
+    (tmp_path / "train").symlink_to(corpus / "train")
+    (tmp_path / "dev").symlink_to(corpus / "validation")
+    caplog.set_level("INFO", logger="hf_asr")
+    assert len(load_splits(DataArguments(dataset_name=str(tmp_path)), seed=0)[1]) == 8
+    assert "scored on its split 'dev'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("dataset_name", "message"),
+    [
+        (None, "dataset_name is required"),
+        ("[{nam: a}]", "each is a mapping with a name, out of name, config_name"),
+        ("[{name: a, weight: 0.5}]", "a: weight is a whole number, 1 or more, not 0.5"),
+    ],
+)
+def test_mistakes_say_what_is_accepted(dataset_name, message):
+    with pytest.raises(ValueError, match=message):
+        DataArguments(dataset_name=dataset_name).sources()
