@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import ParakeetCTCConfig, ParakeetForCTC
 
 from hf_asr import ConformerConfig, ConformerForCTC
-from hf_asr.model.modeling_conformer import ConformerSubsampling
+from hf_asr.model.layers_conformer import ConformerSubsampling
 
 LAYERS, WIDTH, HEADS, FEED_FORWARD, KERNEL, VOCABULARY = 12, 256, 4, 2048, 15, 4233
 SECONDS = (9.5, 8.3, 7.4, 6.6, 6.1, 5.4, 4.9, 3.8)  # 52 s

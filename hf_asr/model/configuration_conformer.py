@@ -18,6 +18,8 @@ class ConformerConfig(PreTrainedConfig):
         num_hidden_layers, num_attention_heads, intermediate_size: As in every transformers encoder.
         head_dim: Width of one attention head; `hidden_size / num_attention_heads` if not given.
         hidden_act: Activation of feed-forward and convolution modules.
+        block_type: `"conformer"`, or `"e_branchformer"` (Kim et al. 2022): attention beside a gated convolution.
+        cgmlp_size: Width of E-Branchformer's gated convolution, both halves; `4 * hidden_size` if not given.
         conv_kernel_size: Kernel of the depthwise convolution, in frames; odd unless `causal_conv`.
         conv_expansion_factor: The depthwise convolution has `conv_expansion_factor * hidden_size` channels.
         conv_norm: `"layer_norm"`, or `"batch_norm"` for imported models (its statistics depend on the batch).
@@ -33,6 +35,14 @@ class ConformerConfig(PreTrainedConfig):
         scale_input: Multiply the subsampled features by `sqrt(hidden_size)`, as WeNet does.
         hidden_dropout, activation_dropout, attention_dropout: Probabilities, after each module, inside the
             feed-forward modules and on the attention weights. The last rules out the fused attention kernels on CPU.
+        layerdrop: Probability, in training, that the last layer is left out of an utterance; earlier ones less often.
+        decoder_layers: Layers of an attention decoder beside the CTC head; 0 for none. It shapes training alone.
+        ctc_weight: Share of the CTC loss beside the decoder's.
+        label_smoothing: Share of the uniform distribution in both losses, in training.
+        consistency_weight: Of CR-CTC (Yao et al., ICLR 2025): each batch is trained on twice, masked differently, and
+            the two are made to agree; 0.2 in the paper, with 2.5 times the usual time masks. 0 leaves it out.
+        intermediate_ctc_layers: Layers, counted from 1, whose states are trained on CTC too (Lee and Watanabe 2021).
+        intermediate_ctc_weight: Their share of the CTC loss.
         apply_spec_augment: Mask features in training (SpecAugment, Park et al. 2019).
         num_freq_masks, freq_mask_width: Number of frequency masks and their largest width in mel bins.
         num_time_masks, time_mask_ratio: Number of time masks and their largest width as a share of the utterance.
@@ -50,6 +60,8 @@ class ConformerConfig(PreTrainedConfig):
     head_dim: int | None = None
     intermediate_size: int = 1024
     hidden_act: str = "silu"
+    block_type: str = "conformer"
+    cgmlp_size: int | None = None
     conv_kernel_size: int = 15
     conv_expansion_factor: int = 1
     conv_norm: str = "layer_norm"
@@ -64,7 +76,14 @@ class ConformerConfig(PreTrainedConfig):
     hidden_dropout: float | int = 0.1
     activation_dropout: float | int = 0.1
     attention_dropout: float | int = 0.0
+    layerdrop: float | int = 0.0
     layer_norm_eps: float = 1e-5
+    decoder_layers: int = 0
+    ctc_weight: float | int = 0.3
+    label_smoothing: float | int = 0.0
+    consistency_weight: float | int = 0.0
+    intermediate_ctc_layers: list[int] | tuple[int, ...] = ()
+    intermediate_ctc_weight: float | int = 0.3
     apply_spec_augment: bool = True
     num_freq_masks: int = 2
     freq_mask_width: int = 27
@@ -84,6 +103,15 @@ class ConformerConfig(PreTrainedConfig):
             raise ValueError(f"position_embeddings is 'rotary' or 'absolute', not {self.position_embeddings!r}")
         if self.conv_norm not in ("layer_norm", "batch_norm"):
             raise ValueError(f"conv_norm is 'layer_norm' or 'batch_norm', not {self.conv_norm!r}")
+        if self.block_type not in ("conformer", "e_branchformer"):
+            raise ValueError(f"block_type is 'conformer' or 'e_branchformer', not {self.block_type!r}")
+        if self.cgmlp_size is None:
+            self.cgmlp_size = 4 * self.hidden_size
+        if any(not 1 <= layer < self.num_hidden_layers for layer in self.intermediate_ctc_layers):
+            raise ValueError(
+                f"intermediate_ctc_layers are between 1 and {self.num_hidden_layers - 1}, "
+                f"not {list(self.intermediate_ctc_layers)}"
+            )
         if self.conv_kernel_size % 2 == 0 and not self.causal_conv:
             raise ValueError(f"conv_kernel_size must be odd unless causal_conv is set, got {self.conv_kernel_size}")
         if self.head_dim is None:

@@ -1,7 +1,7 @@
 """The Conformer encoder and its CTC head (Gulati et al. 2020, https://arxiv.org/abs/2005.08100).
 
 Letters in shape comments: B batch, T feature frames, M mel bins, S encoder frames (T after subsampling), D hidden size,
-H heads, K head size, C channels, V vocabulary.
+V vocabulary.
 """
 
 import math
@@ -12,12 +12,23 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.utils import ModelOutput
 
+from .branchformer_conformer import EBranchformerBlock
 from .configuration_conformer import SUBSAMPLING_CONVOLUTIONS, ConformerConfig
+from .decoder_conformer import ConformerDecoder, shift_labels
+from .layers_conformer import (
+    ConformerAttention,
+    ConformerConvolution,
+    ConformerDropout,
+    ConformerFeedForward,
+    ConformerSubsampling,
+    absolute_embedding,
+    rotary_embedding,
+)
+from .losses_conformer import attention_loss, consistency_loss, ctc_loss, smoothed
 
 
 @dataclass
@@ -25,212 +36,12 @@ class ConformerModelOutput(ModelOutput):
     """
     last_hidden_state: (batch, frames', hidden_size)
     attention_mask: bool (batch, frames'), True for real frames; None if the input had no mask.
+    intermediate_hidden_states: what `intermediate_ctc_layers` give, in training: (batch, frames', hidden_size) each.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
     attention_mask: torch.BoolTensor | None = None
-
-
-class ConformerDropout(nn.Dropout):
-    """Dropout whose mask, on CPU, comes from 16 random bits an element.
-
-    `bernoulli_` was a sixth of a training step in bf16. The probability is met to 2**-16.
-    """
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        plain = hidden.device.type != "cpu" or torch.compiler.is_compiling()
-        if not self.training or plain or not 0.0 < self.p < 1.0:
-            return super().forward(hidden)
-        words = torch.empty((hidden.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        mask = words.view(torch.int16)[: hidden.numel()].view(hidden.shape)
-        # Of the 2**16 values, `dropped` are at or below `last`. Integer arithmetic in place makes zeros and ones of
-        # them: turning bools into floats takes longer.
-        dropped = min(max(round(self.p * 2**16), 1), 2**16 - 1)
-        last = dropped - 1 - 2**15
-        mask = mask.clamp_(last, last + 1).sub_(last)
-        return hidden * mask.to(hidden.dtype).mul_(2**16 / (2**16 - dropped))
-
-
-class DepthwiseConv2d(nn.Conv2d):
-    """In float32 where oneDNN would have to find the bf16 gradient of its input, which takes it six times as long."""
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        if not (hidden.requires_grad and hidden.device.type == "cpu" and hidden.dtype == torch.bfloat16):
-            return super().forward(hidden)
-        with torch.autocast("cpu", enabled=False):
-            return self._conv_forward(hidden.float(), self.weight.float(), self.bias.float()).to(hidden.dtype)
-
-
-class ConformerSubsampling(nn.Module):
-    """Strided convolutions without padding, then a projection: no real output frame ever sees a padded input frame."""
-
-    def __init__(self, config: ConformerConfig):
-        super().__init__()
-        channels, bins, layers = config.subsampling_channels, config.num_mel_bins, []
-        for i, (kernel, stride) in enumerate(SUBSAMPLING_CONVOLUTIONS[config.subsampling_factor]):
-            if i == 0:
-                layers.append(nn.Conv2d(1, channels, kernel, stride))
-            elif config.subsampling_depthwise:
-                layers.append(DepthwiseConv2d(channels, channels, kernel, stride, groups=channels))
-                layers.append(nn.Conv2d(channels, channels, 1))
-            else:
-                layers.append(nn.Conv2d(channels, channels, kernel, stride))
-            layers.append(nn.ReLU(inplace=True))
-            bins = (bins - kernel) // stride + 1
-        self.conv = nn.Sequential(*layers)
-        self.out = nn.Linear(channels * bins, config.hidden_size)
-
-    def forward(self, input_features: torch.Tensor) -> torch.Tensor:
-        # Channels last is what the convolution kernels of CPUs and tensor cores want.
-        hidden = input_features[:, None].to(memory_format=torch.channels_last)  # (B, 1, T, M)
-        hidden = self.conv(hidden)  # (B, C, S, M')
-        return self.out(hidden.transpose(1, 2).flatten(2))  # (B, S, D)
-
-
-class ConformerFeedForward(nn.Module):
-    def __init__(self, config: ConformerConfig):
-        super().__init__()
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.activation = ACT2FN[config.hidden_act]
-        self.dropout = ConformerDropout(config.activation_dropout)
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(self.dropout(self.activation(self.up_proj(hidden))))
-
-
-def rotary_embedding(config: ConformerConfig, *, num_frames: int, device: torch.device) -> torch.Tensor:
-    """Cosines and sines of RoPE (Su et al. 2021), (2, num_frames, head_dim), the sine of the first half negated."""
-    exponents = torch.arange(0, config.head_dim, 2, device=device, dtype=torch.float32) / config.head_dim
-    angles = torch.arange(num_frames, device=device, dtype=torch.float32)[:, None] * config.rope_theta**-exponents
-    cos, sin = angles.cos(), angles.sin()
-    return torch.stack([torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)])
-
-
-def apply_rotary(states: torch.Tensor, rotary: torch.Tensor) -> torch.Tensor:
-    """Rotates (..., frames, heads, head_dim) by its frame's place; `rotary` is (2, frames, head_dim)."""
-    cos, sin = rotary.to(states.dtype)[:, :, None]
-    return states * cos + states.roll(states.shape[-1] // 2, dims=-1) * sin
-
-
-def absolute_embedding(config: ConformerConfig, *, num_frames: int, device: torch.device) -> torch.Tensor:
-    """Sinusoids of Vaswani et al. 2017, sines at even and cosines at odd places, (num_frames, hidden_size)."""
-    exponents = torch.arange(0, config.hidden_size, 2, device=device, dtype=torch.float32) / config.hidden_size
-    angles = torch.arange(num_frames, device=device, dtype=torch.float32)[:, None] * torch.exp(
-        -math.log(10000.0) * exponents
-    )
-    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, : config.hidden_size]
-
-
-def attend(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    *,
-    mask: torch.Tensor | None,
-    dropout: float,
-    scale: float,
-) -> torch.Tensor:
-    """Softmax attention of (B, H, S, *) over the keys where bool `mask` (B, 1, 1, S) is True, if any is given."""
-    # Below 1000 frames (40 s at 4x) the CPU's fused kernel takes two to three times as long to train in bf16.
-    unfused = query.requires_grad and query.device.type == "cpu" and query.dtype == torch.bfloat16
-    if not unfused or torch.compiler.is_compiling() or query.shape[2] >= 1000:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale)
-    scores = (query * scale) @ key.transpose(-1, -2)  # (B, H, S, S)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return F.dropout(scores.softmax(-1), dropout) @ value
-
-
-class ConformerAttention(nn.Module):
-    """Self-attention over real frames; one fused projection makes queries, keys and values."""
-
-    def __init__(self, config: ConformerConfig):
-        super().__init__()
-        self.config = config
-        width = config.num_attention_heads * config.head_dim
-        self.qkv_proj = nn.Linear(config.hidden_size, 3 * width)
-        self.o_proj = nn.Linear(width, config.hidden_size)
-        if config.position_embeddings == "absolute":
-            self.position_proj = nn.Linear(config.hidden_size, width, bias=False)
-            self.bias_u = nn.Parameter(torch.zeros(config.num_attention_heads, config.head_dim))
-            self.bias_v = nn.Parameter(torch.zeros(config.num_attention_heads, config.head_dim))
-
-    def forward(self, hidden: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """`mask` is bool (B, 1, 1, S), True where a key may be attended to."""
-        batch, frames, _ = hidden.shape
-        heads, head_dim = self.config.num_attention_heads, self.config.head_dim
-        qkv = self.qkv_proj(hidden).view(batch, frames, 3, heads, head_dim)  # (B, S, 3, H, K)
-        if self.config.position_embeddings == "rotary":
-            # Queries and keys are rotated in one go, as 2H heads.
-            rotated = apply_rotary(qkv[:, :, :2].flatten(2, 3), positions)  # (B, S, 2H, K)
-            query, key = rotated.unflatten(2, (2, heads)).unbind(2)
-            value = qkv[:, :, 2]
-        else:
-            query, key, value = qkv.unbind(2)
-            place = self.position_proj(positions).view(1, frames, heads, head_dim).expand_as(key)
-            # (q+u)k' + (q+v)p' is one product of vectors twice as long.
-            query = torch.cat([query + self.bias_u, query + self.bias_v], -1)  # (B, S, H, 2K)
-            key = torch.cat([key, place.to(key.dtype)], -1)
-        context = attend(
-            query.transpose(1, 2),
-            key.transpose(1, 2),
-            value.transpose(1, 2),
-            mask=mask,
-            dropout=self.config.attention_dropout if self.training else 0.0,
-            scale=head_dim**-0.5,
-        )  # (B, H, S, K)
-        return self.o_proj(context.transpose(1, 2).flatten(2))  # (B, S, D)
-
-
-class ConformerConvolution(nn.Module):
-    """Pointwise, gate, depthwise over time, norm, activation, pointwise.
-
-    The padding is zeroed and put around the utterance *before* the first projection. With `conv_bias=False` it is still
-    zero at the depthwise convolution, so that an utterance cannot tell padding from its own end.
-    """
-
-    def __init__(self, config: ConformerConfig):
-        super().__init__()
-        channels = config.hidden_size * config.conv_expansion_factor
-        kernel = config.conv_kernel_size
-        self.left_padding = kernel - 1 if config.causal_conv else 0
-        self.pointwise_conv1 = nn.Linear(config.hidden_size, 2 * channels, bias=config.conv_bias)
-        self.depthwise_conv = nn.Conv1d(
-            channels,
-            channels,
-            kernel,
-            groups=channels,
-            padding=0 if config.causal_conv else kernel // 2,
-            bias=config.conv_bias,
-        )
-        self.uses_batch_norm = config.conv_norm == "batch_norm"
-        self.norm = (
-            nn.BatchNorm1d(channels) if self.uses_batch_norm else nn.LayerNorm(channels, eps=config.layer_norm_eps)
-        )
-        self.activation = ACT2FN[config.hidden_act]
-        self.pointwise_conv2 = nn.Linear(channels, config.hidden_size, bias=config.conv_bias)
-
-    def forward(self, hidden: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
-        """`frame_mask` is bool (B, S, 1), True for real frames."""
-        if frame_mask is not None:
-            hidden = hidden.masked_fill(~frame_mask, 0.0)
-        if self.left_padding:
-            hidden = F.pad(hidden, (0, 0, self.left_padding, 0))
-        hidden = F.glu(self.pointwise_conv1(hidden), dim=-1)  # (B, S, C)
-        hidden = hidden.transpose(1, 2)  # (B, C, S)
-        if hidden.device.type == "cpu":
-            # Only the two-dimensional convolution takes channels last; the other copies input, output and gradients.
-            conv = self.depthwise_conv
-            hidden = F.conv2d(
-                hidden[:, :, None], conv.weight[:, :, None], conv.bias, padding=(0, *conv.padding), groups=conv.groups
-            )[:, :, 0]
-        else:
-            hidden = self.depthwise_conv(hidden)
-        # batch norm wants channels second, layer norm last
-        hidden = self.norm(hidden).transpose(1, 2) if self.uses_batch_norm else self.norm(hidden.transpose(1, 2))
-        hidden = self.pointwise_conv2(self.activation(hidden))  # (B, S, D)
-        return hidden if frame_mask is None else hidden.masked_fill(~frame_mask, 0.0)
+    intermediate_hidden_states: tuple[torch.FloatTensor, ...] | None = None
 
 
 class ConformerBlock(GradientCheckpointingLayer):
@@ -305,7 +116,7 @@ class ConformerPreTrainedModel(PreTrainedModel):
     main_input_name = "input_features"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ["ConformerBlock"]
+    _no_split_modules = ["ConformerBlock", "EBranchformerBlock", "ConformerDecoderLayer"]
     # Log-mel of int16-sized samples lies around 10: bf16 would keep two digits of it.
     _keep_in_fp32_modules_strict = ["feature_mean", "feature_istd"]
 
@@ -317,6 +128,8 @@ class ConformerPreTrainedModel(PreTrainedModel):
             if module.bias is not None:
                 bound = 1 / math.sqrt(module.weight[0].numel())
                 init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=module.embedding_dim**-0.5)
         elif isinstance(module, nn.LayerNorm | nn.BatchNorm1d):
             init.ones_(module.weight)
             init.zeros_(module.bias)
@@ -350,7 +163,8 @@ class ConformerModel(ConformerPreTrainedModel):
         self.register_buffer("feature_istd", torch.ones(config.num_mel_bins))
         self.subsampling = ConformerSubsampling(config)
         self.dropout = ConformerDropout(config.hidden_dropout)
-        self.layers = nn.ModuleList([ConformerBlock(config) for _ in range(config.num_hidden_layers)])
+        block = EBranchformerBlock if config.block_type == "e_branchformer" else ConformerBlock
+        self.layers = nn.ModuleList([block(config) for _ in range(config.num_hidden_layers)])
         self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         # The fewest feature frames that the subsampling convolutions can be applied to.
         self.min_frames = 1
@@ -394,10 +208,22 @@ class ConformerModel(ConformerPreTrainedModel):
         if attention_mask is not None:
             mask = torch.arange(num_frames, device=hidden.device) < self.get_output_lengths(lengths)[:, None]  # (B, S)
             frame_mask, attention_frame_mask = mask[:, :, None], mask[:, None, None, :]
-        for layer in self.layers:
-            hidden = layer(hidden, positions, attention_frame_mask, frame_mask)
+        intermediate = []
+        for number, layer in enumerate(self.layers, start=1):
+            output = layer(hidden, positions, attention_frame_mask, frame_mask)
+            if self.training and self.config.layerdrop:
+                # Stochastic depth (Huang et al. 2016): deeper layers are left out more often, by utterance, so that
+                # every parameter keeps a gradient (DistributedDataParallel waits for all of them).
+                chance = self.config.layerdrop * number / len(self.layers)
+                is_left_out = torch.rand(len(hidden), 1, 1, device=hidden.device) < chance
+                output = torch.where(is_left_out, hidden, output)
+            hidden = output
+            if self.training and number in self.config.intermediate_ctc_layers:
+                intermediate.append(self.final_norm(hidden))
         output = ConformerModelOutput(
-            last_hidden_state=self.final_norm(hidden), attention_mask=mask if attention_mask is not None else None
+            last_hidden_state=self.final_norm(hidden),
+            attention_mask=mask if attention_mask is not None else None,
+            intermediate_hidden_states=tuple(intermediate) or None,
         )
         return output if return_dict is not False else output.to_tuple()
 
@@ -412,6 +238,8 @@ class ConformerForCTC(ConformerPreTrainedModel):
         super().__init__(config)
         self.encoder = ConformerModel(config)
         self.ctc_head = nn.Linear(config.hidden_size, config.vocab_size)
+        if config.decoder_layers:
+            self.decoder = ConformerDecoder(config)
         self.post_init()
 
     def forward(
@@ -432,12 +260,21 @@ class ConformerForCTC(ConformerPreTrainedModel):
 
         Returns:
             `logits` (batch, frames', vocab_size); in inference, frames of padding are blank.
+
+        Raises:
+            ValueError: A label outside of the vocabulary.
         """
+        if labels is not None and self.training and self.config.consistency_weight:
+            # SpecAugment masks and dropout differ between the two copies.
+            input_features = torch.cat([input_features, input_features])
+            attention_mask = None if attention_mask is None else torch.cat([attention_mask, attention_mask])
         encoded = self.encoder(input_features, attention_mask)
         logits = self.ctc_head(encoded.last_hidden_state)  # (B, S, V)
         loss = None
         if labels is not None:
-            loss = self.ctc_loss(logits, encoded.attention_mask, labels, num_items_in_batch)
+            tokens = (labels >= 0).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+            loss = self.summed_loss(logits, encoded, labels) / tokens
+            logits = logits[: len(labels)]
         if not self.training and encoded.attention_mask is not None:
             blank = torch.full_like(logits[0, 0], torch.finfo(logits.dtype).min)
             blank[self.config.pad_token_id] = 0.0
@@ -445,34 +282,43 @@ class ConformerForCTC(ConformerPreTrainedModel):
         output = CausalLMOutput(loss=loss, logits=logits)
         return output if return_dict is not False else output.to_tuple()
 
-    def ctc_loss(
-        self,
-        logits: torch.Tensor,
-        frame_mask: torch.Tensor | None,
-        labels: torch.Tensor,
-        num_items_in_batch: torch.Tensor | int | None,
-    ) -> torch.Tensor:
-        """Negative log-likelihood (Graves et al. 2006), in float32, summed and divided by `num_items_in_batch`."""
-        if labels.numel() and labels.max() >= self.config.vocab_size:
-            raise ValueError(f"labels hold {labels.max()}, but the model's vocab_size is {self.config.vocab_size}")
-        is_label = labels >= 0
-        if frame_mask is None:
-            input_lengths = torch.full((len(labels),), logits.shape[1], device=logits.device)
-        else:
-            input_lengths = frame_mask.sum(-1)
-        log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32).transpose(0, 1)  # (S, B, V)
-        # cuDNN's CTC knows neither empty labels nor zero_infinity, and is not deterministic.
-        with torch.backends.cudnn.flags(enabled=False):
-            loss = F.ctc_loss(
+    def summed_loss(self, logits: torch.Tensor, encoded: ConformerModelOutput, labels: torch.Tensor) -> torch.Tensor:
+        """CTC; with a decoder, `ctc_weight` of it and the rest of the attention loss.
+
+        In training alone, the CTC loss is smoothed and shared with intermediate layers, and the two copies of a batch,
+        of which it is the mean, are made consistent (see `losses_conformer.py`).
+        """
+        config, copies = self.config, len(logits) // len(labels)
+        mask = encoded.attention_mask
+        if mask is None:
+            mask = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
+        all_labels = labels.repeat(copies, 1)
+        smoothing = config.label_smoothing if self.training else 0.0
+
+        def ctc(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32)  # (B, S, V)
+            loss = ctc_loss(
                 log_probs,
-                labels[is_label],
-                input_lengths,
-                is_label.sum(-1),
-                blank=self.config.pad_token_id,
-                reduction="sum",
-                zero_infinity=self.config.ctc_zero_infinity,
+                mask.sum(-1),
+                all_labels,
+                blank=config.pad_token_id,
+                zero_infinity=config.ctc_zero_infinity,
             )
-        return loss / (is_label.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch)
+            return smoothed(loss, log_probs, mask, factor=smoothing) / copies, log_probs
+
+        loss, log_probs = ctc(logits)
+        if encoded.intermediate_hidden_states:
+            losses = [ctc(self.ctc_head(hidden))[0] for hidden in encoded.intermediate_hidden_states]
+            weight = config.intermediate_ctc_weight
+            loss = (1 - weight) * loss + weight * sum(losses) / len(losses)
+        if config.decoder_layers:
+            inputs, targets = shift_labels(all_labels, sos_eos=config.eos_token_id)
+            decoded = self.decoder(inputs, encoded.last_hidden_state, mask)
+            attention = attention_loss(decoded, targets, smoothing=smoothing) / copies
+            loss = config.ctc_weight * loss + (1 - config.ctc_weight) * attention
+        if copies == 2:
+            loss = loss + config.consistency_weight * consistency_loss(log_probs, mask[: len(labels)])
+        return loss
 
 
 __all__ = ["ConformerForCTC", "ConformerModel", "ConformerPreTrainedModel"]

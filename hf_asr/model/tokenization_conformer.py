@@ -130,6 +130,25 @@ class ConformerTokenizer(PreTrainedTokenizerFast):
             text_normalization=text_normalization,
         )
 
+    @property
+    def is_extendable(self) -> bool:
+        """Whether it is one of characters, which others can be added to."""
+        return isinstance(self.backend_tokenizer.model, models.WordLevel)
+
+    def extended(self, characters: Iterable[str]) -> "ConformerTokenizer":
+        """This vocabulary with `characters` after it; ids stay as they are."""
+        vocabulary = self.get_vocab()
+        vocabulary |= {token: len(vocabulary) + i for i, token in enumerate(sorted(set(characters) - set(vocabulary)))}
+        backend = Tokenizer.from_str(self.backend_tokenizer.to_str())
+        backend.model = models.WordLevel(vocabulary, unk_token=self.unk_token)
+        roles = {role: getattr(self, role) for role in ("pad_token", "unk_token", "bos_token", "eos_token")}
+        return type(self)(
+            tokenizer_object=backend,
+            **roles,
+            clean_up_tokenization_spaces=False,
+            text_normalization=self.init_kwargs.get("text_normalization"),
+        )
+
     def normalize(self, text: str) -> str:
         """What a transcript is before it is cut into tokens, and before it is scored."""
         normalizer = self.backend_tokenizer.normalizer

@@ -23,6 +23,8 @@ VARIANTS = {
     "causal": {"causal_conv": True, "conv_kernel_size": 8},
     "expanded": {"conv_expansion_factor": 2, "head_dim": 24},
     "absolute": {"position_embeddings": "absolute", "scale_input": True},
+    "e_branchformer": {"block_type": "e_branchformer"},
+    "causal e_branchformer": {"block_type": "e_branchformer", "causal_conv": True},
 }
 LENGTHS = [200, 37, 113, 150]
 
@@ -71,6 +73,93 @@ def test_micro_batches_are_one_batch(batch):
         model(**{key: value[part] for key, value in batch.items()}, num_items_in_batch=tokens).loss.backward()
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], atol=1e-4, rtol=1e-4, msg=name)
+
+
+LEVERS = {
+    "decoder": {"decoder_layers": 2, "ctc_weight": 0.4},
+    "smoothing": {"label_smoothing": 0.1, "decoder_layers": 1},
+    "consistency": {"consistency_weight": 0.2},
+    "intermediate": {"intermediate_ctc_layers": [1]},
+    "e_branchformer": {"block_type": "e_branchformer", "intermediate_ctc_layers": [1], "label_smoothing": 0.1},
+}
+
+
+@pytest.mark.parametrize("options", LEVERS.values(), ids=LEVERS)
+def test_micro_batches_are_one_batch_with_every_lever(batch, options):
+    model = build(**options).train()
+    model(**batch).loss.backward()
+    expected = gradients(model)
+    model.zero_grad()
+    tokens = (batch["labels"] >= 0).sum()
+    for part in (slice(0, 3), slice(3, 4)):
+        model(**{key: value[part] for key, value in batch.items()}, num_items_in_batch=tokens).loss.backward()
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-4, rtol=1e-4, msg=name)
+
+
+def test_the_decoder_shares_the_loss(batch):
+    losses = {weight: build(decoder_layers=1, ctc_weight=weight).train()(**batch).loss for weight in (1.0, 0.5, 0.0)}
+    torch.testing.assert_close(losses[0.5], (losses[1.0] + losses[0.0]) / 2)
+    plain = build()
+    plain.load_state_dict(build(decoder_layers=1).state_dict(), strict=False)
+    torch.testing.assert_close(losses[1.0], plain.train()(**batch).loss)
+
+
+def test_the_decoder_sees_neither_padding_nor_its_future(batch):
+    model = build(decoder_layers=2)
+    memory = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(3))
+    mask = torch.arange(9) < torch.tensor([9, 5])[:, None]
+    inputs = torch.tensor([[2, 5, 6, 7], [2, 8, 9, 5]])
+    with torch.inference_mode():
+        logits = model.decoder(inputs, memory, mask)
+        torch.testing.assert_close(logits[1], model.decoder(inputs[1:], memory[1:, :5])[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(logits[:, :2], model.decoder(inputs[:, :2], memory, mask), atol=1e-5, rtol=0)
+
+
+def test_two_equal_copies_are_consistent_and_two_masked_ones_are_not(batch):
+    """Without dropout and masks CR-CTC's copies agree, and the loss is CTC's; with masks it is more than theirs."""
+    torch.testing.assert_close(build(consistency_weight=0.2).train()(**batch).loss, build().train()(**batch).loss)
+
+    def loss(weight: float) -> torch.Tensor:
+        model = build(consistency_weight=weight, apply_spec_augment=True, time_mask_ratio=0.2).train()
+        torch.manual_seed(5)
+        return model(**batch).loss
+
+    tiny, twice, full = loss(1e-9), loss(0.1), loss(0.2)
+    assert full > tiny
+    torch.testing.assert_close(full - tiny, 2 * (twice - tiny), atol=1e-4, rtol=1e-3)  # linear in its weight
+    assert build(consistency_weight=0.2).train()(**batch).logits.shape[0] == len(LENGTHS)
+
+
+def test_intermediate_layers_share_the_ctc_loss(batch):
+    whole = build(intermediate_ctc_layers=[1], intermediate_ctc_weight=0.25).train()(**batch).loss
+    last = build().train()(**batch).loss
+    first = build()
+    first.encoder.layers = first.encoder.layers[:1]
+    torch.testing.assert_close(whole, 0.75 * last + 0.25 * first.train()(**batch).loss)
+
+
+@pytest.mark.parametrize("options", LEVERS.values(), ids=LEVERS)
+def test_levers_change_training_and_nothing_else(batch, options):
+    """The evaluation loss of any of them is comparable: CTC, and the decoder's share."""
+    with torch.inference_mode():
+        plain = {key: value for key, value in options.items() if key in ("decoder_layers", "ctc_weight", "block_type")}
+        torch.testing.assert_close(build(**options)(**batch).loss, build(**plain)(**batch).loss)
+
+
+def test_stochastic_depth_leaves_layers_out_by_utterance(batch):
+    model = build(layerdrop=1.0).train()  # the last layer always, the first half of the time
+    outputs = {}
+    with torch.inference_mode():
+        for seed in range(8):
+            torch.manual_seed(seed)
+            states = model.encoder(batch["input_features"], batch["attention_mask"]).last_hidden_state
+            outputs[seed] = [round(state.abs().sum().item(), 1) for state in states]
+        model.encoder.layers = model.encoder.layers[:0]
+        none = model.encoder(batch["input_features"], batch["attention_mask"]).last_hidden_state.abs().sum((1, 2))
+    for i in range(len(LENGTHS)):
+        values = {output[i] for output in outputs.values()}
+        assert len(values) == 2 and round(none[i].item(), 1) in values
 
 
 def test_loss_is_the_likelihood_by_token(batch):
@@ -166,6 +255,8 @@ def test_what_is_wrong_is_said(batch):
         ({"conv_kernel_size": 8}, "must be odd unless causal_conv"),
         ({"hidden_size": 33}, "no multiple of num_attention_heads"),
         ({"conv_norm": "rms"}, "'layer_norm' or 'batch_norm'"),
+        ({"block_type": "former"}, "'conformer' or 'e_branchformer'"),
+        ({"intermediate_ctc_layers": [2]}, "between 1 and 1, not"),
     ):
         with pytest.raises(ValueError, match=message):
             build(**options)

@@ -1,0 +1,96 @@
+"""An attention decoder beside the CTC head: a Transformer (Vaswani et al. 2017), pre-norm, trained by teacher forcing.
+
+It shapes the encoder through the joint loss (Watanabe et al. 2017, hybrid CTC/attention). Letters in shape comments: B
+batch, U tokens, S encoder frames, D hidden size, H heads, K head size, V vocabulary.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .configuration_conformer import ConformerConfig
+from .layers_conformer import ConformerDropout, ConformerFeedForward, absolute_embedding
+
+
+class ConformerDecoderAttention(nn.Module):
+    """Queries of one sequence, keys and values of another; without `memory`, over its own past."""
+
+    def __init__(self, config: ConformerConfig):
+        super().__init__()
+        self.num_heads, width = config.num_attention_heads, config.num_attention_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, width)
+        self.kv_proj = nn.Linear(config.hidden_size, 2 * width)
+        self.o_proj = nn.Linear(width, config.hidden_size)
+
+    def forward(
+        self, hidden: torch.Tensor, memory: torch.Tensor | None = None, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """`hidden` (B, U, D), `memory` (B, S, D), `mask` bool (B, 1, 1, S), True where a key may be attended to."""
+        source = hidden if memory is None else memory
+        query = self.q_proj(hidden).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, H, U, K)
+        key, value = (
+            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in self.kv_proj(source).chunk(2, -1)
+        )
+        context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=memory is None)
+        return self.o_proj(context.transpose(1, 2).flatten(2))  # (B, U, D)
+
+
+class ConformerDecoderLayer(nn.Module):
+    def __init__(self, config: ConformerConfig):
+        super().__init__()
+        self.self_attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.self_attention = ConformerDecoderAttention(config)
+        self.cross_attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.cross_attention = ConformerDecoderAttention(config)
+        self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.feed_forward = ConformerFeedForward(config)
+        self.dropout = ConformerDropout(config.hidden_dropout)
+
+    def forward(self, hidden: torch.Tensor, memory: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        hidden = hidden + self.dropout(self.self_attention(self.self_attention_norm(hidden)))
+        hidden = hidden + self.dropout(self.cross_attention(self.cross_attention_norm(hidden), memory, mask))
+        return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
+
+
+class ConformerDecoder(nn.Module):
+    """Logits of each next token, given the tokens before it and the encoder's states."""
+
+    def __init__(self, config: ConformerConfig):
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.dropout = ConformerDropout(config.hidden_dropout)
+        self.layers = nn.ModuleList([ConformerDecoderLayer(config) for _ in range(config.decoder_layers)])
+        self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
+
+    def forward(
+        self, decoder_input_ids: torch.Tensor, memory: torch.Tensor, memory_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """
+        Args:
+            decoder_input_ids: (B, U); `<sos/eos>` first.
+            memory: Encoder states, (B, S, D).
+            memory_mask: Bool (B, S), True for real frames; None if all are.
+
+        Returns:
+            (B, U, V).
+        """
+        hidden = self.embed_tokens(decoder_input_ids) * math.sqrt(self.config.hidden_size)
+        places = absolute_embedding(self.config, num_frames=hidden.shape[1], device=hidden.device)
+        hidden = self.dropout(hidden + places.to(hidden.dtype))  # (B, U, D)
+        mask = None if memory_mask is None else memory_mask[:, None, None, :]
+        for layer in self.layers:
+            hidden = layer(hidden, memory, mask)
+        return self.lm_head(self.final_norm(hidden))
+
+
+def shift_labels(labels: torch.Tensor, *, sos_eos: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and targets of teacher forcing, (B, U + 1) each, of labels (B, U) that -100 pads."""
+    padded = F.pad(labels, (0, 1), value=-100)
+    is_end = (padded == -100) & (F.pad(padded, (1, 0), value=0)[:, :-1] != -100)  # the first place after the tokens
+    targets = padded.masked_fill(is_end, sos_eos)
+    inputs = F.pad(labels, (1, 0), value=sos_eos)
+    return inputs.masked_fill(inputs == -100, sos_eos), targets

@@ -1,0 +1,71 @@
+"""What each lever computes, against its formula worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from hf_asr.model.decoder_conformer import shift_labels
+from hf_asr.model.losses_conformer import attention_loss, consistency_loss, ctc_loss, smoothed
+
+
+@pytest.fixture
+def log_probs() -> torch.Tensor:
+    return torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+
+
+def test_ctc_is_the_sum_over_all_paths(log_probs):
+    """One label in three frames: every path of blanks and one run of it."""
+    short = log_probs[:1, :3]
+    paths = [(3, 0, 0), (0, 3, 0), (0, 0, 3), (3, 3, 0), (0, 3, 3), (3, 3, 3)]
+    likelihood = sum(math.exp(sum(short[0, t, token].item() for t, token in enumerate(path))) for path in paths)
+    loss = ctc_loss(short, torch.tensor([3]), torch.tensor([[3, -100]]), blank=0)
+    assert loss.item() == pytest.approx(-math.log(likelihood), rel=1e-5)
+
+
+def test_smoothing_adds_the_divergence_of_uniform_frames(log_probs):
+    mask = torch.tensor([[True] * 7, [True] * 4 + [False] * 3])
+    real = torch.cat([log_probs[0], log_probs[1, :4]])
+    uniform = torch.full_like(real, 1 / 5)
+    divergence = F.kl_div(real, uniform, reduction="sum")
+    loss = smoothed(torch.tensor(3.0), log_probs, mask, factor=0.1)
+    torch.testing.assert_close(loss, 0.9 * 3.0 + 0.1 * divergence)
+    assert smoothed(torch.tensor(3.0), log_probs, mask, factor=0.0) == 3.0
+
+
+def test_consistency_is_symmetric_and_leaves_its_targets_alone(log_probs):
+    logits = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    a, b = logits.log_softmax(-1)
+    mask = torch.tensor([[True] * 4 + [False] * 3])
+    loss = consistency_loss(torch.stack([a, b]), mask)
+    pa, pb = a[:4].exp(), b[:4].exp()
+    expected = 0.5 * ((pb * (b[:4] - a[:4])).sum() + (pa * (a[:4] - b[:4])).sum())
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    # With the target fixed, the gradient of KL(target || softmax(z)) is softmax(z) - target.
+    torch.testing.assert_close(logits.grad[0, :4], 0.5 * (pa - pb).detach())
+    torch.testing.assert_close(logits.grad[1, :4], 0.5 * (pb - pa).detach())
+    assert not logits.grad[:, 4:].any()
+
+
+def test_attention_loss_is_smoothed_cross_entropy():
+    logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(2))
+    targets = torch.tensor([[1, 2, 4], [3, 4, -100]])
+    log_probs, expected = logits.log_softmax(-1), 0.0
+    for i, j in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1)):
+        smooth = torch.full((5,), 0.1 / 5)
+        smooth[targets[i, j]] += 0.9
+        expected = expected - (smooth * log_probs[i, j]).sum()
+    torch.testing.assert_close(attention_loss(logits, targets, smoothing=0.1), expected)
+
+
+def test_teacher_forcing_shifts_by_one():
+    inputs, targets = shift_labels(torch.tensor([[5, 6, 7], [8, -100, -100], [-100, -100, -100]]), sos_eos=2)
+    assert inputs.tolist() == [[2, 5, 6, 7], [2, 8, 2, 2], [2, 2, 2, 2]]
+    assert targets.tolist() == [[5, 6, 7, 2], [8, 2, -100, -100], [2, -100, -100, -100]]
+
+
+def test_a_label_outside_of_the_vocabulary_is_told(log_probs):
+    with pytest.raises(ValueError, match="labels hold 5, but the model's vocab_size is 5"):
+        ctc_loss(log_probs, torch.tensor([7, 7]), torch.tensor([[1, 5], [1, 2]]), blank=0)
