@@ -1,26 +1,103 @@
-"""Loading a checkpoint: model and processor together."""
+"""Loading a checkpoint, ours or any CTC model that transformers knows, and what the rest has to ask of either."""
 
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCTC, AutoProcessor, PreTrainedModel, ProcessorMixin
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from transformers import AutoModelForCTC, AutoProcessor, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from . import model as _registers_our_classes  # noqa: F401
+from .model import ConformerProcessor, ConformerTokenizer
+from .model.tokenization_conformer import SPACE, text_normalizer
 
 
 def load_checkpoint(
     model_name_or_path: str, *, device: str | torch.device | None = None
-) -> tuple[PreTrainedModel, ProcessorMixin]:
+) -> tuple[PreTrainedModel, ConformerProcessor]:
     """Model in evaluation mode on `device` (CUDA where there is one), and its processor.
 
     Raises:
-        ValueError: A local folder that is no checkpoint, or is not there.
+        ValueError: A local folder that is no checkpoint, or is not there; or a checkpoint without a tokenizer.
     """
+    check_is_checkpoint(model_name_or_path)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = AutoModelForCTC.from_pretrained(model_name_or_path).to(device).eval()
+    return model, load_processor(model_name_or_path, model.config)
+
+
+def check_is_checkpoint(model_name_or_path: str) -> None:
+    """Raises ValueError if it is a local folder that is no checkpoint, or is not there."""
     path = Path(model_name_or_path)
     if not path.exists() and (path.is_absolute() or model_name_or_path.startswith(".") or len(path.parts) > 2):
         raise ValueError(f"{path} does not exist")  # a Hub id has one slash at most
     if path.exists() and not (path / "config.json").is_file():
         raise ValueError(f"{path} is no checkpoint: it has no config.json (a training run's folder has one at its end)")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = AutoModelForCTC.from_pretrained(model_name_or_path).to(device).eval()
-    return model, AutoProcessor.from_pretrained(model_name_or_path)
+
+
+def load_processor(
+    model_name_or_path: str, config: PreTrainedConfig, *, text_normalization: str = "basic"
+) -> ConformerProcessor:
+    """A checkpoint's processor; another family's feature extractor stays, its tokenizer becomes one of ours.
+
+    Raises:
+        ValueError: It has no tokenizer (a model that was pre-trained without transcripts).
+    """
+    processor = AutoProcessor.from_pretrained(model_name_or_path)
+    if isinstance(processor, ConformerProcessor):
+        return processor
+    tokenizer = getattr(processor, "tokenizer", None)
+    if tokenizer is None:
+        raise ValueError(f"{model_name_or_path} has no tokenizer: it has to be trained on transcripts first")
+    adapted = as_conformer_tokenizer(tokenizer, blank_id=config.pad_token_id, text_normalization=text_normalization)
+    return ConformerProcessor(processor.feature_extractor, adapted)
+
+
+def as_conformer_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, *, blank_id: int, text_normalization: str
+) -> ConformerTokenizer:
+    """Another family's CTC vocabulary, ids unchanged, with our normalisation, decoding and offsets."""
+    if hasattr(tokenizer, "backend_tokenizer"):
+        backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        own = [] if backend.normalizer is None else [backend.normalizer]
+        backend.normalizer = normalizers.Sequence([text_normalizer(text_normalization), *own])
+    else:  # wav2vec2's: characters, and a sign between words
+        delimiter = getattr(tokenizer, "word_delimiter_token", None)
+        vocabulary = {(SPACE if token == delimiter else token): i for token, i in tokenizer.get_vocab().items()}
+        backend = Tokenizer(models.WordLevel(vocabulary, unk_token=tokenizer.unk_token))
+        backend.normalizer = text_normalizer(text_normalization)
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Metaspace(SPACE, prepend_scheme="never", split=False),
+                pre_tokenizers.Split(Regex("."), "isolated"),
+            ]
+        )
+    return ConformerTokenizer(
+        tokenizer_object=backend,
+        pad_token=tokenizer.convert_ids_to_tokens(blank_id),
+        unk_token=tokenizer.unk_token,
+        bos_token=tokenizer.bos_token,
+        eos_token=tokenizer.eos_token,
+        clean_up_tokenization_spaces=False,
+        text_normalization=text_normalization,
+    )
+
+
+def samples_per_frame(config: PreTrainedConfig) -> int:
+    """Samples of audio that a frame of logits stands for."""
+    if hasattr(config, "inputs_to_logits_ratio"):
+        return config.inputs_to_logits_ratio
+    return 160 * config.encoder_config.subsampling_factor  # Parakeet, whose features are 10 ms apart
+
+
+def output_lengths(model: PreTrainedModel, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Frames of logits of each utterance, (batch,), by the mask of the model's inputs (batch, frames or samples)."""
+    lengths = attention_mask.sum(-1)
+    encoder = getattr(model, "encoder", None)
+    if hasattr(encoder, "_get_subsampling_output_length"):  # Parakeet
+        return encoder._get_subsampling_output_length(lengths)
+    return model._get_feat_extract_output_lengths(lengths).long()
+
+
+def output_mask(model: PreTrainedModel, attention_mask: torch.Tensor, *, frames: int) -> torch.Tensor:
+    """Bool (batch, frames), True for real frames of logits."""
+    lengths = output_lengths(model, attention_mask).clamp(max=frames)
+    return torch.arange(frames, device=lengths.device) < lengths[:, None]

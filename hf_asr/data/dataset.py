@@ -14,9 +14,11 @@ import datasets
 import numpy as np
 import torch
 from tqdm.auto import tqdm
+from transformers import BatchFeature, PreTrainedConfig
 
+from ..checkpoint import samples_per_frame
 from ..model.configuration_conformer import SUBSAMPLING_CONVOLUTIONS, ConformerConfig
-from ..model.feature_extraction_conformer import ConformerFeatureExtractor, denoise
+from ..model.feature_extraction_conformer import denoise
 from ..model.processing_conformer import ConformerProcessor
 from .audio import AudioError, missing_bytes
 from .sources import read_row, row_duration
@@ -71,12 +73,15 @@ class Inspection:
         return f"{len(self.kept)} utterances, {sum(self.durations) / 3600:.2f} h ({told})"
 
 
-def required_samples(labels: Sequence[int], *, config: ConformerConfig, hop_length: int, window_length: int) -> int:
+def required_samples(labels: Sequence[int], *, config: PreTrainedConfig) -> int:
     """Samples of audio that CTC needs to align `labels`: a frame each, and one between two that are equal."""
     frames = len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
+    window = 400  # 25 ms: the reach of an encoder's first frame beyond its hop
+    if not isinstance(config, ConformerConfig):
+        return (frames + 1) * samples_per_frame(config) + window
     for kernel, stride in reversed(SUBSAMPLING_CONVOLUTIONS[config.subsampling_factor]):
         frames = (frames - 1) * stride + kernel
-    return frames * hop_length + window_length
+    return frames * config.hop_length + window
 
 
 def inspect(
@@ -84,7 +89,7 @@ def inspect(
     *,
     split: str,
     processor: ConformerProcessor,
-    config: ConformerConfig,
+    config: PreTrainedConfig,
     max_duration_seconds: float,
     decode: bool = True,
     show_progress: bool = True,
@@ -100,7 +105,7 @@ def inspect(
             thousand rows in seconds, and what cannot be decoded shows only when its turn comes.
     """
     sampling_rate = processor.feature_extractor.sampling_rate
-    shortest = processor.feature_extractor.min_duration
+    shortest = getattr(processor.feature_extractor, "min_duration", 0.0)
 
     def measure(place: int) -> float | AudioError:
         row = rows[place]
@@ -142,7 +147,7 @@ def inspect(
                 find("too long", f"{duration:.1f} s, limit {max_duration_seconds} s (--max_duration_seconds)")
                 continue
             duration = max(duration, shortest)
-            needed = _required(labels, processor, config) / sampling_rate
+            needed = required_samples(labels, config=config) / sampling_rate
             if needed > 2 * duration + 0.1:
                 find("transcript too long for its audio", f"{len(labels)} tokens in {duration:.2f} s")
                 continue
@@ -162,13 +167,6 @@ def _labels(texts: list[str], processor: ConformerProcessor) -> Iterator[list[in
     """Token ids of each transcript; a thousand at a time are tokenised much faster than one by one."""
     for start in range(0, len(texts), 1000):
         yield from processor.tokenizer(texts[start : start + 1000])["input_ids"]
-
-
-def _required(labels: Sequence[int], processor: ConformerProcessor, config: ConformerConfig) -> int:
-    extractor = processor.feature_extractor
-    return required_samples(
-        labels, config=config, hop_length=extractor.hop_length, window_length=extractor.window_length
-    )
 
 
 def write_findings(path: str | Path, findings: Sequence[Finding]) -> None:
@@ -197,7 +195,7 @@ class SpeechDataset(torch.utils.data.Dataset):
         rows: datasets.Dataset | Sequence[dict],
         *,
         processor: ConformerProcessor,
-        config: ConformerConfig,
+        config: PreTrainedConfig,
         augment: Callable[[np.ndarray, int, int, str], np.ndarray] | None = None,
         pad_to_labels: bool = False,
     ):
@@ -216,36 +214,55 @@ class SpeechDataset(torch.utils.data.Dataset):
         except AudioError as error:
             logger.warning(f"skipped {row['utterance_id']} ({row['audio']['path']}): {error}")
             return {"waveform": np.zeros(extractor.sampling_rate // 2, np.float32), "labels": []}
-        if extractor.denoise:
+        if getattr(extractor, "denoise", False):
             waveform = denoise(waveform, sampling_rate=extractor.sampling_rate)
         if self.augment is not None:
             waveform = self.augment(waveform, extractor.sampling_rate, epoch, row["utterance_id"])
         labels = self.processor.tokenizer(row["text"])["input_ids"]
         if self.pad_to_labels:
-            lack = _required(labels, self.processor, self.config) - len(waveform)
+            lack = required_samples(labels, config=self.config) - len(waveform)
             waveform = np.pad(waveform, (0, max(0, lack)))
         return {"waveform": waveform, "labels": labels}
 
 
+def extract_features(
+    processor: ConformerProcessor, waveforms: Sequence[np.ndarray | torch.Tensor], *, device: str | torch.device = "cpu"
+) -> BatchFeature:
+    """A model's inputs, computed on `device` by our extractor and on CPU by others; nothing is denoised."""
+    extractor = processor.feature_extractor
+    return extractor(
+        list(waveforms),
+        sampling_rate=extractor.sampling_rate,
+        return_tensors="pt",
+        padding=True,
+        return_attention_mask=True,
+        denoise=False,
+        device=device,
+    )
+
+
 @dataclass
 class SpeechCollator:
-    """Examples to the model's inputs; recordings were denoised before they were augmented, so not here."""
+    """Examples to the model's inputs; recordings were denoised before they were augmented, so not here.
+
+    Args:
+        compute_features: False leaves the `waveforms` as they are, for features on the device that trains.
+    """
 
     processor: ConformerProcessor
+    compute_features: bool = True
 
-    def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
-        extractor = self.processor.feature_extractor
-        batch = extractor(
-            [example["waveform"] for example in examples],
-            sampling_rate=extractor.sampling_rate,
-            return_tensors="pt",
-            denoise=False,
-        )
-        return {**batch, "labels": self.processor.pad_labels([example["labels"] for example in examples])}
+    def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor | list[torch.Tensor]]:
+        waveforms = [example["waveform"] for example in examples]
+        if self.compute_features:
+            inputs = extract_features(self.processor, waveforms)
+        else:
+            inputs = {"waveforms": [torch.from_numpy(waveform) for waveform in waveforms]}
+        return {**inputs, "labels": self.processor.pad_labels([example["labels"] for example in examples])}
 
 
 def feature_statistics(
-    dataset: SpeechDataset, *, extractor: ConformerFeatureExtractor, max_utterances: int = 500, seed: int = 0
+    dataset: SpeechDataset, *, processor: ConformerProcessor, max_utterances: int = 500, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and inverse standard deviation of the log-mel, (num_mel_bins,) each, over a seeded sample of utterances."""
     chosen = np.random.default_rng(seed).permutation(len(dataset))[:max_utterances]
@@ -254,12 +271,7 @@ def feature_statistics(
         example = dataset[int(index)]
         if not example["labels"]:
             continue  # unreadable: silence would shift the mean
-        features = extractor(
-            example["waveform"],
-            sampling_rate=extractor.sampling_rate,
-            return_tensors="pt",
-            denoise=False,
-        ).input_features[0]
+        features = extract_features(processor, [example["waveform"]]).input_features[0]
         count += len(features)
         total = total + features.double().sum(0)
         squares = squares + features.double().square().sum(0)

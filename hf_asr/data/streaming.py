@@ -10,8 +10,8 @@ import datasets
 import numpy as np
 import torch
 from datasets.distributed import split_dataset_by_node
+from transformers import PreTrainedConfig
 
-from ..model.configuration_conformer import ConformerConfig
 from ..model.processing_conformer import ConformerProcessor
 from .batching import DurationBatchSampler
 from .dataset import SpeechCollator, SpeechDataset, inspect
@@ -37,7 +37,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         *,
         split: str,
         processor: ConformerProcessor,
-        config: ConformerConfig,
+        config: PreTrainedConfig,
         max_batch_seconds: float,
         max_duration_seconds: float,
         augment: Callable[[np.ndarray, int, int, str], np.ndarray] | None = None,
@@ -47,6 +47,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         rank: int = 0,
         report: str | Path | None = None,
         max_unusable_share: float = 0.1,
+        compute_features: bool = True,
     ):
         self.rows = rows.shuffle(seed=seed, buffer_size=1) if rows.num_shards > 1 else rows  # the shards only
         if num_replicas > 1:
@@ -55,7 +56,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         self.max_batch_seconds, self.max_duration_seconds = max_batch_seconds, max_duration_seconds
         self.buffer_size, self.seed, self.report = buffer_size, seed, report
         self.max_unusable_share = max_unusable_share
-        self.collate = SpeechCollator(processor)
+        self.collate = SpeechCollator(processor, compute_features)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         for epoch in itertools.count():

@@ -8,6 +8,8 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
+from ..checkpoint import output_lengths, samples_per_frame
+
 
 @dataclass
 class Word:
@@ -69,7 +71,7 @@ def recognize(
     """
     model.eval()
     extractor, tokenizer = processor.feature_extractor, processor.tokenizer
-    rate, ratio = extractor.sampling_rate, model.config.inputs_to_logits_ratio
+    rate, ratio = extractor.sampling_rate, samples_per_frame(model.config)
     chunk = max(1, round(chunk_seconds * rate / ratio)) * ratio
     stride = round(stride_seconds * rate / ratio) * ratio
     if chunk <= 2 * stride:
@@ -88,10 +90,15 @@ def recognize(
         while order and len(batch) < limit:
             batch.append(order.pop())
         inputs = processor(
-            [windows[i].waveform for i in batch], sampling_rate=rate, return_tensors="pt", device=model.device
-        )
+            [windows[i].waveform for i in batch],
+            sampling_rate=rate,
+            return_tensors="pt",
+            padding=True,
+            return_attention_mask=True,
+            device=model.device,
+        ).to(model.device)
         ids = model(**inputs).logits.argmax(-1).cpu()  # (batch, frames)
-        lengths = model.get_output_lengths(inputs["attention_mask"].sum(-1)).tolist()
+        lengths = output_lengths(model, inputs["attention_mask"]).clamp(max=ids.shape[1]).tolist()
         for i, path, length in zip(batch, ids.tolist(), lengths, strict=True):
             window = windows[i]
             # A window has a frame less than its samples would give; the blank keeps the time of what follows.

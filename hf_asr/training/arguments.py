@@ -20,11 +20,38 @@ def as_mapping(value: Any) -> Any:
 @dataclass
 class ModelArguments:
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Checkpoint to go on from, a folder or a Hub id. None trains from scratch."}
+        default=None,
+        metadata={
+            "help": "Checkpoint to go on from, a folder or a Hub id: ours, or any that AutoModelForCTC loads. None "
+            "trains from scratch."
+        },
     )
     model: str | None = field(
         default=None,
-        metadata={"help": "Mapping of ConformerConfig arguments, for training from scratch: '{hidden_size: 144}'."},
+        metadata={
+            "help": "Mapping of ConformerConfig arguments: '{hidden_size: 144}'. To a checkpoint, only those of "
+            "dropout, masking and losses are applied."
+        },
+    )
+    vocabulary: str = field(
+        default="auto",
+        metadata={
+            "help": "Of a checkpoint: keep; new, learnt from the transcripts; or auto, which keeps it if it spells "
+            "them, adds what one of our characters' lacks, and learns a new one otherwise."
+        },
+    )
+    lora: str | None = field(
+        default=None,
+        metadata={
+            "help": "Mapping of peft.LoraConfig arguments: '{r: 16}' trains low-rank adapters alone, merged at the end "
+            "(pip install hf_asr[lora])."
+        },
+    )
+    freeze_encoder_steps: int = field(
+        default=0, metadata={"help": "First steps, in which of a checkpoint the head alone is trained."}
+    )
+    layer_lr_decay: float = field(
+        default=1.0, metadata={"help": "Learning rate of an encoder layer over that of the one above it."}
     )
     feature_extractor: str | None = field(
         default=None, metadata={"help": "Mapping of ConformerFeatureExtractor arguments, likewise: '{denoise: true}'."}
@@ -33,12 +60,16 @@ class ModelArguments:
     bpe_vocab_size: int = field(default=1000, metadata={"help": "Size of a bpe vocabulary."})
     text_normalization: str = field(
         default="basic",
-        metadata={"help": "Rule for transcripts in training and scoring: zh, en, zh-en, basic or none."},
+        metadata={
+            "help": "Rule for transcripts in training and scoring: zh, en, zh-en, basic or none. Checkpoints of ours "
+            "keep theirs with their vocabulary."
+        },
     )
 
     def __post_init__(self):
         self.model = as_mapping(self.model) or {}
         self.feature_extractor = as_mapping(self.feature_extractor) or {}
+        self.lora = as_mapping(self.lora)
 
 
 @dataclass
@@ -88,6 +119,11 @@ class DataArguments:
         default=0.1,
         metadata={"help": "Share of the training rows that may be skipped; more is an error. 1 allows all."},
     )
+    replay_dataset_name: str | None = field(
+        default=None,
+        metadata={"help": "What a checkpoint was trained on before: mixed in, and scored before and after."},
+    )
+    replay_share: float = field(default=0.2, metadata={"help": "Share of an epoch's rows that are old ones."})
     streaming: bool = field(
         default=False, metadata={"help": "Read the training split as it is trained on, without end: give --max_steps."}
     )
@@ -106,6 +142,8 @@ class DataArguments:
     def __post_init__(self):
         self.augmentations = as_mapping(self.augmentations) or []
         self.synthetic_corpus = as_mapping(self.synthetic_corpus)
+        if not 0 < self.replay_share < 1:
+            raise ValueError(f"replay_share lies between 0 and 1, not {self.replay_share}")
 
     def sources(self) -> list[Source]:
         """The datasets that `dataset_name` means, each with what it does not say for itself.
@@ -145,6 +183,21 @@ class ConformerTrainingArguments(TrainingArguments):
     precision: str = field(
         default="auto", metadata={"help": "bf16, fp16, fp32, or auto: bf16 wherever the hardware computes in it."}
     )
+    find_batch_seconds: bool = field(
+        default=False,
+        metadata={"help": "Find the largest max_batch_seconds whose longest batch fits on the GPU, before training."},
+    )
+    ema_decay: float = field(
+        default=0.0,
+        metadata={"help": "Keep a moving average of the weights, 0.999 say, scored and saved in place of them; 0: no."},
+    )
+    average_checkpoints: int = field(
+        default=0,
+        metadata={"help": "The result is the mean of so many checkpoints, if it beats the best one; 0: no."},
+    )
+    average_by: str = field(
+        default="best", metadata={"help": "Which checkpoints are averaged: the best by CER, or the last."}
+    )
     cpu_threads: int | None = field(
         default=None,
         metadata={"help": "Threads of a process that trains on CPU; the machine's cores, shared, if not given."},
@@ -177,7 +230,14 @@ class ConformerTrainingArguments(TrainingArguments):
             raise ValueError("output_dir is required: where the result goes")
         if self.precision not in ("auto", "bf16", "fp16", "fp32"):
             raise ValueError(f"precision is auto, bf16, fp16 or fp32, not {self.precision!r}")
+        if self.average_by not in ("best", "last"):
+            raise ValueError(f"average_by is best or last, not {self.average_by!r}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay lies between 0 and 1, not {self.ema_decay}")
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        launched = os.environ.get("ACCELERATE_MIXED_PRECISION")  # from the file that accelerate launch was given
+        if self.precision == "auto" and launched in ("bf16", "fp16"):
+            self.precision = launched
         if self.precision == "auto" and not (self.bf16 or self.fp16):
             self.precision = "bf16" if has_bf16(use_cpu=self.use_cpu) else "fp32"
         self.bf16 = self.bf16 or self.precision == "bf16"

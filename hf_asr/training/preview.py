@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         classes = (ModelArguments, DataArguments, ConformerTrainingArguments, PreviewArguments)
         _, data_args, args, preview_args = parse_arguments(classes, argv)
-        rows, _ = load_splits(data_args, seed=args.seed)
+        rows = load_splits(data_args, seed=args.seed).train
         if data_args.streaming:
             rows = datasets.Dataset.from_list(list(rows.take(200)))
         augment = build_augmentation(data_args.augmentations, seed=args.seed, rows=rows)

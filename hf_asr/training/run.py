@@ -1,16 +1,16 @@
 """A training run from arguments to a measured checkpoint."""
 
 import itertools
+import json
 import logging
 import sys
-from collections.abc import Sequence
-from inspect import signature
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import datasets
 import numpy as np
 import torch
-from transformers import AutoModelForCTC, AutoProcessor, set_seed
+from transformers import PreTrainedConfig, PreTrainedModel, set_seed
 
 from ..data.augment import build_augmentation
 from ..data.dataset import Inspection, SpeechCollator, SpeechDataset, feature_statistics, inspect, write_findings
@@ -19,12 +19,15 @@ from ..data.sources import read_row
 from ..data.streaming import StreamedBatches
 from ..data.synthetic import SyntheticCorpusArguments, make_corpus
 from ..decoding.recognizer import recognize
-from ..model import ConformerConfig, ConformerFeatureExtractor, ConformerForCTC, ConformerProcessor, ConformerTokenizer
+from ..model import ConformerFeatureExtractor, ConformerProcessor
 from ..scoring.evaluation import evaluate_rows, write_results
 from ..scoring.report import write_report
 from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments, parse_arguments
+from .building import build, checked, describe
 from .callbacks import ShowTranscripts, plot_curves
-from .splits import first_transcripts, load_splits
+from .checkpoints import find_checkpoint
+from .optimization import FreezeEncoder, add_lora, find_batch_seconds
+from .splits import Splits, first_transcripts, load_splits
 from .trainer import ConformerTrainer, best_path, scorer
 
 logger = logging.getLogger("hf_asr")
@@ -51,8 +54,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
     """
     output_dir = Path(args.output_dir)
     resume_from = find_checkpoint(output_dir, args)
-    if data_args.streaming and args.max_steps <= 0:
-        raise ValueError("a stream has no end: --streaming needs --max_steps")
+    check_arguments(model_args, data_args, args)
     set_seed(args.seed)
     is_main = args.process_index == 0
     if not is_main:
@@ -61,23 +63,29 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
 
     with args.main_process_first(desc="reading the data"):
         if data_args.synthetic_corpus is not None:
-            make_corpus(data_args.dataset_name, _from_mapping(SyntheticCorpusArguments, data_args.synthetic_corpus))
-        train_rows, eval_rows = load_splits(data_args, seed=args.seed)
+            options = checked(SyntheticCorpusArguments, data_args.synthetic_corpus)
+            make_corpus(data_args.dataset_name, SyntheticCorpusArguments(**options))
+        splits = load_splits(data_args, seed=args.seed)
+    train_rows, eval_rows = splits.train, splits.evaluation
 
-    is_new = model_args.model_name_or_path is None and resume_from is None
-    processor, model = build(model_args, first_transcripts(train_rows) if is_new else [], resume_from)
+    processor, model = build(model_args, first_transcripts(train_rows), resume_from=resume_from)
+    config = model.config
     eval_inspection = inspect(
         eval_rows,
         split=data_args.eval_split_name,
         processor=processor,
-        config=model.config,
+        config=config,
         max_duration_seconds=float("inf"),
         decode=data_args.inspect_audio,
     )
     if is_main:
         output_dir.mkdir(parents=True, exist_ok=True)
+    # On a GPU features are computed there, from the waveforms; other families' extractors compute on the CPU only.
+    compute_features = args.use_cpu or not isinstance(processor.feature_extractor, ConformerFeatureExtractor)
     read = stream_training_set if data_args.streaming else inspect_training_set
-    train_set, statistics_set, inspection = read(train_rows, processor, model.config, data_args, args)
+    train_set, statistics_set, inspection = read(
+        train_rows, processor, config, data_args, args, compute_features=compute_features
+    )
     if is_main:
         # A stream reports what it skips when it comes to it.
         findings = [] if data_args.streaming else inspection.findings
@@ -88,34 +96,46 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
             path=output_dir / "data_report.html",
         )
         inspection.check(data_args.max_unusable_share)
+    if model_args.model_name_or_path is None and resume_from is None:
+        mean, istd = feature_statistics(statistics_set, processor=processor, seed=args.seed)
+        model.encoder.feature_mean.copy_(mean)
+        model.encoder.feature_istd.copy_(istd)
+    before = score_before(model, processor, splits, output_dir, resume_from, is_main=is_main)
+    if model_args.lora is not None:
+        model = add_lora(model, model_args.lora)
     describe(model, args)
 
     normalize = processor.tokenizer.normalize
     # While training, the readable ones are scored, sorted by length; at the end all of them are.
     order = np.argsort(eval_inspection.durations, kind="stable")
     readable = eval_rows.select([eval_inspection.kept[i] for i in order])
-    eval_set = SpeechDataset(readable, processor=processor, config=model.config)
     shown = eval_rows.select(eval_inspection.kept[:3])
     rate = processor.feature_extractor.sampling_rate
     shown_waveforms = [read_row(row, sampling_rate=rate) for row in shown]
-    if is_new:
-        mean, istd = feature_statistics(statistics_set, extractor=processor.feature_extractor, seed=args.seed)
-        model.encoder.feature_mean.copy_(mean)
-        model.encoder.feature_istd.copy_(istd)
-
+    callbacks = [ShowTranscripts(processor, shown_waveforms, [normalize(text) for text in shown["text"]])]
+    if model_args.freeze_encoder_steps:
+        callbacks.append(FreezeEncoder(model_args.freeze_encoder_steps))
     trainer = ConformerTrainer(
         model=model,
         args=args,
         train_dataset=train_set,
         train_durations=inspection.durations,
-        eval_dataset=eval_set,
-        data_collator=SpeechCollator(processor),
+        layer_lr_decay=model_args.layer_lr_decay,
+        eval_dataset=SpeechDataset(readable, processor=processor, config=config),
+        data_collator=SpeechCollator(processor, compute_features),
         processing_class=processor,
         compute_metrics=scorer(processor.tokenizer, [normalize(text) for text in readable["text"]]),
         preprocess_logits_for_metrics=best_path,
-        callbacks=[ShowTranscripts(processor, shown_waveforms, [normalize(text) for text in shown["text"]])],
+        callbacks=callbacks,
     )
+    if args.find_batch_seconds:
+        args.max_batch_seconds = find_batch_seconds(
+            trial_step(trainer, inspection.durations), longest=max(inspection.durations)
+        )
+        logger.info(f"max_batch_seconds: {args.max_batch_seconds:.0f} fit")
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    if model_args.lora is not None:
+        trainer.model = trainer.model.merge_and_unload()
     trainer.save_model()
     if not trainer.is_world_process_zero():
         return {}
@@ -125,21 +145,90 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
         "split": data_args.eval_split_name,
         "train_seconds": round(_train_seconds(trainer.state.log_history), 1),
         "steps": trainer.state.global_step,
+        "skipped_steps": trainer.skipped_steps,
         "precision": args.precision,
         "parameters": trainer.model.num_parameters(),
     }
+    if before:
+        metrics |= score_after(trainer.model, processor, splits, before)
     write_results(output_dir, metrics, records)
     write_report(output_dir / "report.html", metrics, records, eval_rows, title=str(output_dir))
     summarize(trainer.model, processor, shown, shown_waveforms, metrics, output_dir)
     return metrics
 
 
+def check_arguments(model_args: ModelArguments, data_args: DataArguments, args: ConformerTrainingArguments) -> None:
+    """Raises ValueError for arguments that do not go together."""
+    if data_args.streaming and args.max_steps <= 0:
+        raise ValueError("a stream has no end: --streaming needs --max_steps")
+    if args.find_batch_seconds and (args.use_cpu or data_args.streaming):
+        raise ValueError(
+            "find_batch_seconds tries batches until a GPU's memory is full: leave it out on a CPU, where nothing says "
+            "so before the system ends the process, and with --streaming, whose longest utterance nobody knows"
+        )
+    fine_tuned_only = {
+        "lora": model_args.lora is not None,
+        "freeze_encoder_steps": model_args.freeze_encoder_steps,
+        "replay_dataset_name": data_args.replay_dataset_name,
+    }
+    if model_args.model_name_or_path is None and (given := [name for name, value in fine_tuned_only.items() if value]):
+        raise ValueError(f"{', '.join(given)}: only with --model_name_or_path, a checkpoint to go on from")
+    if model_args.lora is not None and args.average_checkpoints:
+        raise ValueError("average_checkpoints needs whole checkpoints, lora saves adapters: leave one of them out")
+
+
+def trial_step(trainer: ConformerTrainer, durations: Sequence[float]) -> Callable[[float], None]:
+    """A function that runs forward and backward on the batch of the longest utterances, of so many seconds."""
+    order = np.argsort(durations)[::-1]
+
+    def run(seconds: float) -> None:
+        count = max(1, int(seconds // durations[order[0]]))
+        examples = [trainer.train_dataset[(0, int(order[i % len(order)]))] for i in range(count)]
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            trainer.training_step(trainer.model, trainer.data_collator(examples))
+        trainer.model.zero_grad()
+
+    return run
+
+
+def score_before(
+    model: PreTrainedModel,
+    processor: ConformerProcessor,
+    splits: Splits,
+    output_dir: Path,
+    resume_from: Path | None,
+    *,
+    is_main: bool,
+) -> dict[str, float]:
+    """With `replay_dataset_name`, the CER on new and old data before training; of a resumed run, as it was then."""
+    if splits.replayed is None or not is_main:
+        return {}
+    path = output_dir / "before.json"
+    if resume_from is None or not path.is_file():
+        pairs = {"cer_before": splits.evaluation, "replay_cer_before": splits.replayed}
+        figures = {name: evaluate_rows(model, processor, rows)[0]["cer"] for name, rows in pairs.items()}
+        path.write_text(json.dumps(figures), encoding="utf-8")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def score_after(
+    model: PreTrainedModel, processor: ConformerProcessor, splits: Splits, before: dict[str, float]
+) -> dict[str, float]:
+    """`before`, and the CER on old data now."""
+    figures = before | {"replay_cer": evaluate_rows(model, processor, splits.replayed)[0]["cer"]}
+    print(f"old data: CER {before['replay_cer_before']:.2%} before, {figures['replay_cer']:.2%} after")
+    print(f"new data: CER {before['cer_before']:.2%} before")
+    return figures
+
+
 def inspect_training_set(
     rows: datasets.Dataset,
     processor: ConformerProcessor,
-    config: ConformerConfig,
+    config: PreTrainedConfig,
     data_args: DataArguments,
     args: ConformerTrainingArguments,
+    *,
+    compute_features: bool,
 ) -> tuple[SpeechDataset, SpeechDataset, Inspection]:
     """The rows that can be trained on, augmented; the same as they are, for statistics; and what was found."""
     inspection = inspect(
@@ -159,9 +248,11 @@ def inspect_training_set(
 def stream_training_set(
     rows: datasets.IterableDataset,
     processor: ConformerProcessor,
-    config: ConformerConfig,
+    config: PreTrainedConfig,
     data_args: DataArguments,
     args: ConformerTrainingArguments,
+    *,
+    compute_features: bool,
 ) -> tuple[StreamedBatches, SpeechDataset, Inspection]:
     """Batches of the stream; its first rows as they are, for statistics; and what was found among those."""
     first = list(itertools.islice(rows, data_args.streaming_buffer_size))
@@ -187,84 +278,9 @@ def stream_training_set(
         rank=args.process_index,
         report=Path(args.output_dir) / "data_report.jsonl",
         max_unusable_share=data_args.max_unusable_share,
+        compute_features=compute_features,
     )
     return batches, SpeechDataset(first, processor=processor, config=config), inspection
-
-
-def find_checkpoint(output_dir: Path, args: ConformerTrainingArguments) -> Path | None:
-    """The checkpoint to resume from, if `--resume_from_checkpoint` asks for one (`true`: the last complete one).
-
-    Raises:
-        ValueError: The folder holds a run and nothing was said about it, or the checkpoint asked for is not there.
-    """
-    # trainer_state.json is the last file of a checkpoint that Trainer writes
-    complete = sorted(
-        (path.parent for path in output_dir.glob("checkpoint-*/trainer_state.json")),
-        key=lambda path: int(path.name.rsplit("-", 1)[1]),
-    )
-    asked = args.resume_from_checkpoint
-    if asked is None or str(asked).lower() == "false":
-        holds_a_run = output_dir.is_dir() and (complete or (output_dir / "config.json").exists())
-        if holds_a_run and not args.overwrite_output_dir:
-            raise ValueError(
-                f"{output_dir} already holds a run: --resume_from_checkpoint true goes on with it, "
-                "--overwrite_output_dir true starts anew, another --output_dir keeps both"
-            )
-        return None
-    if str(asked).lower() == "true":
-        if not complete:
-            raise ValueError(f"{output_dir} holds no complete checkpoint to resume from: leave out the argument")
-        return complete[-1]
-    if not (Path(asked) / "trainer_state.json").is_file():
-        raise ValueError(f"{asked} is no complete checkpoint; in {output_dir}: {[path.name for path in complete]}")
-    return Path(asked)
-
-
-def build(
-    model_args: ModelArguments, texts: list[str], resume_from: Path | None
-) -> tuple[ConformerProcessor, ConformerForCTC]:
-    """Processor and model: those of a checkpoint, or new ones with a vocabulary learnt from `texts`."""
-    source = resume_from or model_args.model_name_or_path
-    if source is not None:
-        return AutoProcessor.from_pretrained(source), AutoModelForCTC.from_pretrained(source)
-    tokenizer = ConformerTokenizer.from_texts(
-        texts,
-        kind=model_args.tokenizer,
-        text_normalization=model_args.text_normalization,
-        vocab_size=model_args.bpe_vocab_size,
-    )
-    extractor = ConformerFeatureExtractor(**_checked(ConformerFeatureExtractor, model_args.feature_extractor))
-    options = _checked(ConformerConfig, model_args.model)
-    config = ConformerConfig(
-        **options,
-        vocab_size=len(tokenizer),
-        num_mel_bins=extractor.num_mel_bins,
-        hop_length=extractor.hop_length,
-    )
-    return ConformerProcessor(extractor, tokenizer), ConformerForCTC(config)
-
-
-def _checked(cls: type, options: dict) -> dict:
-    """`options`, all of which `cls` knows."""
-    known = set(signature(cls.__init__).parameters) | set(getattr(cls, "__dataclass_fields__", {}))
-    if unknown := set(options) - known:
-        raise ValueError(
-            f"{cls.__name__} has no {', '.join(sorted(unknown))}; it has: {', '.join(sorted(known - {'self'}))}"
-        )
-    return options
-
-
-def _from_mapping(cls: type, options: dict):
-    return cls(**_checked(cls, options))
-
-
-def describe(model: ConformerForCTC, args: ConformerTrainingArguments) -> None:
-    """Logs what is about to be trained, and where."""
-    device = "CPU" if args.use_cpu else torch.cuda.get_device_name()
-    logger.info(
-        f"model: {model.num_parameters() / 1e6:.1f} M parameters, "
-        f"{args.precision} on {device}, {args.world_size} process(es)"
-    )
 
 
 def summarize(model, processor, shown, waveforms, metrics: dict, output_dir: Path) -> None:

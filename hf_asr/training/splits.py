@@ -1,8 +1,10 @@
 """Which rows are trained on and which are scored: held-out shares, excluded speakers, several sources, streams."""
 
+import dataclasses
 import itertools
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import datasets
 import numpy as np
@@ -15,8 +17,17 @@ logger = logging.getLogger("hf_asr")
 VALIDATION_NAMES = ("validation", "valid", "val", "dev", "eval")  # what the default's absence is tried with
 
 
-def load_splits(data_args: DataArguments, *, seed: int) -> tuple[Rows, datasets.Dataset]:
-    """Training rows (a stream with `--streaming`) and evaluation rows.
+@dataclass
+class Splits:
+    """Rows to train on (a stream with `--streaming`) and to score; `replayed` are old ones to score, if any."""
+
+    train: Rows
+    evaluation: datasets.Dataset
+    replayed: datasets.Dataset | None = None
+
+
+def load_splits(data_args: DataArguments, *, seed: int) -> Splits:
+    """What the arguments name.
 
     Without an evaluation split, a seeded share is held out, by speaker if known. Of several sources, the column
     `source` says which one a row comes from.
@@ -33,7 +44,25 @@ def load_splits(data_args: DataArguments, *, seed: int) -> tuple[Rows, datasets.
         train = [_named(rows, name) for rows, name in zip(train, names, strict=True)]
     train_rows = _mixed(train, [source.weight for source in sources], seed=seed, streaming=data_args.streaming)
     eval_rows = evaluation[0] if len(evaluation) == 1 else datasets.concatenate_datasets(_alike(evaluation))
-    return _without_speakers(train_rows, eval_rows, data_args)
+    splits = Splits(*_without_speakers(train_rows, eval_rows, data_args))
+    if data_args.replay_dataset_name is not None:
+        old = dataclasses.replace(sources[0], name=data_args.replay_dataset_name, config_name=None)
+        old_rows, splits.replayed = _load_one(old, data_args, seed=seed)
+        splits.train = _with_replay(splits.train, _named(old_rows, "replay"), data_args, seed=seed)
+    return splits
+
+
+def _with_replay(rows: Rows, old: Rows, data_args: DataArguments, *, seed: int) -> Rows:
+    """`rows` and so many of `old`, drawn by the seed, that they are `replay_share` of the whole."""
+    share = data_args.replay_share
+    if data_args.streaming:
+        return datasets.interleave_datasets(
+            [rows, old], [1 - share, share], seed=seed, stopping_strategy="all_exhausted"
+        )
+    count = min(len(old), round(share / (1 - share) * len(rows)))
+    logger.info(f"replayed: {count} of {len(old)} utterances of {data_args.replay_dataset_name}")
+    drawn = old.select(np.random.default_rng(seed).permutation(len(old))[:count])
+    return datasets.concatenate_datasets(_alike([rows, drawn]))
 
 
 def _load_one(source: Source, data_args: DataArguments, *, seed: int) -> tuple[Rows, datasets.Dataset]:

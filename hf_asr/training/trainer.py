@@ -1,16 +1,33 @@
-"""transformers' Trainer over batches bounded by seconds, scored by CER."""
+"""transformers' Trainer over batches bounded by seconds, scored by CER, that loses nothing when it is stopped."""
 
+import logging
+import os
+import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, Trainer, TrainerCallback
+from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback
 
+from ..checkpoint import output_mask
 from ..data.batching import DurationBatchSampler
+from ..data.dataset import extract_features
 from ..data.streaming import StreamedBatches
-from ..model.tokenization_conformer import ConformerTokenizer
+from ..model import ConformerForCTC, ConformerTokenizer
+from ..model.losses_conformer import ctc_loss, smoothed
 from ..scoring.metrics import error_rates
+from .averaging import WeightAverage, mean_of_checkpoints
+from .checkpoints import STATE, UNFINISHED, chosen_checkpoints, delete_others, list_checkpoints, scores
+from .optimization import parameter_groups
+
+logger = logging.getLogger("hf_asr")
+
+MAX_SKIPPED_STEPS = 20  # in a row
 
 
 class _SetEpoch(TrainerCallback):
@@ -18,6 +35,15 @@ class _SetEpoch(TrainerCallback):
 
     def __init__(self, sampler: DurationBatchSampler, updates_per_epoch: int):
         self.sampler, self.updates_per_epoch = sampler, updates_per_epoch
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        epoch, updates = divmod(state.global_step, self.updates_per_epoch)
+        share = min(1.0, updates * args.gradient_accumulation_steps / len(self.sampler))
+        if state.global_step and abs(epoch + share - state.epoch) > 1e-6:
+            logger.warning(
+                f"resumed at step {state.global_step}: other batches than before (another number of processes, "
+                "--max_batch_seconds, or recordings), so some utterances of this epoch come twice and some not at all"
+            )
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.sampler.set_epoch(state.global_step // self.updates_per_epoch)
@@ -27,11 +53,35 @@ class ConformerTrainer(Trainer):
     """
     Args:
         train_durations: Seconds of each training utterance.
+        layer_lr_decay: See `parameter_groups`.
     """
 
-    def __init__(self, *args, train_durations: Sequence[float] | None = None, **kwargs):
+    def __init__(
+        self,
+        *args,
+        train_durations: Sequence[float] | None = None,
+        layer_lr_decay: float = 1.0,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
-        self.train_durations = train_durations
+        self.train_durations, self.layer_lr_decay = train_durations, layer_lr_decay
+        self.base_model: PreTrainedModel = getattr(self.model, "get_base_model", lambda: self.model)()
+        self.is_conformer = isinstance(self.base_model, ConformerForCTC)
+        # The losses know smoothing; Trainer's own compares frames with labels.
+        self.label_smoother = None
+        self.base_model.config.label_smoothing = self.args.label_smoothing_factor
+        # Ours divides by it itself; of the others we compute the loss here.
+        self.model_accepts_loss_kwargs = True
+        self.skipped_steps = self._skipped_in_a_row = 0
+        self._is_writing_checkpoint = False
+        self.average: WeightAverage | None = None
+        if self.args.ema_decay:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ValueError("ema_decay needs whole weights on each device: leave it out with FSDP and DeepSpeed")
+            self.average = WeightAverage(self.model, decay=self.args.ema_decay)
+            self.add_callback(self.average)
+
+    # Data
 
     def get_train_dataloader(self) -> DataLoader:
         """Already split over the ranks, so accelerate does not prepare it: it would shard, repeat or drop batches."""
@@ -57,14 +107,164 @@ class ConformerTrainer(Trainer):
         self.add_callback(_SetEpoch(sampler, updates_per_epoch))
         return DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator, **options)
 
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        inputs = super()._prepare_inputs(inputs)
+        if (waveforms := inputs.pop("waveforms", None)) is not None:
+            inputs |= extract_features(self.processing_class, waveforms, device=self.args.device)
+        return inputs
+
+    # Steps
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Of another family's model the CTC loss is computed here, as ours: in float32, summed, by all tokens."""
+        if self.is_conformer:
+            return super().compute_loss(
+                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
+            )
+        inputs = dict(inputs)
+        labels, config = inputs.pop("labels"), self.base_model.config
+        outputs = model(**inputs)
+        mask = output_mask(self.base_model, inputs["attention_mask"], frames=outputs.logits.shape[1])  # (B, S)
+        log_probs = F.log_softmax(outputs.logits, dim=-1, dtype=torch.float32)  # (B, S, V)
+        loss = ctc_loss(log_probs, mask.sum(-1), labels, blank=config.pad_token_id)
+        loss = smoothed(loss, log_probs, mask, factor=config.label_smoothing if model.training else 0.0)
+        if num_items_in_batch is None:
+            loss = loss / (labels >= 0).sum().clamp(min=1)
+        else:  # of all processes, whose gradients are averaged
+            loss = loss / num_items_in_batch * self.accelerator.num_processes
+        blank = F.one_hot(torch.tensor(config.pad_token_id), log_probs.shape[-1]).to(log_probs)
+        outputs = {"loss": loss, "logits": torch.where(mask[:, :, None], log_probs, blank)}
+        return (loss, outputs) if return_outputs else loss
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """AdamW without decay on norms and biases; lower layers more slowly, if `layer_lr_decay` says so."""
+        if self.optimizer is None and self.layer_lr_decay != 1.0:
+            target = self.model if model is None else model
+            cls, options = self.get_optimizer_cls_and_kwargs(self.args, target)
+            groups = parameter_groups(
+                target,
+                decayed=set(self.get_decay_parameter_names(target)),
+                learning_rate=self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+                layer_lr_decay=self.layer_lr_decay,
+            )
+            self.optimizer = cls(groups, **options)
+        return super().create_optimizer(model)
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        """Leaves a step out whose gradient is not finite; GradScaler does so itself in fp16, and both are counted."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if np.isfinite(float(norm)):
+            self._skipped_in_a_row = 0
+            return norm
+        self.skipped_steps += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row > MAX_SKIPPED_STEPS:
+            raise ValueError(
+                f"{self._skipped_in_a_row} steps in a row had gradients that are not finite, up to step "
+                f"{self.state.global_step}: lower --learning_rate, lengthen --warmup_steps, or --precision bf16 or fp32"
+            )
+        if self.accelerator.scaler is None:
+            for parameter in model.parameters():
+                parameter.grad = None
+        return norm
+
+    # Scores and checkpoints
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """With `ema_decay`, of the average of the weights."""
+        if self.average is None or not self.is_in_train:
+            return super().evaluate(*args, **kwargs)
+        with self.average.applied():
+            return super().evaluate(*args, **kwargs)
+
+    def _get_output_dir(self, trial) -> str:
+        folder = super()._get_output_dir(trial)
+        return os.path.join(folder, UNFINISHED) if self._is_writing_checkpoint else folder
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """Written beside and renamed: a checkpoint is there whole or not at all.
+
+        Raises:
+            ValueError: It could not be written, a full disk for instance; those before are as they were.
+        """
+        run, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+        self._is_writing_checkpoint = True
+        try:
+            super()._save_checkpoint(model, trial)
+            if self.state.best_global_step == self.state.global_step:
+                self.state.best_model_checkpoint = str(run / name)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                if self.average is not None:
+                    self.average.save(run / UNFINISHED / name)
+                self.state.save_to_json(str(run / UNFINISHED / name / STATE))
+                shutil.rmtree(run / name, ignore_errors=True)  # a damaged one of an earlier try
+                os.replace(run / UNFINISHED / name, run / name)
+                delete_others(run, self._kept_checkpoints(), limit=self.args.save_total_limit)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            whole = [path.name for path in list_checkpoints(run)]
+            told = "--resume_from_checkpoint true" if whole else "start again"
+            raise ValueError(
+                f"{run / name} could not be written ({error}); whole checkpoints there: {', '.join(whole) or 'none'}. "
+                f"Free some space, then {told}"
+            ) from error
+        finally:
+            self._is_writing_checkpoint = False
+            if self.args.should_save:
+                shutil.rmtree(run / UNFINISHED, ignore_errors=True)
+
+    def _kept_checkpoints(self) -> list[Path]:
+        """Those that must not be deleted: the last one, the best one, and those to average."""
+        kept = list_checkpoints(self.args.output_dir)[-1:] + self._checkpoints_to_average()
+        if self.state.best_model_checkpoint is not None:
+            kept.append(Path(self.state.best_model_checkpoint))
+        return kept
+
+    def _checkpoints_to_average(self) -> list[Path]:
+        return chosen_checkpoints(
+            self.args.output_dir,
+            scores(self.state.log_history, metric=self.args.metric_for_best_model or "loss"),
+            count=self.args.average_checkpoints,
+            by=self.args.average_by,
+            greater_is_better=bool(self.args.greater_is_better),
+        )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.average is not None and not self.average.load(resume_from_checkpoint):
+            logger.warning(f"{resume_from_checkpoint} has no moving average of the weights: it begins there")
+            self.average.restart()
+
+    def _load_best_model(self) -> None:
+        """The best checkpoint, its moving average if it has one; or the mean of several, if that scores better."""
+        super()._load_best_model()
+        if self.average is not None and self.average.load(self.state.best_model_checkpoint):
+            self.average.copy_to_model()
+        if self.args.average_checkpoints < 2:
+            return
+        chosen = self._checkpoints_to_average()
+        best = {name: value.detach().clone() for name, value in self.base_model.state_dict().items()}
+        self.base_model.load_state_dict(mean_of_checkpoints(chosen))
+        metric = self.args.metric_for_best_model
+        metric = metric if metric.startswith("eval_") else f"eval_{metric}"
+        value = super().evaluate()[metric]
+        is_better = value > self.state.best_metric if self.args.greater_is_better else value < self.state.best_metric
+        logger.info(
+            f"mean of {', '.join(folder.name for folder in chosen)}: {metric} {value:.4f}, "
+            f"best single one {self.state.best_metric:.4f}: the {'mean' if is_better else 'single one'} is the result"
+        )
+        if not is_better:
+            self.base_model.load_state_dict(best)
+
 
 def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)  # workers share the cores with the training process
 
 
-def best_path(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def best_path(logits: torch.Tensor | tuple, labels: torch.Tensor) -> torch.Tensor:
     """`preprocess_logits_for_metrics`: keeps (batch, frames') ids, not (batch, frames', vocab) logits."""
-    return logits.argmax(-1)
+    return (logits[0] if isinstance(logits, tuple) else logits).argmax(-1)
 
 
 def decode_paths(tokenizer: ConformerTokenizer, paths: np.ndarray) -> list[str]:

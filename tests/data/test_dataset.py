@@ -69,7 +69,7 @@ def test_required_samples_are_enough_and_not_much_more(processor, tiny_model, fa
     extractor = ConformerFeatureExtractor(min_duration=0)
     tiny_model.config.subsampling_factor = factor
     labels = [5, 5, 6, 7, 7, 7]  # six tokens, three of them need a blank before
-    samples = required_samples(labels, config=tiny_model.config, hop_length=160, window_length=400)
+    samples = required_samples(labels, config=tiny_model.config)
 
     def frames(samples: int) -> int:
         return int(tiny_model.get_output_lengths(torch.tensor(extractor.num_frames(samples))))
@@ -93,7 +93,7 @@ def test_a_batch_holds_features_of_real_frames_and_padded_labels(rows, processor
 
 def test_statistics_normalise_the_features(rows, processor, tiny_model):
     dataset = SpeechDataset(rows.select([0, 1]), processor=processor, config=tiny_model.config)
-    mean, istd = feature_statistics(dataset, extractor=processor.feature_extractor)
+    mean, istd = feature_statistics(dataset, processor=processor)
     features = torch.cat(
         [
             processor.feature_extractor(dataset[i]["waveform"], return_tensors="pt").input_features[0]

@@ -23,10 +23,11 @@ class Clock(torch.nn.Module):
 
     def __init__(self, model):
         super().__init__()
-        self.config, self.get_output_lengths, self.device = model.config, model.get_output_lengths, torch.device("cpu")
+        self.config, self.device = model.config, torch.device("cpu")
+        self._get_feat_extract_output_lengths = model.get_output_lengths
 
     def forward(self, input_features, attention_mask):
-        frames = self.get_output_lengths(attention_mask.sum(-1))
+        frames = self._get_feat_extract_output_lengths(attention_mask.sum(-1))
         logits = torch.zeros(len(frames), int(frames.max()), 50)
         logits[..., 0] = 1
         energy = input_features.amax(-1)

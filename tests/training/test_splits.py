@@ -10,18 +10,20 @@ from hf_asr.training.splits import load_splits
 
 def test_held_out_by_speaker_without_a_validation_split(corpus):
     arguments = DataArguments(dataset_name=str(corpus / "train"), held_out_share=0.3)
-    train_rows, eval_rows = load_splits(arguments, seed=0)
+    splits = load_splits(arguments, seed=0)
+    train_rows, eval_rows = splits.train, splits.evaluation
     assert len(train_rows) + len(eval_rows) == 40
     assert not set(train_rows["speaker"]) & set(eval_rows["speaker"])
-    again = load_splits(arguments, seed=0)[1]
+    again = load_splits(arguments, seed=0).evaluation
     assert again["utterance_id"] == eval_rows["utterance_id"]
-    assert load_splits(arguments, seed=1)[1]["utterance_id"] != eval_rows["utterance_id"]
+    assert load_splits(arguments, seed=1).evaluation["utterance_id"] != eval_rows["utterance_id"]
 
 
 def test_excluded_speakers_are_in_neither_split(corpus):
-    everyone = load_splits(DataArguments(dataset_name=str(corpus)), seed=0)[0]["speaker"]
+    everyone = load_splits(DataArguments(dataset_name=str(corpus)), seed=0).train["speaker"]
     arguments = DataArguments(dataset_name=str(corpus), exclude_speakers=[everyone[0]])
-    for rows in load_splits(arguments, seed=0):
+    splits = load_splits(arguments, seed=0)
+    for rows in (splits.train, splits.evaluation):
         assert everyone[0] not in rows["speaker"]
 
 
@@ -31,7 +33,8 @@ def two(corpus, **more) -> str:
 
 
 def test_several_sources_with_weights(corpus):
-    train_rows, eval_rows = load_splits(DataArguments(dataset_name=two(corpus), held_out_share=0.25), seed=0)
+    splits = load_splits(DataArguments(dataset_name=two(corpus), held_out_share=0.25), seed=0)
+    train_rows, eval_rows = splits.train, splits.evaluation
     held_out = sum(source.endswith("validation") for source in eval_rows["source"])
     assert held_out and len(eval_rows) == 8 + held_out
     counts = Counter(train_rows["source"])
@@ -45,8 +48,8 @@ def test_several_sources_with_weights(corpus):
 def test_streams_are_drawn_by_their_weights(corpus):
     names = [{"name": str(corpus), "weight": 3}, {"name": str(corpus), "train_split_name": "validation"}]
     names[1]["eval_split_name"] = "train"
-    stream, eval_rows = load_splits(DataArguments(dataset_name=names, streaming=True), seed=0)
-    rows = list(stream)
+    splits = load_splits(DataArguments(dataset_name=names, streaming=True), seed=0)
+    rows, eval_rows = list(splits.train), splits.evaluation
     texts = set(eval_rows["text"][:8])
     drawn = Counter(row["text"] in texts for row in rows)  # no validation sentence occurs in training
     assert len(eval_rows) == 8 + 40 and {row["source"] for row in rows} == {str(corpus)}
@@ -59,7 +62,7 @@ def test_columns_of_one_name_and_different_types(corpus, tmp_path):
     row |= {"audio": str(corpus / "validation" / row.pop("file_name")), "speaker": 7}
     (tmp_path / "other.jsonl").write_text("".join(json.dumps(row | {"id": str(i)}) + "\n" for i in range(4)))
     names = [{"name": str(corpus)}, {"name": str(tmp_path / "other.jsonl")}]
-    train_rows, _ = load_splits(DataArguments(dataset_name=names, held_out_share=0.25), seed=0)
+    train_rows = load_splits(DataArguments(dataset_name=names, held_out_share=0.25), seed=0).train
     assert "7" in train_rows["speaker"]
 
 
@@ -67,7 +70,7 @@ def test_another_name_for_the_validation_split_is_understood(corpus, tmp_path, c
     (tmp_path / "train").symlink_to(corpus / "train")
     (tmp_path / "dev").symlink_to(corpus / "validation")
     caplog.set_level("INFO", logger="hf_asr")
-    assert len(load_splits(DataArguments(dataset_name=str(tmp_path)), seed=0)[1]) == 8
+    assert len(load_splits(DataArguments(dataset_name=str(tmp_path)), seed=0).evaluation) == 8
     assert "scored on its split 'dev'" in caplog.text
 
 

@@ -1,0 +1,118 @@
+"""Processor and model to train: new ones, or a checkpoint's fitted to new transcripts."""
+
+import logging
+import re
+from inspect import signature
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, AutoProcessor, PreTrainedConfig
+
+from ..checkpoint import check_is_checkpoint, load_processor
+from ..model import ConformerConfig, ConformerFeatureExtractor, ConformerForCTC, ConformerProcessor, ConformerTokenizer
+from .arguments import ConformerTrainingArguments, ModelArguments
+from .vocabulary import fit_vocabulary
+
+logger = logging.getLogger("hf_asr")
+
+# Settings that change how a checkpoint is trained and not what it is.
+TRAINING_SETTINGS = re.compile(r"drop|mask|spec_augment|intermediate_ctc|^ctc_weight$|^consistency_weight$")
+
+
+def build(
+    model_args: ModelArguments, texts: list[str], *, resume_from: Path | None = None
+) -> tuple[ConformerProcessor, torch.nn.Module]:
+    """Processor and model: of the checkpoint to resume from or to go on from, or new with a vocabulary of `texts`.
+
+    Raises:
+        ValueError: An option that there is not, or something that is no checkpoint.
+    """
+    if "label_smoothing" in model_args.model:
+        raise ValueError("model: label_smoothing is the training argument label_smoothing_factor")
+    if resume_from is not None and model_args.lora is None:  # adapters are loaded over the model they began with
+        return AutoProcessor.from_pretrained(resume_from), AutoModelForCTC.from_pretrained(resume_from)
+    if model_args.model_name_or_path is not None:
+        return _from_checkpoint(model_args, texts)
+    tokenizer = ConformerTokenizer.from_texts(
+        texts,
+        kind=model_args.tokenizer,
+        text_normalization=model_args.text_normalization,
+        vocab_size=model_args.bpe_vocab_size,
+    )
+    extractor = ConformerFeatureExtractor(**checked(ConformerFeatureExtractor, model_args.feature_extractor))
+    options = checked(ConformerConfig, model_args.model)
+    config = ConformerConfig(
+        **options,
+        vocab_size=len(tokenizer),
+        num_mel_bins=extractor.num_mel_bins,
+        hop_length=extractor.hop_length,
+    )
+    return ConformerProcessor(extractor, tokenizer), ConformerForCTC(config)
+
+
+def _from_checkpoint(model_args: ModelArguments, texts: list[str]) -> tuple[ConformerProcessor, torch.nn.Module]:
+    name = model_args.model_name_or_path
+    check_is_checkpoint(name)
+    config = AutoConfig.from_pretrained(name)
+    _configure(config, model_args.model)
+    model = AutoModelForCTC.from_pretrained(name, config=config)
+    try:
+        processor = load_processor(name, config, text_normalization=model_args.text_normalization)
+        tokenizer, extractor = processor.tokenizer, processor.feature_extractor
+    except (ValueError, OSError):  # pre-trained without transcripts
+        tokenizer, extractor = None, AutoFeatureExtractor.from_pretrained(name)
+    tokenizer = fit_vocabulary(
+        model,
+        tokenizer,
+        texts,
+        choice=model_args.vocabulary,
+        kind=model_args.tokenizer,
+        text_normalization=model_args.text_normalization,
+        bpe_vocab_size=model_args.bpe_vocab_size,
+    )
+    return ConformerProcessor(extractor, tokenizer), model
+
+
+def _configure(config: PreTrainedConfig, options: dict) -> None:
+    """Applies what changes only the training; tells what a recipe says of the rest and the checkpoint has otherwise."""
+    is_ours = isinstance(config, ConformerConfig)
+    if is_ours:
+        checked(ConformerConfig, options)
+    kept = []
+    for name, value in options.items():
+        if TRAINING_SETTINGS.search(name) and hasattr(config, name):
+            setattr(config, name, value)
+        elif getattr(config, name, value) != value:
+            kept.append(f"{name} {getattr(config, name)}")
+    if kept:
+        logger.info(f"as the checkpoint has it, not the recipe: {', '.join(kept)}")
+    for part in (config, getattr(config, "encoder_config", None)):
+        if not is_ours and getattr(part, "layerdrop", 0) and "layerdrop" not in options:
+            # A layer that some process leaves out has no gradient there: DistributedDataParallel stops.
+            logger.info(f"layerdrop of the checkpoint, {part.layerdrop}, set to 0")
+            part.layerdrop = 0.0
+
+
+def checked(cls: type, options: dict) -> dict:
+    """`options`, all of which `cls` knows.
+
+    Raises:
+        ValueError: It does not know one.
+    """
+    known = set(signature(cls.__init__).parameters) | set(getattr(cls, "__dataclass_fields__", {}))
+    if unknown := set(options) - known:
+        raise ValueError(
+            f"{cls.__name__} has no {', '.join(sorted(unknown))}; it has: {', '.join(sorted(known - {'self'}))}"
+        )
+    return options
+
+
+def describe(model: torch.nn.Module, args: ConformerTrainingArguments) -> None:
+    """Logs what is about to be trained, and where."""
+    device = "CPU" if args.use_cpu else torch.cuda.get_device_name()
+    trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    total = sum(value.numel() for value in model.parameters())
+    share = "" if trained == total else f", {trained / 1e6:.2f} M of them trained"
+    logger.info(
+        f"model: {total / 1e6:.1f} M parameters{share}, {args.precision} on {device}, {args.world_size} process(es)"
+    )

@@ -1,0 +1,105 @@
+"""Any CTC model of transformers is fine-tuned, scored and transcribes by the same commands; made on the spot."""
+
+import json
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    HubertConfig,
+    HubertForCTC,
+    ParakeetCTCConfig,
+    ParakeetEncoderConfig,
+    ParakeetFeatureExtractor,
+    ParakeetForCTC,
+    ParakeetProcessor,
+    ParakeetTokenizer,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertForCTC,
+    Wav2Vec2BertProcessor,
+    Wav2Vec2Config,
+    Wav2Vec2ConformerConfig,
+    Wav2Vec2ConformerForCTC,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+    Wav2Vec2Processor,
+)
+
+from hf_asr.cli import evaluate, transcribe
+from hf_asr.training.run import main
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+CONVOLUTIONS = {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
+
+
+def wav2vec2_tokenizer(folder) -> Wav2Vec2CTCTokenizer:
+    vocabulary = ["<pad>", "<s>", "</s>", "<unk>", "|", *LETTERS]
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}))
+    return Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))
+
+
+def waveform_family(config_class, model_class):
+    def save(folder):
+        tokenizer = wav2vec2_tokenizer(folder)
+        config = config_class(**SMALL, **CONVOLUTIONS, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+        model_class(config).save_pretrained(folder)
+        Wav2Vec2Processor(Wav2Vec2FeatureExtractor(return_attention_mask=True), tokenizer).save_pretrained(folder)
+
+    return save
+
+
+def wav2vec2_bert(folder):
+    tokenizer = wav2vec2_tokenizer(folder)
+    config = Wav2Vec2BertConfig(**SMALL, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    Wav2Vec2BertForCTC(config).save_pretrained(folder)
+    Wav2Vec2BertProcessor(SeamlessM4TFeatureExtractor(), tokenizer).save_pretrained(folder)
+
+
+def parakeet(folder):
+    """BPE, the blank last, as NeMO's."""
+    vocabulary = {token: i for i, token in enumerate(["<unk>", "▁", *LETTERS.lower()])}
+    backend = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme="always")
+    backend.decoder = decoders.Metaspace("▁")
+    tokenizer = ParakeetTokenizer(tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>")
+    encoder = ParakeetEncoderConfig(**SMALL, subsampling_conv_channels=8, subsampling_factor=4)
+    config = ParakeetCTCConfig(
+        encoder_config=encoder, vocab_size=len(tokenizer), pad_token_id=tokenizer.convert_tokens_to_ids("<pad>")
+    )
+    ParakeetForCTC(config).save_pretrained(folder)
+    ParakeetProcessor(ParakeetFeatureExtractor(), tokenizer).save_pretrained(folder)
+
+
+FAMILIES = {
+    "wav2vec2": waveform_family(Wav2Vec2Config, Wav2Vec2ForCTC),
+    "wav2vec2-conformer": waveform_family(Wav2Vec2ConformerConfig, Wav2Vec2ConformerForCTC),
+    "hubert": waveform_family(HubertConfig, HubertForCTC),
+    "wav2vec2-bert": wav2vec2_bert,
+    "parakeet_ctc": parakeet,
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fine_tuned_scored_and_transcribing(family, corpus, tmp_path, capsys):
+    torch.manual_seed(0)
+    source, run = tmp_path / "source", tmp_path / "run"
+    source.mkdir()
+    FAMILIES[family](source)
+    data = ["--dataset_name", str(corpus)]
+    main(
+        ["--model_name_or_path", str(source), *data, "--output_dir", str(run), "--text_normalization", "zh-en"]
+        + ["--max_steps", "2", "--eval_steps", "2", "--save_steps", "2", "--max_batch_seconds", "20"]
+        + ["--precision", "fp32", "--report_to", "none", "--dataloader_num_workers", "0"]
+    )
+    metrics = json.loads((run / "metrics.json").read_text())
+    capsys.readouterr()
+    evaluate(["--model_name_or_path", str(run), *data])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["cer"] == metrics["cer"]
+    recording = str(next((corpus / "validation").glob("*.flac")))
+    transcribe(["--model_name_or_path", str(run), recording, "--output_format", "json"])
+    assert {"text", "words"} <= set(json.loads(capsys.readouterr().out))
+    evaluate(["--model_name_or_path", str(source), *data])  # as it came, with its own tokenizer
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["utterances"] == 8
