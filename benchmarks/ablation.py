@@ -1,0 +1,377 @@
+"""The recipe against the article's plain loop, and each lever by itself: CER at equal time, audio trained per second.
+
+    python benchmarks/ablation.py --digits ../shared/data/digits_en --sentences ../shared/data/sentences_en \
+        --noise ../shared/data/noise --minutes 2
+
+The same data, seed, model and time for all. First every variant's speed is measured on its task, interleaved with
+nothing: leave the machine idle until "speeds" is printed. What follows is bounded by the steps that these speeds make
+of the time, so that other work does not change it. Finished runs are kept in --output_dir and not run again.
+
+* `plain`: random batches of a fixed count, float32, Adam at a constant rate (the best of three), CTC, no augmentation.
+* `recipe`: this package's, and without each of its levers, and with more of them.
+
+Tasks: digits_en with each speaker left out in turn, and a synthetic corpus with two voices left out; both clean and
+with noise at 5 dB that is not the noise trained with. On sentences_en, which takes longer, the speed alone.
+"""
+
+import argparse
+import itertools
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import datasets
+import matplotlib
+import numpy as np
+import torch
+import yaml
+from noise import noisy_copies
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback
+
+import hf_asr.training.run as run
+from hf_asr.checkpoint import load_checkpoint
+from hf_asr.data.audio import read_audio
+from hf_asr.data.batching import DurationBatchSampler
+from hf_asr.data.corpora import AUDIO_SUFFIXES
+from hf_asr.data.dataset import SpeechCollator, SpeechDataset, feature_statistics, inspect
+from hf_asr.data.sources import load_source, read_row
+from hf_asr.data.synthetic import SyntheticCorpusArguments, make_corpus
+from hf_asr.decoding.recognizer import recognize
+from hf_asr.scoring.metrics import bootstrap_interval, count_errors
+from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
+from hf_asr.training.building import build
+from hf_asr.training.splits import load_splits
+
+RATES = (3e-4, 1e-3, 3e-3)
+PLAIN_MODEL = {"apply_spec_augment": False}
+LEVERS = {  # changes to the recipe; a callable gets it
+    "recipe": {},
+    "without bf16": {"precision": "fp32"},
+    "without waveform augmentation": {"augmentations": []},
+    "without SpecAugment": {"model": {"apply_spec_augment": False}},
+    "without the moving average": {"ema_decay": 0.0},
+    "without warm-up and decay": {"lr_scheduler_type": "constant", "warmup_steps": 0.0},
+    "with CR-CTC": {"model": {"consistency_weight": 0.2, "num_time_masks": 5}},
+    "with label smoothing 0.1": {"label_smoothing_factor": 0.1},
+    "with an attention decoder": {"model": {"decoder_layers": 2, "ctc_weight": 0.3}},
+    "with intermediate CTC": {"model": {"intermediate_ctc_layers": [2]}},
+    "with E-Branchformer blocks": {"model": {"block_type": "e_branchformer"}},
+}
+
+
+@dataclass
+class Task:
+    """Training data, without some speakers, and what is scored: {condition: (waveforms, references)}."""
+
+    name: str
+    dataset_name: str
+    recipe: dict
+    excluded: list[str] | None = None
+    scored: dict[str, tuple[list[np.ndarray], list[str]]] = field(default_factory=dict)
+
+
+def read_recipe(path: str, **changes) -> dict:
+    recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    for name in ("output_dir", "synthetic_corpus", "max_steps", "eval_steps", "save_steps"):
+        recipe.pop(name, None)
+    return recipe | {"ema_decay": 0.995} | changes
+
+
+def changed(recipe: dict, changes: dict) -> dict:
+    merged = recipe | changes
+    return merged | {"model": recipe["model"] | changes.get("model", {})}
+
+
+def arguments(task: Task, recipe: dict, output_dir: Path, steps: int) -> tuple:
+    values = recipe | {
+        "dataset_name": task.dataset_name,
+        "exclude_speakers": task.excluded,
+        "output_dir": str(output_dir),
+        "max_steps": steps,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "load_best_model_at_end": False,
+        "report_to": "none",
+        "overwrite_output_dir": True,
+    }
+    classes = (ModelArguments, DataArguments, ConformerTrainingArguments)
+    return tuple(
+        cls(**{name: value for name, value in values.items() if name in cls.__dataclass_fields__}) for cls in classes
+    )
+
+
+# The recipe, by the package's own training
+
+
+class Clock(TrainerCallback):
+    """Seconds of training from the end of step `skip` on, over the steps after it."""
+
+    def __init__(self, skip: int):
+        self.skip, self.started, self.elapsed, self.steps = skip, None, 0.0, 0
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.skip:
+            self.started = time.perf_counter()
+        elif self.started is not None:
+            self.elapsed, self.steps = time.perf_counter() - self.started, state.global_step - self.skip
+
+
+def time_recipe(task: Task, recipe: dict, output_dir: Path, steps: int) -> float:
+    """Steps a second."""
+    clock = Clock(skip=steps // 4)
+    original = run.ShowTranscripts
+    run.ShowTranscripts = lambda *args: clock
+    try:
+        run.train(*arguments(task, recipe, output_dir, steps))
+    finally:
+        run.ShowTranscripts = original
+    return clock.steps / clock.elapsed
+
+
+# The article's plain loop
+
+
+def plain_setup(task: Task, recipe: dict, output_dir: Path):
+    """Model, data loader with random batches of a fixed count, processor."""
+    plain = changed(recipe, {"model": PLAIN_MODEL, "precision": "fp32", "augmentations": []})
+    model_args, data_args, args = arguments(task, plain, output_dir, 1)
+    torch.manual_seed(args.seed)
+    rows = load_splits(data_args, seed=args.seed).train
+    processor, model = build(model_args, rows["text"][:])
+    found = inspect(rows, split="train", processor=processor, config=model.config, max_duration_seconds=30)
+    dataset = SpeechDataset(rows.select(found.kept), processor=processor, config=model.config, pad_to_labels=True)
+    mean, istd = feature_statistics(dataset, processor=processor)
+    model.encoder.feature_mean.copy_(mean)
+    model.encoder.feature_istd.copy_(istd)
+    loader = DataLoader(
+        dataset,
+        batch_size=max(1, round(args.max_batch_seconds / np.mean(found.durations))),
+        shuffle=True,
+        collate_fn=SpeechCollator(processor),
+        num_workers=1,
+        generator=torch.Generator().manual_seed(args.seed),
+    )
+    return model, loader, processor
+
+
+def plain_loop(model: nn.Module, loader: DataLoader, *, learning_rate: float, steps: int, skip: int = 0) -> float:
+    """Trains, and returns the steps a second after the first `skip`."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    model.train()
+    batches = itertools.chain.from_iterable(loader for _ in itertools.count())
+    started = time.perf_counter()
+    for step, batch in enumerate(itertools.islice(batches, steps), start=1):
+        loss = model(**batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step == skip:
+            started = time.perf_counter()
+    return (steps - skip) / (time.perf_counter() - started)
+
+
+# Speeds
+
+
+def measure_speeds(tasks: dict[str, Task], output_dir: Path, levers: dict[str, dict], steps: int) -> dict:
+    """{task: {variant: [steps a second, seconds of audio a second]}}; an epoch's seconds are all variants' alike."""
+    speeds: dict[str, dict] = {}
+    for name, task in tasks.items():
+        rows = load_splits(arguments(task, task.recipe, output_dir, 1)[1], seed=42).train
+        epoch = sum(len(read_row(row, sampling_rate=16000)) for row in rows) / 16000
+        model, loader, _ = plain_setup(task, task.recipe, output_dir)
+        rate = plain_loop(model, loader, learning_rate=1e-4, steps=steps, skip=steps // 4)
+        speeds[name] = {"plain": [rate, rate * epoch / len(loader)]}
+        print(f"{name:10} plain: {rate:.2f} steps, {speeds[name]['plain'][1]:.0f} s of audio a second", flush=True)
+        for lever, changes in levers.items():
+            recipe = changed(task.recipe, changes)
+            rate = time_recipe(task, recipe, output_dir / "speed", steps)
+            batches = len(run_sampler(task, recipe, output_dir))
+            speeds[name][lever] = [rate, rate * epoch / batches]
+            print(f"{name:10} {lever}: {rate:.2f} steps, {speeds[name][lever][1]:.0f} s of audio a second", flush=True)
+    return speeds
+
+
+def run_sampler(task: Task, recipe: dict, output_dir: Path):
+    """The batches of an epoch."""
+    _, data_args, args = arguments(task, recipe, output_dir, 1)
+    rows = load_splits(data_args, seed=args.seed).train
+    durations = [max(0.5, len(read_row(row, sampling_rate=16000)) / 16000) for row in rows]
+    return DurationBatchSampler(durations, max_batch_seconds=args.max_batch_seconds)
+
+
+# Scores
+
+
+def score(model, processor, task: Task) -> dict[str, list]:
+    """Error counts (utterances, 4) of each condition, as lists."""
+    counts = {}
+    for condition, (waveforms, references) in task.scored.items():
+        normalize = processor.tokenizer.normalize
+        texts = [normalize(item.text) for item in recognize(model, processor, waveforms)]
+        counts[condition] = count_errors([normalize(text) for text in references], texts, unit="character").tolist()
+    return counts
+
+
+def run_one(task: Task, variant: str, *, steps: int, output_dir: Path, learning_rate: float = 0.0) -> dict[str, list]:
+    """Counts of a variant on a task, read if it ran before."""
+    label = f"{task.name}-{variant}{f'-{learning_rate}' if learning_rate else ''}".replace(" ", "_")
+    path = output_dir / f"{label}.json"
+    if path.is_file():
+        return json.loads(path.read_text())
+    started = time.perf_counter()
+    if variant == "plain":
+        model, loader, processor = plain_setup(task, task.recipe, output_dir)
+        plain_loop(model, loader, learning_rate=learning_rate, steps=steps)
+    else:
+        folder = output_dir / label
+        run.train(*arguments(task, changed(task.recipe, LEVERS[variant]), folder, steps))
+        model, processor = load_checkpoint(str(folder))
+    counts = score(model, processor, task)
+    path.write_text(json.dumps(counts))
+    told = ", ".join(f"{name} {cer(value)[0]:.1%}" for name, value in counts.items())
+    print(f"{label}: {told} after {steps} steps, {time.perf_counter() - started:.0f} s", flush=True)
+    return counts
+
+
+def cer(counts: list) -> tuple[float, float, float]:
+    """Error rate and its 95 % interval."""
+    counts = np.array(counts)
+    return float(counts[:, :3].sum() / counts[:, 3].sum()), *bootstrap_interval(counts)
+
+
+def pooled(results: list[dict[str, list]]) -> dict[str, list]:
+    return {name: [row for result in results for row in result[name]] for name in results[0]}
+
+
+# Tasks
+
+
+def split_noise(folder: Path) -> tuple[list[str], list[np.ndarray]]:
+    """Every second clip is trained with, the others are for the test."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix in AUDIO_SUFFIXES)
+    return list(map(str, files[::2])), [read_audio(path) for path in files[1::2]]
+
+
+def with_noise(recipe: dict, files: list[str]) -> dict:
+    noise = {"name": "AddBackgroundNoise", "sounds_path": files, "min_snr_db": 0.0, "max_snr_db": 20.0, "p": 0.5}
+    return recipe | {"augmentations": [*recipe["augmentations"], noise]}
+
+
+def conditions(rows: datasets.Dataset, noises: list[np.ndarray]) -> dict:
+    waveforms, references = [read_row(row, sampling_rate=16000) for row in rows], rows["text"][:]
+    return {"clean": (waveforms, references), "5 dB": (noisy_copies(waveforms, noises, snr_db=5), references)}
+
+
+def digits_tasks(folder: str, files: list[str], noises: list[np.ndarray], *, clips: int) -> dict[str, Task]:
+    recipe = with_noise(read_recipe("configs/digits.yaml"), files)
+    rows = load_source(folder, split="train")
+    tasks = {}
+    for speaker in sorted(set(rows["speaker"])):
+        own = rows.filter(lambda name, speaker=speaker: name == speaker, input_columns="speaker")
+        chosen = own.select(np.random.default_rng(0).permutation(len(own))[:clips])
+        tasks[speaker] = Task(speaker, folder, recipe, [speaker], conditions(chosen, noises))
+    return tasks
+
+
+def spoken_task(output_dir: Path, files: list[str], noises: list[np.ndarray]) -> Task:
+    """The quickstart's kind of corpus; two of the eleven voices speak, and are heard, in the test alone."""
+    sizes = {"train_sentences": 1600, "validation_sentences": 600}
+    corpus = make_corpus(output_dir / "corpus", SyntheticCorpusArguments(**sizes))
+    unseen = ["en-us+m7", "en-us+f4", "cmn+m7", "cmn+f4"]
+    test = load_source(str(corpus), split="validation")
+    test = test.filter(lambda name: name in unseen, input_columns="speaker")
+    augmentations = [
+        {"name": "SpeedPerturbation", "factors": [0.9, 1.0, 1.1]},
+        {"name": "SevenBandParametricEQ", "min_gain_db": -12, "max_gain_db": 12, "p": 0.5},
+        {"name": "PitchShift", "min_semitones": -3, "max_semitones": 3, "p": 0.3},
+    ]
+    recipe = with_noise(read_recipe("configs/quickstart.yaml", augmentations=augmentations), files)
+    return Task("spoken", str(corpus), recipe, unseen, conditions(test, noises))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--digits", required=True)
+    parser.add_argument("--sentences", required=True)
+    parser.add_argument("--noise", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=2.0, help="of training, for each run")
+    parser.add_argument("--speed_steps", type=int, default=40)
+    parser.add_argument("--clips", type=int, default=200, help="of each speaker that is left out")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/ablation"))
+    args = parser.parse_args()
+    datasets.disable_progress_bars()
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    files, noises = split_noise(args.noise)
+    digits = digits_tasks(args.digits, files, noises, clips=args.clips)
+    spoken = spoken_task(args.output_dir, files, noises)
+    sentences = Task("sentences", args.sentences, read_recipe("configs/tiny.yaml"))
+
+    path = args.output_dir / "speeds.json"
+    if not path.is_file():
+        first = next(iter(digits.values()))
+        few = {name: LEVERS[name] for name in ("recipe", "without bf16", "with CR-CTC")}
+        speeds = measure_speeds({"sentences": sentences}, args.output_dir, few, args.speed_steps)
+        speeds |= measure_speeds({"spoken": spoken}, args.output_dir, LEVERS, args.speed_steps)
+        speeds |= measure_speeds({"digits": first}, args.output_dir, {"recipe": {}}, args.speed_steps)
+        path.write_text(json.dumps(speeds))
+    speeds = json.loads(path.read_text())
+    print(f"speeds: {json.dumps(speeds)}", flush=True)
+
+    def go(task: Task, variant: str, learning_rate: float = 0.0) -> dict[str, list]:
+        rate = speeds["spoken" if task is spoken else "digits"][variant][0]
+        steps = round(rate * args.minutes * 60)
+        return run_one(task, variant, steps=steps, output_dir=args.output_dir, learning_rate=learning_rate)
+
+    results: dict[str, dict[str, dict]] = {"spoken": {}, "digits": {}}
+    for name, tasks in (("spoken", [spoken]), ("digits", list(digits.values()))):
+        tried = {rate: go(tasks[0], "plain", rate) for rate in RATES}
+        best = min(tried, key=lambda rate: sum(cer(value)[0] for value in tried[rate].values()))
+        results[name][f"plain, rate {best:g}"] = pooled([go(task, "plain", best) for task in tasks])
+        results[name]["recipe"] = pooled([go(task, "recipe") for task in tasks])
+    for variant in LEVERS:
+        results["spoken"][variant] = go(spoken, variant)
+    report(results, speeds, args.output_dir)
+
+
+def report(results: dict, speeds: dict, output_dir: Path) -> None:
+    """Prints the tables and draws the bars."""
+    figures = {}
+    for task, variants in results.items():
+        print(f"\n{task}: CER, % (95 % interval)")
+        plain = next(value for name, value in variants.items() if name.startswith("plain"))
+        for variant, counts in variants.items():
+            cells = ""
+            for condition, rows in counts.items():
+                rate, low, high = cer(rows)
+                change = rate / cer(plain[condition])[0] - 1
+                cells += f"   {condition} {100 * rate:5.1f} ({100 * low:.1f}-{100 * high:.1f}) {change:+5.0%}"
+                figures[f"{task}/{variant}/{condition}"] = [rate, low, high]
+            print(f"  {variant:32}{cells}")
+    for task, variants in speeds.items():
+        print(f"\n{task}: seconds of audio trained a second (times the plain loop's)")
+        for variant, (_, rate) in variants.items():
+            print(f"  {variant:32} {rate:7.0f}  ({rate / variants['plain'][1]:.2f})")
+    draw(figures, output_dir / "ablation.png")
+    print(json.dumps({"cer": figures, "speeds": speeds}))
+
+
+def draw(figures: dict[str, list[float]], path: Path) -> None:
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(11, 0.32 * len(figures) + 1), constrained_layout=True)
+    names = list(figures)[::-1]
+    rates = np.array([figures[name] for name in names]) * 100
+    axis.barh(names, rates[:, 0], xerr=np.abs(rates[:, 1:] - rates[:, :1]).T, color="#2b6cb0", capsize=2)
+    axis.set(xlabel="CER, % (95 % interval)")
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
