@@ -62,6 +62,9 @@ def as_conformer_tokenizer(
     else:  # wav2vec2's: characters, and a sign between words
         delimiter = getattr(tokenizer, "word_delimiter_token", None)
         vocabulary = {(SPACE if token == delimiter else token): i for token, i in tokenizer.get_vocab().items()}
+        lowered = {token.lower(): i for token, i in vocabulary.items()}
+        if text_normalization != "none" and len(lowered) == len(vocabulary):
+            vocabulary = lowered  # theirs is upper case, normalised transcripts are lower case
         backend = Tokenizer(models.WordLevel(vocabulary, unk_token=tokenizer.unk_token))
         backend.normalizer = text_normalizer(text_normalization)
         backend.pre_tokenizer = pre_tokenizers.Sequence(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
 
 from hf_asr import ConformerConfig, ConformerForCTC
 from hf_asr.data.augment import build_augmentation
@@ -19,6 +20,13 @@ MILLIONS = {
     "medium": (25, 35),
     "article": (80, 100),
 }
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS[0].parent / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_reads_its_files(path):
+    assert f"--config_file configs/accelerate/{path.name}" in path.read_text().splitlines()[0]
+    config = load_config_from_file(str(path))
+    assert config.mixed_precision == ("fp16" if path.stem == "fp16" else "bf16")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

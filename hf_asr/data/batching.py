@@ -1,5 +1,6 @@
 """Batches bounded by seconds: bucketed by length, shuffled by seed and epoch, split over ranks, always as many."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -58,6 +59,12 @@ class DurationBatchSampler(Sampler):
 
     def __len__(self) -> int:
         return len(self.cuts) // self.num_replicas
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the batches of all epochs; the same where the utterances, the bound and the processes are."""
+        cut = repr((self.seed, self.num_replicas, self.cuts, self.bucket_ends.tolist(), self.order.tolist()))
+        return hashlib.blake2b(cut.encode(), digest_size=16).hexdigest()
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch that the next iteration gives."""

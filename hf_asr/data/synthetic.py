@@ -213,7 +213,7 @@ def speak(text: str, *, language: str, voice_variant: str, rate_wpm: int, pitch:
     return np.clip(soxr.resample(samples, espeak_rate, SAMPLE_RATE), -1, 1)
 
 
-def _make_recording(text: str, *, language: str, generator: np.random.Generator) -> tuple[np.ndarray, str]:
+def make_recording(text: str, *, language: str, generator: np.random.Generator) -> tuple[np.ndarray, str]:
     """Speaks a sentence in a random voice, and returns its samples and its speaker, such as "en-us+m3"."""
     variant = VOICE_VARIANTS[generator.integers(len(VOICE_VARIANTS))]
     rate_wpm = int(generator.integers(155, 211))
@@ -287,7 +287,7 @@ def make_corpus(output_dir: str | os.PathLike, arguments: SyntheticCorpusArgumen
                 (partial_dir / split).mkdir()
                 with open(partial_dir / split / "metadata.jsonl", "w", encoding="utf-8") as metadata:
                     for number, row in enumerate(rows):
-                        samples, speaker = _make_recording(**row, generator=generator)
+                        samples, speaker = make_recording(**row, generator=generator)
                         name = f"{number:05d}.flac"
                         soundfile.write(partial_dir / split / name, samples, SAMPLE_RATE, subtype="PCM_16")
                         duration = round(len(samples) / SAMPLE_RATE, 4)

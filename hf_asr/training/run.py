@@ -95,7 +95,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
             processor=processor,
             path=output_dir / "data_report.html",
         )
-        inspection.check(data_args.max_unusable_share)
+    inspection.check(data_args.max_unusable_share)
     if model_args.model_name_or_path is None and resume_from is None:
         mean, istd = feature_statistics(statistics_set, processor=processor, seed=args.seed)
         model.encoder.feature_mean.copy_(mean)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback
+from transformers.trainer_callback import ExportableState
 
 from ..checkpoint import output_mask
 from ..data.batching import DurationBatchSampler
@@ -30,20 +31,23 @@ logger = logging.getLogger("hf_asr")
 MAX_SKIPPED_STEPS = 20  # in a row
 
 
-class _SetEpoch(TrainerCallback):
-    """Trainer tells the epoch to accelerate's data loaders only, and ours is a plain one."""
+class _SetEpoch(TrainerCallback, ExportableState):
+    """Trainer tells the epoch to accelerate's data loaders only, and ours is a plain one. Checkpoints keep what the
+    batches were, so that a run that goes on with others says so."""
 
     def __init__(self, sampler: DurationBatchSampler, updates_per_epoch: int):
         self.sampler, self.updates_per_epoch = sampler, updates_per_epoch
 
     def on_train_begin(self, args, state, control, **kwargs):
-        epoch, updates = divmod(state.global_step, self.updates_per_epoch)
-        share = min(1.0, updates * args.gradient_accumulation_steps / len(self.sampler))
-        if state.global_step and abs(epoch + share - state.epoch) > 1e-6:
+        stored = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+        if stored != self.state():
             logger.warning(
                 f"resumed at step {state.global_step}: other batches than before (another number of processes, "
                 "--max_batch_seconds, or recordings), so some utterances of this epoch come twice and some not at all"
             )
+
+    def state(self) -> dict:
+        return {"args": {}, "attributes": {"batches": self.sampler.fingerprint}}
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.sampler.set_epoch(state.global_step // self.updates_per_epoch)

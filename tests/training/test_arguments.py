@@ -53,6 +53,14 @@ def test_precision_auto_follows_the_hardware(tmp_path):
         ConformerTrainingArguments(output_dir=str(tmp_path), precision="bf61")
 
 
+def test_precision_auto_follows_the_file_that_accelerate_was_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    args = ConformerTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    assert args.bf16 and args.precision == "bf16"
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # what accelerate launch sets without a file
+    assert ConformerTrainingArguments(output_dir=str(tmp_path), use_cpu=True).bf16 == has_bf16(use_cpu=True)
+
+
 def test_launchers_that_set_one_thread_do_not_leave_cores_idle(tmp_path):
     threads = torch.get_num_threads()
     try:

@@ -27,7 +27,10 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
+from hf_asr.checkpoint import load_checkpoint
 from hf_asr.cli import evaluate, transcribe
+from hf_asr.training.arguments import ModelArguments
+from hf_asr.training.building import build
 from hf_asr.training.run import main
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -80,6 +83,26 @@ FAMILIES = {
     "wav2vec2-bert": wav2vec2_bert,
     "parakeet_ctc": parakeet,
 }
+
+
+@pytest.mark.parametrize("family", ["wav2vec2-bert", "wav2vec2-conformer", "parakeet_ctc"])
+def test_a_new_vocabulary_keeps_shared_rows_bit_by_bit(family, tmp_path):
+    torch.manual_seed(0)
+    FAMILIES[family](tmp_path)
+    model, processor = load_checkpoint(str(tmp_path), device="cpu")
+    name = "ctc_head" if family == "parakeet_ctc" else "lm_head"
+    before, old = {key: value.clone() for key, value in model.get_submodule(name).named_parameters()}, processor
+    processor, model = build(ModelArguments(model_name_or_path=str(tmp_path), text_normalization="en"), ["a jay, 咖啡"])
+    head = model.get_submodule(name)
+    ids, old_ids = processor.tokenizer.get_vocab(), old.tokenizer.get_vocab()
+    pairs = {ids[token]: old_ids[token] for token in "aj"}
+    pairs |= {processor.tokenizer.pad_token_id: old.tokenizer.pad_token_id}
+    for key, value in head.named_parameters():
+        assert len(value) == len(processor.tokenizer) == model.config.vocab_size
+        for number, old_number in pairs.items():
+            assert torch.equal(value[number], before[key][old_number]), (key, number)
+    assert model.config.pad_token_id == processor.tokenizer.pad_token_id
+    assert {"咖", "啡"} <= set(ids) - set(old_ids)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -2,8 +2,10 @@
 
 import json
 import random
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +13,11 @@ import yaml
 from safetensors.torch import load_file
 
 from hf_asr.cli import evaluate, transcribe
+from hf_asr.model import ConformerForCTC
 from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
+from hf_asr.training.averaging import mean_of_checkpoints
 from hf_asr.training.run import main, train
+from hf_asr.training.trainer import ConformerTrainer
 
 RECIPE = {
     "model": {
@@ -50,6 +55,13 @@ def weights(folder) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
+def assert_same_weights(a, b, *, name: str = "model.safetensors") -> None:
+    expected, found = load_file(a / name), load_file(b / name)
+    assert expected.keys() == found.keys()
+    for key in expected:
+        assert torch.equal(expected[key], found[key]), key
+
+
 @pytest.fixture(scope="module")
 def finished(corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
@@ -84,10 +96,7 @@ def test_resumed_is_uninterrupted(finished, corpus, tmp_path):
     (folder / "checkpoint-2").rename(tmp_path / "run" / "checkpoint-2")
     run(corpus, tmp_path / "run", resume_from_checkpoint="true")
     (tmp_path / "run" / "checkpoint-2").rename(folder / "checkpoint-2")
-    expected, resumed = weights(folder / "checkpoint-6"), weights(tmp_path / "run" / "checkpoint-6")
-    assert expected.keys() == resumed.keys()
-    for name in expected:
-        assert torch.equal(expected[name], resumed[name]), name
+    assert_same_weights(folder / "checkpoint-6", tmp_path / "run" / "checkpoint-6")
 
 
 def test_a_stream_resumed_is_uninterrupted(corpus, tmp_path):
@@ -96,35 +105,197 @@ def test_a_stream_resumed_is_uninterrupted(corpus, tmp_path):
     resumed.mkdir()
     (whole / "checkpoint-4").rename(resumed / "checkpoint-4")
     run(corpus, resumed, streaming=True, streaming_buffer_size=15, resume_from_checkpoint="true")
-    expected, found = weights(whole / "checkpoint-6"), weights(resumed / "checkpoint-6")
-    for name in expected:
-        assert torch.equal(expected[name], found[name]), name
+    assert_same_weights(whole / "checkpoint-6", resumed / "checkpoint-6")
 
 
-def test_killed_at_a_random_step_and_resumed_is_uninterrupted(finished, corpus, tmp_path):
+@pytest.mark.parametrize("moment", ["in a step", "while a checkpoint is written"])
+def test_killed_and_resumed_is_uninterrupted(finished, corpus, tmp_path, moment):
+    """kill -9 at a random step, or in the middle of the second checkpoint: half of it is on disk."""
     folder, _ = finished
     last_step = random.randint(2, 5)  # of six; the first checkpoint is at two
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE | {"dataset_name": str(corpus), "output_dir": str(tmp_path / "run")}))
     code = f"""
-import os
+import os, signal
 import hf_asr.training.run as run
 
 class Kill(run.ShowTranscripts):
     def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step == {last_step}:
-            os._exit(9)
+        if {moment!r} == "in a step" and state.global_step == {last_step}:
+            os.kill(os.getpid(), signal.SIGKILL)
 
+def save_optimizer(trainer, folder):
+    if {moment!r} != "in a step" and trainer.state.global_step == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(trainer, folder)
+
+original = run.ConformerTrainer._save_optimizer_and_scheduler
+run.ConformerTrainer._save_optimizer_and_scheduler = save_optimizer
 run.ShowTranscripts = Kill
 run.main(["--config", {str(recipe)!r}])
 """
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert killed.returncode == 9, killed.stderr
+    assert killed.returncode == -9, killed.stderr
     assert not (tmp_path / "run" / "model.safetensors").exists()
     run(corpus, tmp_path / "run", resume_from_checkpoint="true")
-    expected, resumed = weights(folder / "checkpoint-6"), weights(tmp_path / "run" / "checkpoint-6")
-    for name in expected:
-        assert torch.equal(expected[name], resumed[name]), f"{name}, killed after step {last_step}"
+    assert_same_weights(folder / "checkpoint-6", tmp_path / "run" / "checkpoint-6")
+    assert not (tmp_path / "run" / "unfinished").exists()
+
+
+def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(finished, corpus, tmp_path, monkeypatch):
+    folder, _ = finished
+
+    def full(trainer, target):
+        if trainer.state.global_step == 4:
+            raise OSError(28, "No space left on device")
+        original(trainer, target)
+
+    original = ConformerTrainer._save_optimizer_and_scheduler
+    monkeypatch.setattr(ConformerTrainer, "_save_optimizer_and_scheduler", full)
+    with pytest.raises(ValueError, match="checkpoint-4 could not be written .*No space left.*: checkpoint-2.*true"):
+        run(corpus, tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").glob("*")) == [
+        "checkpoint-2",
+        "data_report.html",
+        "data_report.jsonl",
+    ]
+    monkeypatch.undo()
+    run(corpus, tmp_path / "run", resume_from_checkpoint="true")
+    assert_same_weights(folder / "checkpoint-6", tmp_path / "run" / "checkpoint-6")
+
+
+def test_resumed_with_a_moving_average_is_uninterrupted_and_the_result_is_the_average(corpus, tmp_path):
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    run(corpus, whole, ema_decay=0.9)
+    best = json.loads((whole / "checkpoint-6" / "trainer_state.json").read_text())["best_global_step"]
+    average, own = (
+        load_file(whole / f"checkpoint-{best}" / "average.safetensors"),
+        weights(whole / f"checkpoint-{best}"),
+    )
+    assert not torch.equal(average["ctc_head.weight"], own["ctc_head.weight"])
+    assert torch.equal(weights(whole)["ctc_head.weight"], average["ctc_head.weight"])
+    resumed.mkdir()
+    (whole / "checkpoint-4").rename(resumed / "checkpoint-4")
+    run(corpus, resumed, ema_decay=0.9, resume_from_checkpoint="true")
+    assert_same_weights(whole / "checkpoint-6", resumed / "checkpoint-6")
+    assert_same_weights(whole / "checkpoint-6", resumed / "checkpoint-6", name="average.safetensors")
+
+
+def test_the_mean_of_checkpoints_is_the_result_if_it_is_better(corpus, tmp_path, caplog, monkeypatch):
+    caplog.set_level("INFO", logger="hf_asr")
+    run(corpus, tmp_path / "run", average_checkpoints=2, average_by="last", save_total_limit=2)
+    assert len(list((tmp_path / "run").glob("checkpoint-*"))) in (2, 3)  # those to average, and the best
+    mean = mean_of_checkpoints([tmp_path / "run" / f"checkpoint-{step}" for step in (4, 6)])
+    is_mean = "the mean is the result" in caplog.text
+    assert is_mean or "the single one is the result" in caplog.text
+    assert torch.equal(weights(tmp_path / "run")["ctc_head.weight"], mean["ctc_head.weight"]) == is_mean
+
+
+@pytest.mark.parametrize("change", [{"max_batch_seconds": 40}, {"exclude_speakers": None}])
+def test_resumed_with_other_batches_goes_on_and_says_so(finished, corpus, tmp_path, caplog, change):
+    """Another bound, or recordings that are gone since."""
+    folder, _ = finished
+    copy = tmp_path / "corpus"
+    shutil.copytree(corpus, copy)
+    if "exclude_speakers" in change:
+        for path in sorted((copy / "train").glob("*.flac"))[:3]:
+            path.unlink()
+    shutil.copytree(folder / "checkpoint-2", tmp_path / "run" / "checkpoint-2")
+    metrics = run(copy, tmp_path / "run", resume_from_checkpoint="true", max_unusable_share=0.2, **change)
+    assert metrics["steps"] == 6 and "resumed at step 2: other batches than before" in caplog.text
+
+
+def test_resumed_by_two_processes_goes_on_and_says_so(finished, corpus, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder / "checkpoint-2", tmp_path / "run" / "checkpoint-2")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(RECIPE | {"dataset_name": str(corpus), "output_dir": str(tmp_path / "run")}))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    script = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
+    command = [*launcher, str(script), "--config", str(recipe), "--resume_from_checkpoint", "true"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "resumed at step 2: other batches than before" in done.stderr
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == 6
+
+
+def test_steps_without_a_finite_gradient_are_left_out_and_counted(corpus, tmp_path, monkeypatch):
+    def broken(self, log_probs, *args, **kwargs):
+        loss = original(self, log_probs, *args, **kwargs)
+        return loss * float("nan") if self.training and steps.pop(0) else loss
+
+    original = ConformerForCTC.summed_loss
+    monkeypatch.setattr(ConformerForCTC, "summed_loss", broken)
+    steps = [False, True, False, True, False, False]
+    metrics = run(corpus, tmp_path / "run")
+    assert metrics["skipped_steps"] == 2
+    assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
+    steps = [True] * 30
+    with pytest.raises(ValueError, match="21 steps in a row had gradients that are not finite.*lower --learning_rate"):
+        run(
+            corpus,
+            tmp_path / "other",
+            max_steps=30,
+            eval_strategy="no",
+            save_strategy="no",
+            load_best_model_at_end=False,
+        )
+
+
+def test_smoothing_is_the_training_arguments(corpus, tmp_path):
+    run(corpus, tmp_path / "run", label_smoothing_factor=0.1, max_steps=2)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["label_smoothing"] == 0.1
+    with pytest.raises(ValueError, match="label_smoothing is the training argument label_smoothing_factor"):
+        run(corpus, tmp_path / "other", model={"label_smoothing": 0.1})
+
+
+def test_fine_tuned_with_old_data_and_scored_on_both(finished, corpus, tmp_path):
+    folder, metrics = finished
+    run_dir = tmp_path / "run"
+    options = {"replay_dataset_name": str(corpus), "replay_share": 0.5, "layer_lr_decay": 0.5, "max_steps": 2}
+    tuned = run(corpus / "validation", run_dir, model_name_or_path=str(folder), held_out_share=0.5, **options)
+    assert tuned["replay_cer_before"] == metrics["cer"] and {"replay_cer", "cer_before", "cer"} <= set(tuned)
+
+
+def test_the_head_alone_is_trained_first(finished, corpus, tmp_path):
+    folder, _ = finished
+    run(corpus, tmp_path / "run", model_name_or_path=str(folder), freeze_encoder_steps=2, max_steps=2)
+    before, after = weights(folder), weights(tmp_path / "run")
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {
+        "ctc_head.weight",
+        "ctc_head.bias",
+    }
+
+
+def test_low_rank_adapters_are_merged(finished, corpus, tmp_path):
+    pytest.importorskip("peft")
+    folder, _ = finished
+    tuned = run(corpus, tmp_path / "run", model_name_or_path=str(folder), lora={"r": 2}, learning_rate=1e-2)
+    before, after = weights(folder), weights(tmp_path / "run")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert (
+        "encoder.layers.0.attention.qkv_proj.weight" in changed and "encoder.subsampling.conv.0.weight" not in changed
+    )
+    rank = torch.linalg.matrix_rank(
+        (after["encoder.subsampling.out.weight"] - before["encoder.subsampling.out.weight"]).double(), rtol=1e-3
+    )
+    assert rank <= 2 and tuned["utterances"] == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"find_batch_seconds": True}, "find_batch_seconds tries batches until a GPU's memory is full"),
+        ({"lora": {"r": 2}}, "lora: only with --model_name_or_path"),
+        ({"average_by": "first"}, "average_by is best or last, not 'first'"),
+        ({"ema_decay": 1.0}, "ema_decay lies between 0 and 1"),
+        ({"replay_share": 1.5}, "replay_share lies between 0 and 1"),
+    ],
+)
+def test_arguments_that_do_not_fit(corpus, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(corpus, tmp_path / "run", **options)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from hf_asr.checkpoint import load_checkpoint
+from hf_asr.data.dataset import SpeechCollator, SpeechDataset
+from hf_asr.data.sources import load_source
+from hf_asr.training.arguments import ConformerTrainingArguments
+from hf_asr.training.trainer import ConformerTrainer
+
 SCRIPT = Path(__file__).with_name("gradients.py")
 
 
@@ -28,7 +34,8 @@ def one_batch(checkpoint, corpus, tmp_path_factory) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("processes", "max_batch_seconds", "accumulation", "batches"), [(1, 13, 4, None), (2, 1000, 1, 1), (2, 13, 2, 2)]
+    ("processes", "max_batch_seconds", "accumulation", "batches"),
+    [(1, 13, 4, None), (2, 1000, 1, 1), (2, 13, 2, 2), (4, 1000, 1, 1)],
 )
 def test_gradients_of_one_big_batch(
     one_batch, checkpoint, corpus, tmp_path, processes, max_batch_seconds, accumulation, batches
@@ -54,3 +61,25 @@ def test_gradients_of_one_big_batch(
             msg=lambda message, name=name: f"{name}: {message}",
         )
     assert result["loss"] == pytest.approx(one_batch["loss"], rel=1e-4)
+
+
+def test_features_on_the_training_device_are_those_of_the_workers(checkpoint, corpus, tmp_path):
+    model, processor = load_checkpoint(str(checkpoint), device="cpu")
+    rows = load_source(str(corpus), split="train").select(range(3))
+    examples = [SpeechDataset(rows, processor=processor, config=model.config)[i] for i in range(3)]
+    args = ConformerTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    trainer = ConformerTrainer(model=model, args=args, processing_class=processor, eval_dataset=[])
+    expected = SpeechCollator(processor)(examples)
+    found = trainer._prepare_inputs(SpeechCollator(processor, compute_features=False)(examples))
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        assert torch.equal(value, found[name]), name
+
+
+def test_norms_and_biases_do_not_decay(checkpoint, tmp_path):
+    model, processor = load_checkpoint(str(checkpoint), device="cpu")
+    args = ConformerTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none", weight_decay=0.1)
+    trainer = ConformerTrainer(model=model, args=args, processing_class=processor, eval_dataset=[])
+    decayed = set(trainer.get_decay_parameter_names(model))
+    assert {"ctc_head.weight", "encoder.layers.0.feed_forward1.up_proj.weight"} <= decayed
+    assert not [name for name in decayed if "norm" in name or name.endswith("bias")]
