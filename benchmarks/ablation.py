@@ -1,11 +1,11 @@
 """The recipe against the article's plain loop, and each lever by itself: CER at equal time, audio trained per second.
 
     python benchmarks/ablation.py --digits ../shared/data/digits_en --sentences ../shared/data/sentences_en \
-        --noise ../shared/data/noise --minutes 2
+        --noise ../shared/data/noise [--minutes 6]
 
-The same data, seed, model and time for all. First every variant's speed is measured on its task, interleaved with
-nothing: leave the machine idle until "speeds" is printed. What follows is bounded by the steps that these speeds make
-of the time, so that other work does not change it. Finished runs are kept in --output_dir and not run again.
+The same data, seed, model and time for all. First every variant's speed is measured, in interleaved rounds: leave the
+machine idle until "speeds" is printed. What follows is bounded by the steps that these speeds make of the time, so that
+other work does not change it. Finished runs are kept in --output_dir and not run again.
 
 * `plain`: random batches of a fixed count, float32, Adam at a constant rate (the best of three), CTC, no augmentation.
 * `recipe`: this package's, and without each of its levers, and with more of them.
@@ -17,6 +17,7 @@ with noise at 5 dB that is not the noise trained with. On sentences_en, which ta
 import argparse
 import itertools
 import json
+import statistics
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,26 +178,28 @@ def plain_loop(model: nn.Module, loader: DataLoader, *, learning_rate: float, st
 # Speeds
 
 
-def measure_speeds(tasks: dict[str, Task], output_dir: Path, levers: dict[str, dict], steps: int) -> dict:
-    """{task: {variant: [steps a second, seconds of audio a second]}}; an epoch's seconds are all variants' alike."""
-    speeds: dict[str, dict] = {}
-    for name, task in tasks.items():
-        rows = load_splits(arguments(task, task.recipe, output_dir, 1)[1], seed=42).train
-        epoch = sum(len(read_row(row, sampling_rate=16000)) for row in rows) / 16000
-        model, loader, _ = plain_setup(task, task.recipe, output_dir)
-        rate = plain_loop(model, loader, learning_rate=1e-4, steps=steps, skip=steps // 4)
-        speeds[name] = {"plain": [rate, rate * epoch / len(loader)]}
-        print(f"{name:10} plain: {rate:.2f} steps, {speeds[name]['plain'][1]:.0f} s of audio a second", flush=True)
-        for lever, changes in levers.items():
-            recipe = changed(task.recipe, changes)
-            rate = time_recipe(task, recipe, output_dir / "speed", steps)
-            batches = len(run_sampler(task, recipe, output_dir))
-            speeds[name][lever] = [rate, rate * epoch / batches]
-            print(f"{name:10} {lever}: {rate:.2f} steps, {speeds[name][lever][1]:.0f} s of audio a second", flush=True)
+def measure_speeds(task: Task, output_dir: Path, levers: dict[str, dict], *, steps: int, rounds: int) -> dict:
+    """{variant: [steps a second, seconds of audio a second]}, medians of interleaved rounds."""
+    rows = load_splits(arguments(task, task.recipe, output_dir, 1)[1], seed=42).train
+    epoch = sum(len(read_row(row, sampling_rate=16000)) for row in rows) / 16000
+    model, loader, _ = plain_setup(task, task.recipe, output_dir)
+    batches = {"plain": len(loader)}  # in an epoch, whose seconds are all variants' alike
+    recipes = {lever: changed(task.recipe, changes) for lever, changes in levers.items()}
+    batches |= {lever: len(epoch_batches(task, recipe, output_dir)) for lever, recipe in recipes.items()}
+    rates: dict[str, list[float]] = {variant: [] for variant in batches}
+    for _ in range(rounds):
+        rates["plain"].append(plain_loop(model, loader, learning_rate=1e-4, steps=steps, skip=steps // 4))
+        for lever, recipe in recipes.items():
+            rates[lever].append(time_recipe(task, recipe, output_dir / "speed", steps))
+    medians = {variant: statistics.median(values) for variant, values in rates.items()}
+    speeds = {variant: [rate, rate * epoch / batches[variant]] for variant, rate in medians.items()}
+    for variant, (rate, seconds) in speeds.items():
+        ratio = seconds / speeds["plain"][1]
+        print(f"{task.name} {variant}: {rate:.2f} steps, {seconds:.0f} s of audio a second ({ratio:.2f})", flush=True)
     return speeds
 
 
-def run_sampler(task: Task, recipe: dict, output_dir: Path):
+def epoch_batches(task: Task, recipe: dict, output_dir: Path):
     """The batches of an epoch."""
     _, data_args, args = arguments(task, recipe, output_dir, 1)
     rows = load_splits(data_args, seed=args.seed).train
@@ -299,8 +302,9 @@ def main() -> None:
     parser.add_argument("--digits", required=True)
     parser.add_argument("--sentences", required=True)
     parser.add_argument("--noise", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=2.0, help="of training, for each run")
+    parser.add_argument("--minutes", type=float, default=6.0, help="of training, for each run")
     parser.add_argument("--speed_steps", type=int, default=40)
+    parser.add_argument("--speed_rounds", type=int, default=3)
     parser.add_argument("--clips", type=int, default=200, help="of each speaker that is left out")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/ablation"))
     args = parser.parse_args()
@@ -315,9 +319,11 @@ def main() -> None:
     if not path.is_file():
         first = next(iter(digits.values()))
         few = {name: LEVERS[name] for name in ("recipe", "without bf16", "with CR-CTC")}
-        speeds = measure_speeds({"sentences": sentences}, args.output_dir, few, args.speed_steps)
-        speeds |= measure_speeds({"spoken": spoken}, args.output_dir, LEVERS, args.speed_steps)
-        speeds |= measure_speeds({"digits": first}, args.output_dir, {"recipe": {}}, args.speed_steps)
+        jobs = {"sentences": (sentences, few), "spoken": (spoken, LEVERS), "digits": (first, {"recipe": {}})}
+        options = {"steps": args.speed_steps, "rounds": args.speed_rounds}
+        speeds = {
+            name: measure_speeds(task, args.output_dir, levers, **options) for name, (task, levers) in jobs.items()
+        }
         path.write_text(json.dumps(speeds))
     speeds = json.loads(path.read_text())
     print(f"speeds: {json.dumps(speeds)}", flush=True)

@@ -25,12 +25,13 @@ from hf_asr.scoring.compare import compare, read_predictions
 from hf_asr.training.run import main as train
 
 SENTENCE = re.compile(r"(?:^|(?<=[.!?]\s))([A-Z][a-z' ]+(?:, [a-z' ]+)*)[.!?](?=\s|$)")
+# A short training: masks and changes smaller than configs/tiny.yaml's, which is for hours.
+MODEL = """{hidden_size: 128, num_hidden_layers: 8, num_attention_heads: 2, intermediate_size: 512,
+subsampling_channels: 64, num_time_masks: 2, freq_mask_width: 15}"""
 AUGMENTATIONS = """
 - {name: SpeedPerturbation, factors: [0.85, 0.9, 1.0, 1.1, 1.15]}
-- {name: PitchShift, min_semitones: -3, max_semitones: 3, p: 0.2}
-- {name: SevenBandParametricEQ, min_gain_db: -12, max_gain_db: 12, p: 0.5}
-- {name: AddGaussianSNR, min_snr_db: 10, max_snr_db: 40, p: 0.5}
-- {name: Gain, min_gain_db: -12, max_gain_db: 6, p: 0.5}
+- {name: SevenBandParametricEQ, min_gain_db: -12, max_gain_db: 12, p: 0.3}
+- {name: AddGaussianSNR, min_snr_db: 10, max_snr_db: 40, p: 0.3}
 """
 
 
@@ -94,7 +95,7 @@ def run(dataset_name: str, output_dir: Path, steps: int, *more: str) -> dict:
         every = str(max(1, steps // 4))
         train(
             ["--config", "configs/tiny.yaml", "--dataset_name", dataset_name, "--output_dir", str(output_dir)]
-            + ["--text_normalization", "en", "--augmentations", AUGMENTATIONS, "--ema_decay", "0.998"]
+            + ["--text_normalization", "en", "--model", MODEL, "--augmentations", AUGMENTATIONS, "--ema_decay", "0.99"]
             + ["--max_steps", str(steps), "--eval_steps", every, "--save_steps", every]
             + ["--overwrite_output_dir", "true", "--inspect_audio", "false", *more]
         )
