@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torch.utils.data import DataLoader
 
 from hf_asr import ConformerFeatureExtractor
+from hf_asr.data.augment import build_augmentation
+from hf_asr.data.batching import DurationBatchSampler
 from hf_asr.data.dataset import (
     SpeechCollator,
     SpeechDataset,
@@ -15,6 +18,7 @@ from hf_asr.data.dataset import (
     required_samples,
     write_findings,
 )
+from hf_asr.data.sources import load_source
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +79,34 @@ def test_required_samples_are_enough_and_not_much_more(processor, tiny_model, fa
         return int(tiny_model.get_output_lengths(torch.tensor(extractor.num_frames(samples))))
 
     assert frames(samples) >= 9 > frames(samples - 160 * (factor + 4))
+
+
+def test_augmented_alike_in_every_worker_and_on_every_rank(corpus, processor, tiny_model):
+    """Speed, noise, room, codec and other voices: a function of seed, epoch and utterance."""
+    rows = load_source(str(corpus), split="train").select(range(12))
+    transforms = [
+        {"name": "SpeedPerturbation", "factors": [0.9, 1.1]},
+        {"name": "AddBabble", "p": 0.5},
+        {"name": "AddGaussianSNR", "p": 0.5},
+        {"name": "PitchShift", "p": 0.5},
+        {"name": "Codec", "codecs": ["mulaw"], "p": 0.5},
+    ]
+
+    def waveforms(*, workers: int, ranks: int, epoch: int) -> dict[bytes, bytes]:
+        heard = {}
+        for rank in range(ranks):
+            augment = build_augmentation(transforms, seed=3, rows=rows)
+            dataset = SpeechDataset(rows, processor=processor, config=tiny_model.config, augment=augment)
+            sampler = DurationBatchSampler(rows["duration"], max_batch_seconds=9, num_replicas=ranks, rank=rank)
+            sampler.set_epoch(epoch)
+            for batch in DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=list):
+                heard |= {bytes(example["labels"]): example["waveform"].tobytes() for example in batch}
+        return heard
+
+    expected = waveforms(workers=0, ranks=1, epoch=1)
+    assert len(expected) == 12
+    assert waveforms(workers=2, ranks=1, epoch=1) == waveforms(workers=1, ranks=3, epoch=1) == expected
+    assert waveforms(workers=0, ranks=1, epoch=2) != expected
 
 
 def test_a_batch_holds_features_of_real_frames_and_padded_labels(rows, processor, tiny_model):
