@@ -41,7 +41,10 @@ def load_processor(
     Raises:
         ValueError: It has no tokenizer (a model that was pre-trained without transcripts).
     """
-    processor = AutoProcessor.from_pretrained(model_name_or_path)
+    try:
+        processor = AutoProcessor.from_pretrained(model_name_or_path)
+    except TypeError:  # how a tokenizer of wav2vec2's family takes it that there is no vocabulary
+        processor = None
     if isinstance(processor, ConformerProcessor):
         return processor
     tokenizer = getattr(processor, "tokenizer", None)

@@ -78,7 +78,9 @@ def required_samples(labels: Sequence[int], *, config: PreTrainedConfig) -> int:
     frames = len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
     window = 400  # 25 ms: the reach of an encoder's first frame beyond its hop
     if not isinstance(config, ConformerConfig):
-        return (frames + 1) * samples_per_frame(config) + window
+        # wav2vec2's SpecAugment refuses batches that are shorter than one of its masks.
+        frames = max(frames, getattr(config, "mask_time_length", 0)) + 2
+        return frames * samples_per_frame(config) + window
     for kernel, stride in reversed(SUBSAMPLING_CONVOLUTIONS[config.subsampling_factor]):
         frames = (frames - 1) * stride + kernel
     return frames * config.hop_length + window

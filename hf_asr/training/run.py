@@ -185,7 +185,8 @@ def trial_step(trainer: ConformerTrainer, durations: Sequence[float]) -> Callabl
         count = max(1, int(seconds // durations[order[0]]))
         examples = [trainer.train_dataset[(0, int(order[i % len(order)]))] for i in range(count)]
         with torch.random.fork_rng(range(torch.cuda.device_count())):
-            trainer.training_step(trainer.model, trainer.data_collator(examples))
+            batch = trainer.data_collator(examples)
+            trainer.training_step(trainer.model, batch, num_items_in_batch=(batch["labels"] >= 0).sum())
         trainer.model.zero_grad()
 
     return run

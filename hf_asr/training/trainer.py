@@ -158,7 +158,7 @@ class ConformerTrainer(Trainer):
     def _get_grad_norm(self, model, grad_norm=None):
         """Leaves a step out whose gradient is not finite; GradScaler does so itself in fp16, and both are counted."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if np.isfinite(float(norm)):
+        if norm is None or np.isfinite(float(norm)):  # None: DeepSpeed's, which looks after it itself
             self._skipped_in_a_row = 0
             return norm
         self.skipped_steps += 1

@@ -2,12 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     HubertConfig,
     HubertForCTC,
+    HubertModel,
     ParakeetCTCConfig,
     ParakeetEncoderConfig,
     ParakeetFeatureExtractor,
@@ -103,6 +106,27 @@ def test_a_new_vocabulary_keeps_shared_rows_bit_by_bit(family, tmp_path):
             assert torch.equal(value[number], before[key][old_number]), (key, number)
     assert model.config.pad_token_id == processor.tokenizer.pad_token_id
     assert {"咖", "啡"} <= set(ids) - set(old_ids)
+
+
+def test_pre_trained_without_transcripts_and_on_clips_shorter_than_a_mask(corpus, tmp_path):
+    """A new head and vocabulary; wav2vec2's SpecAugment would refuse a fifth of a second."""
+    torch.manual_seed(0)
+    source, data = tmp_path / "source", tmp_path / "data"
+    HubertModel(HubertConfig(**SMALL, **CONVOLUTIONS)).save_pretrained(source)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(source)
+    data.mkdir()
+    for i in range(8):
+        soundfile.write(data / f"{i}.wav", np.random.default_rng(i).normal(0, 0.1, 3200), 16000)
+        (data / f"{i}.txt").write_text("ja")
+    main(
+        ["--model_name_or_path", str(source), "--dataset_name", str(data), "--output_dir", str(tmp_path / "run")]
+        + ["--max_steps", "1", "--eval_steps", "1", "--save_steps", "1", "--precision", "fp32", "--report_to", "none"]
+        + ["--dataloader_num_workers", "0"]
+    )
+    tokens = json.loads((tmp_path / "run" / "tokenizer.json").read_text())["model"]["vocab"]
+    assert list(tokens) == ["<blk>", "<unk>", "<sos/eos>", "a", "j"]
+    with pytest.raises(SystemExit, match="has no tokenizer: it has to be trained on transcripts first"):
+        evaluate(["--model_name_or_path", str(source), "--dataset_name", str(data), "--eval_split_name", "train"])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
