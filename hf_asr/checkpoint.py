@@ -20,8 +20,12 @@ def load_checkpoint(
     """
     check_is_checkpoint(model_name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = AutoModelForCTC.from_pretrained(model_name_or_path).to(device).eval()
+    model = AutoModelForCTC.from_pretrained(model_name_or_path, dtype=torch.float32).to(device).eval()
     return model, load_processor(model_name_or_path, model.config)
+
+
+class NoTokenizerError(ValueError):
+    """A model that was pre-trained without transcripts."""
 
 
 def check_is_checkpoint(model_name_or_path: str) -> None:
@@ -39,7 +43,7 @@ def load_processor(
     """A checkpoint's processor; another family's feature extractor stays, its tokenizer becomes one of ours.
 
     Raises:
-        ValueError: It has no tokenizer (a model that was pre-trained without transcripts).
+        NoTokenizerError: It has no tokenizer.
     """
     try:
         processor = AutoProcessor.from_pretrained(model_name_or_path)
@@ -49,7 +53,7 @@ def load_processor(
         return processor
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None:
-        raise ValueError(f"{model_name_or_path} has no tokenizer: it has to be trained on transcripts first")
+        raise NoTokenizerError(f"{model_name_or_path} has no tokenizer: it has to be trained on transcripts first")
     adapted = as_conformer_tokenizer(tokenizer, blank_id=config.pad_token_id, text_normalization=text_normalization)
     return ConformerProcessor(processor.feature_extractor, adapted)
 
@@ -65,7 +69,8 @@ def as_conformer_tokenizer(
     else:  # wav2vec2's: characters, and a sign between words
         delimiter = getattr(tokenizer, "word_delimiter_token", None)
         vocabulary = {(SPACE if token == delimiter else token): i for token, i in tokenizer.get_vocab().items()}
-        lowered = {token.lower(): i for token, i in vocabulary.items()}
+        special = set(tokenizer.all_special_tokens)
+        lowered = {(token if token in special else token.lower()): i for token, i in vocabulary.items()}
         if text_normalization != "none" and len(lowered) == len(vocabulary):
             vocabulary = lowered  # theirs is upper case, normalised transcripts are lower case
         backend = Tokenizer(models.WordLevel(vocabulary, unk_token=tokenizer.unk_token))

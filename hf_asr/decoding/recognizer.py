@@ -97,8 +97,11 @@ def recognize(
             return_attention_mask=True,
             device=model.device,
         ).to(model.device)
+        attention_mask = inputs["attention_mask"]
+        if not extractor.return_attention_mask:  # wav2vec2's base models were trained without one
+            inputs.pop("attention_mask")
         ids = model(**inputs).logits.argmax(-1).cpu()  # (batch, frames)
-        lengths = output_lengths(model, inputs["attention_mask"]).clamp(max=ids.shape[1]).tolist()
+        lengths = output_lengths(model, attention_mask).clamp(max=ids.shape[1]).tolist()
         for i, path, length in zip(batch, ids.tolist(), lengths, strict=True):
             window = windows[i]
             # A window has a frame less than its samples would give; the blank keeps the time of what follows.

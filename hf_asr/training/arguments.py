@@ -242,6 +242,9 @@ class ConformerTrainingArguments(TrainingArguments):
             self.precision = "bf16" if has_bf16(use_cpu=self.use_cpu) else "fp32"
         self.bf16 = self.bf16 or self.precision == "bf16"
         self.fp16 = self.fp16 or self.precision == "fp16"
+        self.precision = "bf16" if self.bf16 else "fp16" if self.fp16 else "fp32"
+        if self.precision == "fp32" and launched is not None:
+            os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # what was asked for goes over accelerate's file
         super().__post_init__()
         if self.use_cpu:
             # accelerate launch and torchrun set OMP_NUM_THREADS=1: half the speed of two cores, unasked for.

@@ -1,6 +1,7 @@
 """Means of weights over training: a moving average, and the mean of several checkpoints."""
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -80,7 +81,14 @@ def mean_of_checkpoints(folders: Sequence[str | Path]) -> dict[str, torch.Tensor
         weights = load_file(folder / "model.safetensors")
         kinds = {name: value.dtype for name, value in weights.items()}
         if (folder / AVERAGE_FILE).is_file():
-            weights |= load_file(folder / AVERAGE_FILE)
+            average = load_file(folder / AVERAGE_FILE)
+            # Hub checkpoints of wav2vec2 are stored under the names that torch's weight norm had before.
+            renamed = {_parametrized(name): name for name in weights if _parametrized(name) in average}
+            weights |= {renamed.get(name, name): value for name, value in average.items()}
         for name, value in weights.items():
             total[name] = total[name] + value.double() if name in total else value.double()
     return {name: (value / len(folders)).to(kinds[name]) for name, value in total.items()}
+
+
+def _parametrized(name: str) -> str:
+    return re.sub(r"weight_([gv])$", lambda match: f"parametrizations.weight.original{'gv'.index(match[1])}", name)

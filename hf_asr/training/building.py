@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, AutoProcessor, PreTrainedConfig
 
-from ..checkpoint import check_is_checkpoint, load_processor
+from ..checkpoint import NoTokenizerError, check_is_checkpoint, load_processor
 from ..model import ConformerConfig, ConformerFeatureExtractor, ConformerForCTC, ConformerProcessor, ConformerTokenizer
 from .arguments import ConformerTrainingArguments, ModelArguments
 from .vocabulary import fit_vocabulary
@@ -30,7 +30,8 @@ def build(
     if "label_smoothing" in model_args.model:
         raise ValueError("model: label_smoothing is the training argument label_smoothing_factor")
     if resume_from is not None and model_args.lora is None:  # adapters are loaded over the model they began with
-        return AutoProcessor.from_pretrained(resume_from), AutoModelForCTC.from_pretrained(resume_from)
+        model = AutoModelForCTC.from_pretrained(resume_from, dtype=torch.float32)
+        return AutoProcessor.from_pretrained(resume_from), model
     if model_args.model_name_or_path is not None:
         return _from_checkpoint(model_args, texts)
     tokenizer = ConformerTokenizer.from_texts(
@@ -53,13 +54,12 @@ def build(
 def _from_checkpoint(model_args: ModelArguments, texts: list[str]) -> tuple[ConformerProcessor, torch.nn.Module]:
     name = model_args.model_name_or_path
     check_is_checkpoint(name)
-    config = AutoConfig.from_pretrained(name)
-    _configure(config, model_args.model)
-    model = AutoModelForCTC.from_pretrained(name, config=config)
+    config = _configured(AutoConfig.from_pretrained(name), model_args.model)
+    model = AutoModelForCTC.from_pretrained(name, config=config, dtype=torch.float32)  # AdamW wants whole weights
     try:
         processor = load_processor(name, config, text_normalization=model_args.text_normalization)
         tokenizer, extractor = processor.tokenizer, processor.feature_extractor
-    except (ValueError, OSError):  # pre-trained without transcripts
+    except NoTokenizerError:
         tokenizer, extractor = None, AutoFeatureExtractor.from_pretrained(name)
     tokenizer = fit_vocabulary(
         model,
@@ -73,24 +73,28 @@ def _from_checkpoint(model_args: ModelArguments, texts: list[str]) -> tuple[Conf
     return ConformerProcessor(extractor, tokenizer), model
 
 
-def _configure(config: PreTrainedConfig, options: dict) -> None:
-    """Applies what changes only the training; tells what a recipe says of the rest and the checkpoint has otherwise."""
+def _configured(config: PreTrainedConfig, options: dict) -> PreTrainedConfig:
+    """With what changes only the training; tells what a recipe says of the rest and the checkpoint has otherwise."""
     is_ours = isinstance(config, ConformerConfig)
     if is_ours:
         checked(ConformerConfig, options)
-    kept = []
-    for name, value in options.items():
-        if TRAINING_SETTINGS.search(name) and hasattr(config, name):
-            setattr(config, name, value)
-        elif getattr(config, name, value) != value:
-            kept.append(f"{name} {getattr(config, name)}")
+    applied = {
+        name: value for name, value in options.items() if TRAINING_SETTINGS.search(name) and hasattr(config, name)
+    }
+    rest = {name: value for name, value in options.items() if name not in applied}
+    if unknown := [name for name in rest if not hasattr(config, name)]:
+        logger.warning(f"model: {', '.join(unknown)}: {config.model_type} has no such setting")
+    kept = [name for name, value in rest.items() if getattr(config, name, value) != value]
     if kept:
-        logger.info(f"as the checkpoint has it, not the recipe: {', '.join(kept)}")
+        told = ", ".join(f"{name} {getattr(config, name)}" for name in kept)
+        logger.info(f"as the checkpoint has it, not the recipe: {told}")
+    config = type(config).from_dict(config.to_dict() | applied)  # checked anew
     for part in (config, getattr(config, "encoder_config", None)):
         if not is_ours and getattr(part, "layerdrop", 0) and "layerdrop" not in options:
             # A layer that some process leaves out has no gradient there: DistributedDataParallel stops.
             logger.info(f"layerdrop of the checkpoint, {part.layerdrop}, set to 0")
             part.layerdrop = 0.0
+    return config
 
 
 def checked(cls: type, options: dict) -> dict:

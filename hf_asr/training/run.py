@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, set_seed
 
+from ..checkpoint import load_checkpoint
 from ..data.augment import build_augmentation
 from ..data.dataset import Inspection, SpeechCollator, SpeechDataset, feature_statistics, inspect, write_findings
 from ..data.report import report_data
@@ -100,7 +101,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
         mean, istd = feature_statistics(statistics_set, processor=processor, seed=args.seed)
         model.encoder.feature_mean.copy_(mean)
         model.encoder.feature_istd.copy_(istd)
-    before = score_before(model, processor, splits, output_dir, resume_from, is_main=is_main)
+    before = score_before(model.to(args.device), processor, splits, output_dir, resume_from, is_main=is_main)
     if model_args.lora is not None:
         model = add_lora(model, model_args.lora)
     describe(model, args)
@@ -112,9 +113,6 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
     shown = eval_rows.select(eval_inspection.kept[:3])
     rate = processor.feature_extractor.sampling_rate
     shown_waveforms = [read_row(row, sampling_rate=rate) for row in shown]
-    callbacks = [ShowTranscripts(processor, shown_waveforms, [normalize(text) for text in shown["text"]])]
-    if model_args.freeze_encoder_steps:
-        callbacks.append(FreezeEncoder(model_args.freeze_encoder_steps))
     trainer = ConformerTrainer(
         model=model,
         args=args,
@@ -126,13 +124,16 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
         processing_class=processor,
         compute_metrics=scorer(processor.tokenizer, [normalize(text) for text in readable["text"]]),
         preprocess_logits_for_metrics=best_path,
-        callbacks=callbacks,
     )
+    if not trainer.is_fsdp_enabled:  # of sharded weights all processes would have to run the model
+        references = [normalize(text) for text in shown["text"]]
+        trainer.add_callback(ShowTranscripts(processor, shown_waveforms, references))
+    if model_args.freeze_encoder_steps:
+        trainer.add_callback(FreezeEncoder(model_args.freeze_encoder_steps))
+    if trainer.is_deepspeed_enabled and (model_args.lora is not None or model_args.freeze_encoder_steps):
+        raise ValueError("lora and freeze_encoder_steps do not go with DeepSpeed, which holds the gradients itself")
     if args.find_batch_seconds:
-        args.max_batch_seconds = find_batch_seconds(
-            trial_step(trainer, inspection.durations), longest=max(inspection.durations)
-        )
-        logger.info(f"max_batch_seconds: {args.max_batch_seconds:.0f} fit")
+        args.max_batch_seconds = largest_batch(trainer, inspection.durations, output_dir, resume_from)
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     if model_args.lora is not None:
         trainer.model = trainer.model.merge_and_unload()
@@ -140,20 +141,21 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
     if not trainer.is_world_process_zero():
         return {}
     plot_curves(trainer.state.log_history, output_dir / "curves.png")
-    metrics, records = evaluate_rows(trainer.model, processor, eval_rows)
+    model = load_checkpoint(str(output_dir))[0] if trainer.is_fsdp_enabled else trainer.model
+    metrics, records = evaluate_rows(model, processor, eval_rows)
     metrics |= {
         "split": data_args.eval_split_name,
         "train_seconds": round(_train_seconds(trainer.state.log_history), 1),
         "steps": trainer.state.global_step,
         "skipped_steps": trainer.skipped_steps,
         "precision": args.precision,
-        "parameters": trainer.model.num_parameters(),
+        "parameters": model.num_parameters(),
     }
     if before:
-        metrics |= score_after(trainer.model, processor, splits, before)
+        metrics |= score_after(model, processor, splits, before)
     write_results(output_dir, metrics, records)
     write_report(output_dir / "report.html", metrics, records, eval_rows, title=str(output_dir))
-    summarize(trainer.model, processor, shown, shown_waveforms, metrics, output_dir)
+    summarize(model, processor, shown, shown_waveforms, metrics, output_dir)
     return metrics
 
 
@@ -173,8 +175,27 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, args: 
     }
     if model_args.model_name_or_path is None and (given := [name for name, value in fine_tuned_only.items() if value]):
         raise ValueError(f"{', '.join(given)}: only with --model_name_or_path, a checkpoint to go on from")
+    if args.average_checkpoints and not args.load_best_model_at_end:
+        raise ValueError("average_checkpoints is decided by the evaluations: leave load_best_model_at_end on")
     if model_args.lora is not None and args.average_checkpoints:
         raise ValueError("average_checkpoints needs whole checkpoints, lora saves adapters: leave one of them out")
+
+
+def largest_batch(
+    trainer: ConformerTrainer, durations: Sequence[float], output_dir: Path, resume_from: Path | None
+) -> float:
+    """`find_batch_seconds` on the least of all processes; a resumed run takes what it found then."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise ValueError("find_batch_seconds tries steps before the weights are sharded: give --max_batch_seconds")
+    path = output_dir / "max_batch_seconds.json"
+    if resume_from is not None and path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    found = find_batch_seconds(trial_step(trainer, durations), longest=max(durations))
+    found = trainer.accelerator.gather(torch.tensor([found], device=trainer.args.device)).min().item()
+    if trainer.is_world_process_zero():
+        path.write_text(json.dumps(found), encoding="utf-8")
+    logger.info(f"max_batch_seconds: {found:.0f} fit")
+    return found
 
 
 def trial_step(trainer: ConformerTrainer, durations: Sequence[float]) -> Callable[[float], None]:
@@ -186,7 +207,8 @@ def trial_step(trainer: ConformerTrainer, durations: Sequence[float]) -> Callabl
         examples = [trainer.train_dataset[(0, int(order[i % len(order)]))] for i in range(count)]
         with torch.random.fork_rng(range(torch.cuda.device_count())):
             batch = trainer.data_collator(examples)
-            trainer.training_step(trainer.model, batch, num_items_in_batch=(batch["labels"] >= 0).sum())
+            with trainer.accelerator.autocast():  # which Trainer's model gets only as it begins
+                trainer.training_step(trainer.model, batch, num_items_in_batch=(batch["labels"] >= 0).sum())
         trainer.model.zero_grad()
 
     return run
@@ -205,11 +227,11 @@ def score_before(
     if splits.replayed is None or not is_main:
         return {}
     path = output_dir / "before.json"
-    if resume_from is None or not path.is_file():
+    if resume_from is None:
         pairs = {"cer_before": splits.evaluation, "replay_cer_before": splits.replayed}
         figures = {name: evaluate_rows(model, processor, rows)[0]["cer"] for name, rows in pairs.items()}
         path.write_text(json.dumps(figures), encoding="utf-8")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def score_after(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,9 +80,13 @@ class ConformerTrainer(Trainer):
         self.skipped_steps = self._skipped_in_a_row = 0
         self._is_writing_checkpoint = False
         self.average: WeightAverage | None = None
+        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if is_sharded and (self.args.ema_decay or self.args.average_checkpoints):
+            raise ValueError(
+                "ema_decay and average_checkpoints need whole weights on each device: leave them out with FSDP and "
+                "DeepSpeed"
+            )
         if self.args.ema_decay:
-            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-                raise ValueError("ema_decay needs whole weights on each device: leave it out with FSDP and DeepSpeed")
             self.average = WeightAverage(self.model, decay=self.args.ema_decay)
             self.add_callback(self.average)
 
@@ -112,10 +117,11 @@ class ConformerTrainer(Trainer):
         return DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator, **options)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        inputs = super()._prepare_inputs(inputs)
-        if (waveforms := inputs.pop("waveforms", None)) is not None:
+        if "waveforms" in inputs:  # before Trainer sees them: DeepSpeed's would make half floats of the samples
+            inputs = dict(inputs)
+            waveforms = inputs.pop("waveforms")
             inputs |= extract_features(self.processing_class, waveforms, device=self.args.device)
-        return inputs
+        return super()._prepare_inputs(inputs)
 
     # Steps
 
@@ -127,15 +133,20 @@ class ConformerTrainer(Trainer):
             )
         inputs = dict(inputs)
         labels, config = inputs.pop("labels"), self.base_model.config
+        attention_mask = inputs["attention_mask"]
+        if not self.processing_class.feature_extractor.return_attention_mask:
+            inputs.pop("attention_mask")  # wav2vec2's base models were trained without one
         outputs = model(**inputs)
-        mask = output_mask(self.base_model, inputs["attention_mask"], frames=outputs.logits.shape[1])  # (B, S)
+        mask = output_mask(self.base_model, attention_mask, frames=outputs.logits.shape[1])  # (B, S)
         log_probs = F.log_softmax(outputs.logits, dim=-1, dtype=torch.float32)  # (B, S, V)
         loss = ctc_loss(log_probs, mask.sum(-1), labels, blank=config.pad_token_id)
         loss = smoothed(loss, log_probs, mask, factor=config.label_smoothing if model.training else 0.0)
         if num_items_in_batch is None:
             loss = loss / (labels >= 0).sum().clamp(min=1)
-        else:  # of all processes, whose gradients are averaged
-            loss = loss / num_items_in_batch * self.accelerator.num_processes
+        else:
+            loss = loss / num_items_in_batch
+            if self.args.average_tokens_across_devices:  # tokens of all processes, whose gradients are averaged
+                loss = loss * self.accelerator.num_processes
         blank = F.one_hot(torch.tensor(config.pad_token_id), log_probs.shape[-1]).to(log_probs)
         outputs = {"loss": loss, "logits": torch.where(mask[:, :, None], log_probs, blank)}
         return (loss, outputs) if return_outputs else loss
@@ -207,6 +218,8 @@ class ConformerTrainer(Trainer):
                 os.replace(run / UNFINISHED / name, run / name)
                 delete_others(run, self._kept_checkpoints(), limit=self.args.save_total_limit)
         except (OSError, RuntimeError, SafetensorError) as error:
+            if isinstance(error, RuntimeError) and not re.search("writ|iostream|unexpected pos", str(error)):
+                raise  # torch.save has no class of its own for a full disk
             whole = [path.name for path in list_checkpoints(run)]
             told = "--resume_from_checkpoint true" if whole else "start again"
             raise ValueError(

@@ -57,6 +57,7 @@ def test_precision_auto_follows_the_file_that_accelerate_was_given(tmp_path, mon
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     args = ConformerTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     assert args.bf16 and args.precision == "bf16"
+    assert not ConformerTrainingArguments(output_dir=str(tmp_path), use_cpu=True, precision="fp32").bf16
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # what accelerate launch sets without a file
     assert ConformerTrainingArguments(output_dir=str(tmp_path), use_cpu=True).bf16 == has_bf16(use_cpu=True)
 

@@ -36,3 +36,14 @@ def test_mean_of_checkpoints_takes_their_moving_averages(tmp_path):
     save_file({"w": torch.full((2,), 3.0)}, tmp_path / "2" / AVERAGE_FILE)
     mean = mean_of_checkpoints([tmp_path / str(i) for i in range(3)])
     assert mean["w"].tolist() == [2.0, 2.0] and mean["n"] == 3.0
+
+
+def test_names_of_an_older_weight_norm_are_one_with_the_new(tmp_path):
+    save_file({"conv.weight_g": torch.ones(1), "conv.weight_v": torch.ones(2)}, tmp_path / "model.safetensors")
+    names = [f"conv.parametrizations.weight.original{i}" for i in range(2)]
+    save_file({names[0]: torch.full((1,), 3.0), names[1]: torch.full((2,), 5.0)}, tmp_path / AVERAGE_FILE)
+    mean = mean_of_checkpoints([tmp_path])
+    assert {name: value.tolist() for name, value in mean.items()} == {
+        "conv.weight_g": [3.0],
+        "conv.weight_v": [5.0, 5.0],
+    }

@@ -30,7 +30,7 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
-from hf_asr.checkpoint import load_checkpoint
+from hf_asr.checkpoint import as_conformer_tokenizer, load_checkpoint
 from hf_asr.cli import evaluate, transcribe
 from hf_asr.training.arguments import ModelArguments
 from hf_asr.training.building import build
@@ -106,6 +106,34 @@ def test_a_new_vocabulary_keeps_shared_rows_bit_by_bit(family, tmp_path):
             assert torch.equal(value[number], before[key][old_number]), (key, number)
     assert model.config.pad_token_id == processor.tokenizer.pad_token_id
     assert {"咖", "啡"} <= set(ids) - set(old_ids)
+
+
+def test_special_tokens_in_capitals_stay(tmp_path):
+    """As the tutorial of the Hub makes wav2vec2's vocabularies."""
+    vocabulary = ["A", "B", "|", "[UNK]", "[PAD]"]
+    (tmp_path / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}))
+    theirs = Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"), unk_token="[UNK]", pad_token="[PAD]")
+    ours = as_conformer_tokenizer(theirs, blank_id=4, text_normalization="en")
+    assert ours.pad_token_id == 4 and ours.unk_token_id == 3
+    assert ours("Ab, za")["input_ids"] == [0, 1, 2, 3, 0]
+    assert ours.decode([0, 0, 4, 1, 2, 4, 0]) == "ab a"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_checkpoints_in_half_precision_are_trained_whole(dtype, corpus, tmp_path):
+    FAMILIES["wav2vec2-bert"](tmp_path)
+    Wav2Vec2BertForCTC.from_pretrained(tmp_path).to(dtype).save_pretrained(tmp_path)
+    assert {value.dtype for value in load_checkpoint(str(tmp_path))[0].parameters()} == {torch.float32}
+    _, model = build(ModelArguments(model_name_or_path=str(tmp_path), text_normalization="en"), ["a"])
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+
+
+def test_what_a_family_has_not_is_told(tmp_path, caplog):
+    FAMILIES["parakeet_ctc"](tmp_path)
+    options = {"consistency_weight": 0.2, "hidden_size": 99, "layerdrop": 0.3}
+    caplog.set_level("INFO", logger="hf_asr")
+    build(ModelArguments(model_name_or_path=str(tmp_path), text_normalization="en", model=options), ["a"])
+    assert "parakeet_ctc has no such setting" in caplog.text and "consistency_weight" in caplog.text
 
 
 def test_pre_trained_without_transcripts_and_on_clips_shorter_than_a_mask(corpus, tmp_path):
