@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if logger.isEnabledFor(logging.DEBUG):
             raise
         sys.exit(f"error: {error}")
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # left to the interpreter's end, gloo now and then aborts
 
 
 def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerTrainingArguments) -> dict:

@@ -56,6 +56,9 @@ def main(checkpoint: str, corpus: str, output: str, max_batch_seconds: float, ac
         torch.save(
             {"gradients": gradients, "loss": loss, "world_size": trainer.args.world_size, "batches": batches}, output
         )
+    if torch.distributed.is_initialized():  # all leave together: gloo can abort a process whose peer is gone
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
