@@ -143,7 +143,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
     if not trainer.is_world_process_zero():
         return {}
     plot_curves(trainer.state.log_history, output_dir / "curves.png")
-    model = load_checkpoint(str(output_dir))[0] if trainer.is_fsdp_enabled else trainer.model
+    # What was saved, as everybody will load it: trainer.model computes in the precision of training, or is sharded.
+    model, _ = load_checkpoint(str(output_dir), device=args.device)
     metrics, records = evaluate_rows(model, processor, eval_rows)
     metrics |= {
         "split": data_args.eval_split_name,
