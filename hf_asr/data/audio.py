@@ -13,8 +13,17 @@ class AudioError(ValueError):
     """A recording that cannot be used; the message says why."""
 
 
+class AudioTooLongError(AudioError):
+    """It is longer than was allowed."""
+
+
 def read_audio(
-    source: str | Path | bytes, *, sampling_rate: int = 16000, start: float | None = None, end: float | None = None
+    source: str | Path | bytes,
+    *,
+    sampling_rate: int = 16000,
+    start: float | None = None,
+    end: float | None = None,
+    max_seconds: float = float("inf"),
 ) -> np.ndarray:
     """Float32 (samples,) in [-1, 1] at `sampling_rate` Hz, the mean of all channels.
 
@@ -22,8 +31,10 @@ def read_audio(
 
     Args:
         start, end: Seconds of the part to read; the beginning and the end if not given.
+        max_seconds: Longer recordings are refused, before they fill the memory.
 
     Raises:
+        AudioTooLongError: It is longer than `max_seconds`.
         AudioError: A missing, empty or undecodable file, one that holds NaN, or a part that lies outside of it.
     """
     if isinstance(source, str | Path) and not Path(source).is_file():
@@ -36,11 +47,14 @@ def read_audio(
         with soundfile.SoundFile(handle) as file:
             rate = file.samplerate
             first, last = _part(start, end, rate, file.frames)
+            _check_length(last - first, rate, max_seconds)
             file.seek(first)
             waveform = file.read(last - first, dtype="float32", always_2d=True)  # (samples, channels)
     except soundfile.SoundFileError as soundfile_error:
         try:
-            waveform, rate = _read_with_av(source)
+            waveform, rate = _read_with_av(source, max_seconds=max_seconds)
+        except AudioTooLongError:
+            raise
         except (av.FFmpegError, ValueError, IndexError) as error:
             raise AudioError(f"not decodable: {soundfile_error} (soundfile); {error} (PyAV)") from error
         first, last = _part(start, end, rate, len(waveform))
@@ -99,14 +113,23 @@ def _part(start: float | None, end: float | None, rate: int, length: int) -> tup
     return first, last
 
 
-def _read_with_av(source: str | Path | bytes) -> tuple[np.ndarray, int]:
+def _check_length(samples: int, rate: int, max_seconds: float) -> None:
+    if samples > max_seconds * rate:
+        raise AudioTooLongError(f"is longer than {max_seconds:g} s")
+
+
+def _read_with_av(source: str | Path | bytes, *, max_seconds: float) -> tuple[np.ndarray, int]:
     """(samples, channels) and the rate in Hz."""
     with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
         if not container.streams.audio:
             raise ValueError("no audio stream")
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="fltp", rate=stream.rate)
-        frames = [out for frame in container.decode(stream) for out in resampler.resample(frame)]
+        frames, samples = [], 0
+        for frame in container.decode(stream):
+            frames += resampler.resample(frame)
+            samples += frame.samples
+            _check_length(samples, stream.rate, max_seconds)
         frames += resampler.resample(None)
         blocks = [frame.to_ndarray() for frame in frames]
     if not blocks:

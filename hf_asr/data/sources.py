@@ -86,13 +86,14 @@ def load_source(
     return _with_promised_columns(rows, root, audio_column, text_column)
 
 
-def read_row(row: dict, *, sampling_rate: int) -> np.ndarray:
+def read_row(row: dict, *, sampling_rate: int, max_seconds: float = float("inf")) -> np.ndarray:
     """A row's waveform, float32 (samples,), mono at `sampling_rate` Hz.
 
     Raises:
-        AudioError: It cannot be read; the message says why.
+        AudioError: It cannot be read, or is longer than `max_seconds`; the message says why.
     """
-    return read_audio(_stored(row), sampling_rate=sampling_rate, start=row.get("start"), end=row.get("end"))
+    part = {"start": row.get("start"), "end": row.get("end"), "max_seconds": max_seconds}
+    return read_audio(_stored(row), sampling_rate=sampling_rate, **part)
 
 
 def row_duration(row: dict) -> float:

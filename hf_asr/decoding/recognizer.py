@@ -1,6 +1,6 @@
 """Waveforms to transcripts with word times: windows over long recordings, batches of similar length."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,11 +13,12 @@ from ..checkpoint import output_lengths, samples_per_frame
 
 @dataclass
 class Word:
-    """A word (or Han character) and where it was said, in seconds."""
+    """A word (or Han character), where it was said, in seconds, and the mean probability of its frames."""
 
     word: str
     start: float
     end: float
+    confidence: float = 1.0
 
 
 @dataclass
@@ -27,31 +28,90 @@ class Transcript:
 
 
 @dataclass
-class _Window:
-    """Part of recording `source`: its samples, and how many encoder frames of context at each end are thrown away."""
+class Window:
+    """A part of a recording: its samples, and how many encoder frames of context at each end are thrown away."""
 
-    source: int
     waveform: np.ndarray
-    left: int
-    right: int
+    left: int = 0
+    right: int = 0
 
 
-def _windows(source: int, waveform: np.ndarray, *, chunk: int, stride: int, ratio: int) -> list[_Window]:
-    """Windows of `chunk` samples that overlap by `stride` samples on each side, all multiples of `ratio`."""
+Path = list[tuple[int, float]]  # best token of each frame, and its probability
+
+
+def cut(
+    waveform: np.ndarray,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    *,
+    chunk_seconds: float = 30.0,
+    stride_seconds: float = 3.0,
+) -> list[Window]:
+    """Windows of a 16 kHz recording (samples,) that overlap by the stride on each side.
+
+    Raises:
+        ValueError: The stride leaves nothing of a window.
+    """
+    rate, ratio = processor.feature_extractor.sampling_rate, samples_per_frame(model.config)
+    chunk = max(1, round(chunk_seconds * rate / ratio)) * ratio
+    stride = round(stride_seconds * rate / ratio) * ratio
+    if chunk <= 2 * stride:
+        raise ValueError(f"chunk_seconds {chunk_seconds} must be more than twice stride_seconds {stride_seconds}")
     if len(waveform) <= chunk:
-        return [_Window(source, waveform, 0, 0)]
+        return [Window(waveform)]
     windows, start = [], 0
     while True:
-        end = start + chunk
-        is_last = end >= len(waveform)
-        left = 0 if start == 0 else stride // ratio
-        windows.append(_Window(source, waveform[start:end], left, 0 if is_last else stride // ratio))
+        is_last = start + chunk >= len(waveform)
+        left, right = (0 if start == 0 else stride // ratio), (0 if is_last else stride // ratio)
+        windows.append(Window(waveform[start : start + chunk], left, right))
         if is_last:
             return windows
         start += chunk - 2 * stride
 
 
 @torch.inference_mode()
+def best_paths(model: PreTrainedModel, processor: ProcessorMixin, windows: Sequence[Window]) -> list[Path]:
+    """What CTC hears in each window, without its context; all of them in one batch."""
+    extractor, tokenizer = processor.feature_extractor, processor.tokenizer
+    inputs = processor(
+        [window.waveform for window in windows],
+        sampling_rate=extractor.sampling_rate,
+        return_tensors="pt",
+        padding=True,
+        return_attention_mask=True,
+        device=model.device,
+    ).to(model.device)
+    attention_mask = inputs["attention_mask"]
+    if not extractor.return_attention_mask:  # wav2vec2's base models were trained without one
+        inputs.pop("attention_mask")
+    probabilities, ids = model(**inputs).logits.float().softmax(-1).max(-1)  # (batch, frames) each
+    lengths = output_lengths(model, attention_mask).clamp(max=ids.shape[1]).tolist()
+    paths = []
+    for window, length, tokens, values in zip(windows, lengths, ids.tolist(), probabilities.tolist(), strict=True):
+        # A window has a frame less than its samples would give; the blank keeps the time of what follows.
+        expected = round(len(window.waveform) / samples_per_frame(model.config))
+        path = list(zip(tokens[:length], values[:length], strict=True))
+        path += [(tokenizer.pad_token_id, 1.0)] * (expected - length)
+        paths.append(path[window.left : len(path) - window.right])
+    return paths
+
+
+def join(paths: Sequence[Path], model: PreTrainedModel, processor: ProcessorMixin) -> Transcript:
+    """The transcript of a recording from the paths of its windows, in their order."""
+    path = [frame for part in paths for frame in part]
+    if not path:
+        return Transcript("")
+    seconds = samples_per_frame(model.config) / processor.feature_extractor.sampling_rate  # of a frame
+    output = processor.tokenizer.decode([token for token, _ in path], output_word_offsets=True)
+    words = []
+    for offset in output["word_offsets"]:
+        start, end = offset["start_offset"], offset["end_offset"]
+        confidence = sum(probability for _, probability in path[start:end]) / max(1, end - start)
+        times = round(start * seconds, 3), round(end * seconds, 3)
+        words.append(Word(offset["word"], *times, confidence=round(confidence, 3)))
+    return Transcript(output["text"], words)
+
+
 def recognize(
     model: PreTrainedModel,
     processor: ProcessorMixin,
@@ -70,62 +130,24 @@ def recognize(
         batch_seconds: Bound on the number of windows of a batch times the longest.
     """
     model.eval()
-    extractor, tokenizer = processor.feature_extractor, processor.tokenizer
-    rate, ratio = extractor.sampling_rate, samples_per_frame(model.config)
-    chunk = max(1, round(chunk_seconds * rate / ratio)) * ratio
-    stride = round(stride_seconds * rate / ratio) * ratio
-    if chunk <= 2 * stride:
-        raise ValueError(f"chunk_seconds {chunk_seconds} must be more than twice stride_seconds {stride_seconds}")
-    windows = [
-        window
-        for source, waveform in enumerate(waveforms)
-        for window in _windows(source, waveform, chunk=chunk, stride=stride, ratio=ratio)
-    ]
-    best_paths: dict[int, list[int]] = {}
-    order = sorted(range(len(windows)), key=lambda i: len(windows[i].waveform))
+    options = {"chunk_seconds": chunk_seconds, "stride_seconds": stride_seconds}
+    cuts = [cut(waveform, model, processor, **options) for waveform in waveforms]
+    windows = [window for parts in cuts for window in parts]
+    paths: list[Path] = [[] for _ in windows]
     progress = tqdm(total=len(windows), desc="Recognising", unit="window", disable=not show_progress)
-    while order:
-        batch = [order.pop()]  # the longest bounds the batch
-        limit = max(1, int(batch_seconds * rate // max(1, len(windows[batch[0]].waveform))))
-        while order and len(batch) < limit:
-            batch.append(order.pop())
-        inputs = processor(
-            [windows[i].waveform for i in batch],
-            sampling_rate=rate,
-            return_tensors="pt",
-            padding=True,
-            return_attention_mask=True,
-            device=model.device,
-        ).to(model.device)
-        attention_mask = inputs["attention_mask"]
-        if not extractor.return_attention_mask:  # wav2vec2's base models were trained without one
-            inputs.pop("attention_mask")
-        ids = model(**inputs).logits.argmax(-1).cpu()  # (batch, frames)
-        lengths = output_lengths(model, attention_mask).clamp(max=ids.shape[1]).tolist()
-        for i, path, length in zip(batch, ids.tolist(), lengths, strict=True):
-            window = windows[i]
-            # A window has a frame less than its samples would give; the blank keeps the time of what follows.
-            expected = round(len(window.waveform) / ratio)
-            path = path[:length] + [tokenizer.pad_token_id] * (expected - length)
-            best_paths[i] = path[window.left : len(path) - window.right]
+    for batch in batches(windows, batch_seconds=batch_seconds, rate=processor.feature_extractor.sampling_rate):
+        for i, path in zip(batch, best_paths(model, processor, [windows[i] for i in batch]), strict=True):
+            paths[i] = path
         progress.update(len(batch))
     progress.close()
-    paths: list[list[int]] = [[] for _ in waveforms]
-    for i, window in enumerate(windows):
-        paths[window.source] += best_paths[i]
-    return [_transcript(tokenizer, path, seconds_per_frame=ratio / rate) for path in paths]
+    ordered = iter(paths)
+    return [join([next(ordered) for _ in parts], model, processor) for parts in cuts]
 
 
-def _transcript(tokenizer, path: list[int], *, seconds_per_frame: float) -> Transcript:
-    output = tokenizer.decode(path, output_word_offsets=True) if path else {"text": "", "word_offsets": []}
-    return Transcript(
-        text=output["text"],
-        words=[
-            Word(
-                offset["word"],
-                round(offset["start_offset"] * seconds_per_frame, 3),
-                round(offset["end_offset"] * seconds_per_frame, 3),
-            )
-            for offset in output["word_offsets"]
-        ],
-    )
+def batches(windows: Sequence[Window], *, batch_seconds: float, rate: int) -> Iterator[list[int]]:
+    """Places of windows of similar length, at most `batch_seconds` of them with their padding, the longest first."""
+    order = sorted(range(len(windows)), key=lambda i: len(windows[i].waveform))
+    while order:
+        limit = max(1, int(batch_seconds * rate // max(1, len(windows[order[-1]].waveform))))
+        yield order[-limit:][::-1]
+        del order[-limit:]

@@ -188,9 +188,9 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         ]
         if self.denoise if denoise is None else denoise:
             waveforms = [_denoise(waveform, self.sampling_rate) for waveform in waveforms]
+        lengths = torch.tensor([len(waveform) for waveform in waveforms], device=device)
         waveforms = [waveform.to(device) for waveform in waveforms]
-        waveforms = [F.pad(waveform, (0, max(0, self._min_samples - len(waveform)))) for waveform in waveforms]
-        features, lengths = self._fbank(waveforms)
+        features, lengths = self.fbank(torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True), lengths)
         data = {"input_features": features}
         if return_attention_mask:
             places = torch.arange(features.shape[1], device=features.device)
@@ -212,22 +212,33 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(f"waveform {place} holds NaN or infinite samples")
         return waveform
 
-    def _fbank(self, waveforms: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (batch, frames, num_mel_bins), zero where padded, and their lengths (batch,)."""
-        window_length, hop = self.window_length, self.hop_length
-        device = waveforms[0].device
-        lengths = [self.num_frames(len(waveform)) for waveform in waveforms]
-        span = max(0, max(lengths) - 1) * hop + window_length
-        first = 0 if self.snip_edges else hop // 2 - window_length // 2
-        batch = torch.zeros(len(waveforms), span, device=device)  # (B, samples)
-        for row, waveform, frames in zip(batch, waveforms, lengths, strict=True):
-            if frames:
-                # Kaldi mirrors the signal at both ends, the outermost samples included, as often as it takes.
-                place = torch.arange(first, first + (frames - 1) * hop + window_length, device=device)
-                place = place.remainder(2 * len(waveform))
-                place = torch.minimum(place, 2 * len(waveform) - 1 - place)
-                row[: len(place)] = waveform[place]
-        frames = (batch * self.waveform_scale).unfold(1, window_length, hop)  # (B, T, window)
+    def fbank(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The features themselves; exported graphs trace this very function.
+
+        Args:
+            waveforms: (batch, samples), zero where padded.
+            lengths: (batch,), in samples.
+
+        Returns:
+            (batch, frames, num_mel_bins), zero where padded, and the frames of each (batch,).
+        """
+        window_length, hop, device = self.window_length, self.hop_length, waveforms.device
+        shortest = max(1, self._min_samples)
+        samples = torch.sym_max(waveforms.shape[1], shortest)
+        waveforms = F.pad(waveforms, (0, samples - waveforms.shape[1]))
+        lengths = lengths.clamp(min=shortest)
+        if self.snip_edges:
+            first, total = 0, torch.sym_max((samples - window_length) // hop + 1, 0)
+            frame_lengths = (torch.div(lengths - window_length, hop, rounding_mode="floor") + 1).clamp(min=0)
+        else:
+            first, total = hop // 2 - window_length // 2, (samples + hop // 2) // hop
+            frame_lengths = torch.div(lengths + hop // 2, hop, rounding_mode="floor")
+        # Kaldi mirrors the signal at both ends, the outermost samples included, as often as it takes.
+        starts = first + torch.arange(total, device=device) * hop
+        place = starts[:, None] + torch.arange(window_length, device=device)  # (T, window)
+        place = place.remainder(2 * lengths[:, None, None])  # (B, T, window)
+        place = torch.minimum(place, 2 * lengths[:, None, None] - 1 - place)
+        frames = waveforms.gather(1, place.flatten(1)).view(place.shape) * self.waveform_scale
         if self.dither:
             frames = frames + self.dither * torch.randn_like(frames)
         if self.remove_dc_offset:
@@ -241,10 +252,8 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         power = spectrum.real.square() + spectrum.imag.square()  # abs() alone would be a third of the time
         filters = mel_filters(self.num_mel_bins, fft_length, self.sampling_rate, self.low_freq, self.high_freq, device)
         features = (power @ filters).clamp(min=torch.finfo(torch.float32).eps).log()  # (B, T, M)
-        lengths = torch.tensor(lengths, device=device)
-        is_padding = torch.arange(features.shape[1], device=device) >= lengths[:, None]
-        features = features.masked_fill(is_padding[:, :, None], 0.0)
-        return features[:, : int(lengths.max())], lengths
+        is_padding = torch.arange(total, device=device) >= frame_lengths[:, None]
+        return features.masked_fill(is_padding[:, :, None], 0.0), frame_lengths
 
 
 def _denoise(waveform: torch.Tensor, sampling_rate: int) -> torch.Tensor:
