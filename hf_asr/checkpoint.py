@@ -15,13 +15,31 @@ def load_checkpoint(
 ) -> tuple[PreTrainedModel, ConformerProcessor]:
     """Model in evaluation mode on `device` (CUDA where there is one), and its processor.
 
+    A folder without PyTorch weights but with `model.onnx`, or an .onnx file in one, is run by onnxruntime.
+
     Raises:
         ValueError: A local folder that is no checkpoint, or is not there; or a checkpoint without a tokenizer.
+        ImportError: An exported graph, and onnxruntime is not installed.
     """
+    path = Path(model_name_or_path)
+    if path.suffix == ".onnx" or ((path / "model.onnx").is_file() and not (path / "model.safetensors").is_file()):
+        return load_graph(path)
     check_is_checkpoint(model_name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = AutoModelForCTC.from_pretrained(model_name_or_path, dtype=torch.float32).to(device).eval()
     return model, load_processor(model_name_or_path, model.config)
+
+
+def load_graph(path: Path) -> tuple[PreTrainedModel, ConformerProcessor]:
+    """An exported graph in the place of the model; `path` is the .onnx file, or its folder."""
+    try:
+        from .export.ort_model import FILE_NAME, OrtConformerForCTC
+    except ImportError as error:
+        raise ImportError(f"{path} needs onnxruntime: pip install hf_asr[export] ({error})") from error
+    folder, name = (path.parent, path.name) if path.suffix == ".onnx" else (path, FILE_NAME)
+    check_is_checkpoint(str(folder))
+    model = OrtConformerForCTC.from_pretrained(folder, file_name=name)
+    return model, load_processor(str(folder), model.config)
 
 
 class NoTokenizerError(ValueError):

@@ -1,0 +1,157 @@
+"""Exported graphs beside PyTorch: size, CER, and real-time factor on one and two threads.
+
+    python benchmarks/export.py --model_name_or_path runs/digits --dataset_name ../shared/data/digits_en
+
+Every runtime gets the same recordings, one at a time, from waveform to text (features by our extractor where the graph
+or the recogniser does not compute them). Interleaved rounds, medians; leave the machine idle. sherpa-onnx's texts are
+compared with ours as well. Without a model, random weights of the 12x256 Conformer on ten seconds of noise: its size
+and speed alone.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+
+from hf_asr import (
+    ConformerConfig,
+    ConformerFeatureExtractor,
+    ConformerForCTC,
+    ConformerProcessor,
+    ConformerTokenizer,
+)
+from hf_asr.checkpoint import load_checkpoint
+from hf_asr.data.sources import load_source, read_row
+from hf_asr.export import sherpa
+from hf_asr.export.gate import graph_runner, source_runner
+from hf_asr.export.onnx import export_onnx, quantize_int8
+from hf_asr.export.providers import open_session
+from hf_asr.scoring.metrics import error_rates
+
+Transcriber = Callable[[np.ndarray], str]
+# of the 12x256 model: Mandarin's usual 4233 characters
+RANDOM = {"hidden_size": 256, "num_hidden_layers": 12, "num_attention_heads": 4, "intermediate_size": 2048}
+
+
+def random_model() -> tuple[ConformerForCTC, ConformerProcessor]:
+    torch.manual_seed(0)
+    tokenizer = ConformerTokenizer.from_texts(["".join(map(chr, range(0x4E00, 0x4E00 + 4230)))])
+    config = ConformerConfig(**RANDOM, subsampling_depthwise=True, vocab_size=len(tokenizer))
+    return ConformerForCTC(config).eval(), ConformerProcessor(ConformerFeatureExtractor(), tokenizer)
+
+
+def export_all(model: ConformerForCTC, processor: ConformerProcessor, folder: Path) -> dict[str, Path]:
+    paths = {name: folder / f"{name}.onnx" for name in ("onnx", "onnx-waveform", "sherpa-onnx")}
+    for name, path in paths.items():
+        metadata = sherpa.metadata(model.config) if name == "sherpa-onnx" else None
+        export_onnx(model, processor.feature_extractor, path, exporter=name, metadata=metadata)
+    for name, path in list(paths.items()):
+        paths[f"{name} int8"] = folder / f"{name}.int8.onnx"
+        quantize_int8(path, paths[f"{name} int8"])
+    sherpa.write_tokens(folder / "tokens.txt", processor.tokenizer)
+    return paths
+
+
+def sherpa_transcriber(path: Path, threads: int) -> Transcriber:
+    import sherpa_onnx
+
+    tokens = str(path.parent / "tokens.txt")
+    recognizer = sherpa_onnx.OfflineRecognizer.from_wenet_ctc(model=str(path), tokens=tokens, num_threads=threads)
+
+    def run(waveform: np.ndarray) -> str:
+        stream = recognizer.create_stream()
+        stream.accept_waveform(16000, waveform)
+        recognizer.decode_stream(stream)
+        return stream.result.text.strip()
+
+    return run
+
+
+def transcribers(
+    model: ConformerForCTC, processor: ConformerProcessor, paths: dict[str, Path], threads: int
+) -> dict[str, Transcriber]:
+    def decoded(run: Callable[[np.ndarray], np.ndarray]) -> Transcriber:
+        return lambda waveform: processor.tokenizer.decode(run(waveform).argmax(-1).tolist())
+
+    source = source_runner(model, processor)
+
+    def in_bf16(waveform: np.ndarray) -> np.ndarray:
+        with torch.autocast("cpu", torch.bfloat16):
+            return source(waveform)
+
+    runs = {"PyTorch float32": decoded(source), "PyTorch bf16": decoded(in_bf16)}
+    for name, path in paths.items():
+        if name.startswith("sherpa"):
+            runs[name] = sherpa_transcriber(path, threads)
+        else:
+            session = open_session(path, provider="cpu", threads=threads)
+            runs[name] = decoded(graph_runner(session, processor))
+    return runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_name_or_path")
+    parser.add_argument("--dataset_name")
+    parser.add_argument("--eval_split_name", default="validation")
+    parser.add_argument("--timed", type=int, default=40, help="recordings that are timed")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    datasets.disable_progress_bars()
+    if args.model_name_or_path:
+        model, processor = load_checkpoint(args.model_name_or_path, device="cpu")
+        rows = load_source(args.dataset_name, split=args.eval_split_name)
+        waveforms, references = [read_row(row, sampling_rate=16000) for row in rows], rows["text"][:]
+    else:
+        model, processor = random_model()
+        waveforms = [np.random.default_rng(0).normal(0, 0.1, 160000).astype(np.float32)]
+        references = None
+    normalize = processor.tokenizer.normalize
+    with tempfile.TemporaryDirectory() as folder:
+        paths = export_all(model, processor, Path(folder))
+        sizes = {name: path.stat().st_size / 1e6 for name, path in paths.items()}
+        sizes["PyTorch float32"] = 4 * model.num_parameters() / 1e6
+        results: dict[str, dict] = {}
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            runs = transcribers(model, processor, paths, threads)
+            if threads == 1:
+                texts = {name: [normalize(run(waveform)) for waveform in waveforms] for name, run in runs.items()}
+            times: dict[str, list[float]] = {name: [] for name in runs}
+            timed = waveforms[: args.timed]
+            for round_ in range(args.rounds + 1):
+                for name, run in runs.items():
+                    started = time.perf_counter()
+                    for waveform in timed:
+                        run(waveform)
+                    if round_:  # the first warms up
+                        times[name].append(time.perf_counter() - started)
+            audio = sum(len(waveform) for waveform in timed) / 16000
+            for name, values in times.items():
+                results.setdefault(name, {})[f"rtf_{threads}"] = statistics.median(values) / audio
+    print(f"{len(waveforms)} recordings, {args.rounds} interleaved rounds of {min(args.timed, len(waveforms))}")
+    for name, result in results.items():
+        result["size_mb"] = sizes.get(name)
+        result["same_text"] = np.mean([a == b for a, b in zip(texts[name], texts["PyTorch float32"], strict=True)])
+        if references is not None:
+            result["cer"] = error_rates([normalize(text) for text in references], texts[name])["cer"]
+        faster = [results["PyTorch float32"][key] / result[key] for key in ("rtf_1", "rtf_2")]
+        size = "" if result["size_mb"] is None else f"{result['size_mb']:7.1f} MB"
+        cer = f"CER {result['cer']:.2%}, " if references is not None else ""
+        print(
+            f"  {name:20} {size:>11}  {cer}same text {result['same_text']:.1%}, real-time factor "
+            f"{result['rtf_1']:.4f} on one thread ({faster[0]:.2f} times PyTorch), "
+            f"{result['rtf_2']:.4f} on two ({faster[1]:.2f})"
+        )
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

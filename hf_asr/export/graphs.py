@@ -1,0 +1,154 @@
+"""What is exported: the model as graphs of tensors alone, and optimum's description of their inputs.
+
+Letters in shape comments: B batch, T feature frames, M mel bins, S encoder frames, V vocabulary.
+"""
+
+import math
+from copy import deepcopy
+
+import torch
+from optimum.exporters.base import ExporterConfig
+from optimum.exporters.tasks import TasksManager
+from optimum.utils import NormalizedConfig
+from optimum.utils.input_generators import DummyInputGenerator
+from torch import nn
+
+from ..model import ConformerConfig, ConformerFeatureExtractor, ConformerForCTC
+
+TASK = "automatic-speech-recognition"
+SAMPLES = ("waveforms", "lengths")  # inputs that are counted in samples
+
+
+class FeaturesToLogProbs(nn.Module):
+    """Raw log-mel (B, T, M) and its mask (B, T) to log-probabilities (B, S, V), always float32."""
+
+    def __init__(self, model: ConformerForCTC, extractor: ConformerFeatureExtractor):
+        super().__init__()
+        self.model, self.extractor = model, extractor
+
+    def forward(self, input_features: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.model(input_features, attention_mask).logits.log_softmax(-1, dtype=torch.float32)
+
+
+class WaveformsToLogProbs(FeaturesToLogProbs):
+    """Samples in [-1, 1] (B, samples) and how many are real (B,) to log-probabilities and their frames (B,)."""
+
+    def __init__(self, model: ConformerForCTC, extractor: ConformerFeatureExtractor):
+        super().__init__(model, extractor)
+        # The extractor keeps window and filters: real ones from now on, not the tracer's stand-ins.
+        extractor.fbank(torch.zeros(1, extractor.window_length), torch.tensor([extractor.window_length]))
+
+    def forward(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features, frames = self.extractor.fbank(waveforms, lengths)
+        mask = (torch.arange(features.shape[1], device=features.device) < frames[:, None]).long()
+        return super().forward(features, mask), self.model.get_output_lengths(frames)
+
+
+class SherpaToLogProbs(FeaturesToLogProbs):
+    """sherpa-onnx's `wenet_ctc`: features x (B, T, M) and x_lens (B,) to log_probs and log_probs_lens (B,).
+
+    It computes the features of short recordings as they are; ours pads them with silence first, so the graph does.
+    """
+
+    def forward(self, x: torch.Tensor, x_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        shortest = self.extractor.num_frames(1)
+        total = torch.sym_max(x.shape[1], shortest)
+        x = torch.nn.functional.pad(x, (0, 0, 0, total - x.shape[1]))  # (B, T, M)
+        places = torch.arange(total, device=x.device)[None]
+        silence = math.log(torch.finfo(torch.float32).eps)
+        x = x.masked_fill((places >= x_lens[:, None])[:, :, None], silence)
+        frames = x_lens.clamp(min=shortest)
+        log_probs = super().forward(x, (places < frames[:, None]).long())
+        return log_probs, self.model.get_output_lengths(frames)
+
+
+class DummyConformerInputs(DummyInputGenerator):
+    """Inputs to trace with: two utterances, the second one shorter."""
+
+    SUPPORTED_INPUT_NAMES = ("input_features", "attention_mask", "waveforms", "lengths", "x", "x_lens")
+
+    def __init__(self, task: str, normalized_config: NormalizedConfig, *, batch_size: int = 2, frames: int = 203, **_):
+        self.batch_size, self.frames, self.mel_bins = batch_size, frames, normalized_config.num_mel_bins
+        self.samples = frames * normalized_config.hop_length
+
+    def generate(self, input_name: str, framework: str = "pt", int_dtype: str = "int64", float_dtype: str = "fp32"):
+        size = self.samples if input_name in SAMPLES else self.frames
+        lengths = torch.tensor([size - size // 3 * (row % 2) for row in range(self.batch_size)])
+        if input_name in ("lengths", "x_lens"):
+            return lengths
+        if input_name == "attention_mask":
+            return (torch.arange(size) < lengths[:, None]).long()
+        shape = (self.batch_size, size) if input_name == "waveforms" else (self.batch_size, size, self.mel_bins)
+        return torch.rand(shape)
+
+
+class ConformerOnnxConfig(ExporterConfig):
+    """Features in, log-probabilities out."""
+
+    NORMALIZED_CONFIG_CLASS = NormalizedConfig
+    DUMMY_INPUT_GENERATOR_CLASSES = (DummyConformerInputs,)
+    ATOL_FOR_VALIDATION = 1e-4
+    GRAPH_CLASS = FeaturesToLogProbs
+
+    @property
+    def inputs(self) -> dict[str, dict[int, str]]:
+        axes = {0: "batch", 1: "frames"}
+        return {"input_features": axes, "attention_mask": axes}
+
+    @property
+    def outputs(self) -> dict[str, dict[int, str]]:
+        return {"log_probs": {0: "batch", 1: "encoder_frames"}}
+
+
+class ConformerWaveformOnnxConfig(ConformerOnnxConfig):
+    """Waveforms in: the caller needs no feature code."""
+
+    ATOL_FOR_VALIDATION = 1e-3  # log-mel of near silence differs by so much between two Fourier transforms
+    GRAPH_CLASS = WaveformsToLogProbs
+
+    @property
+    def inputs(self) -> dict[str, dict[int, str]]:
+        return {"waveforms": {0: "batch", 1: "samples"}, "lengths": {0: "batch"}}
+
+    @property
+    def outputs(self) -> dict[str, dict[int, str]]:
+        return super().outputs | {"log_probs_lengths": {0: "batch"}}
+
+
+class ConformerSherpaOnnxConfig(ConformerOnnxConfig):
+    """The names that sherpa-onnx's offline recogniser looks for."""
+
+    GRAPH_CLASS = SherpaToLogProbs
+
+    @property
+    def inputs(self) -> dict[str, dict[int, str]]:
+        return {"x": {0: "batch", 1: "frames"}, "x_lens": {0: "batch"}}
+
+    @property
+    def outputs(self) -> dict[str, dict[int, str]]:
+        return super().outputs | {"log_probs_lens": {0: "batch"}}
+
+
+EXPORTERS = {
+    "onnx": ConformerOnnxConfig,
+    "onnx-waveform": ConformerWaveformOnnxConfig,
+    "sherpa-onnx": ConformerSherpaOnnxConfig,
+}
+for _name, _class in EXPORTERS.items():
+    TasksManager.create_register(_name, overwrite_existing=True)(ConformerConfig.model_type, TASK)(_class)
+
+
+def exporter_config(model: ConformerForCTC, exporter: str) -> ConformerOnnxConfig:
+    """optimum's description of a graph, one of `EXPORTERS`."""
+    constructor = TasksManager.get_exporter_config_constructor(
+        exporter, model=model, task=TASK, library_name="transformers"
+    )
+    return constructor(model.config)
+
+
+def half_precision(model: ConformerForCTC) -> ConformerForCTC:
+    """A copy that computes in float16; features are normalised in float32, of which float16 would keep three digits."""
+    copy = deepcopy(model).half()
+    for name in ("feature_mean", "feature_istd"):
+        setattr(copy.encoder, name, getattr(model.encoder, name).clone())
+    return copy

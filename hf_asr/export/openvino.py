@@ -1,0 +1,48 @@
+"""OpenVINO's own format, for Intel's processors, from the ONNX graph (`pip install hf_asr[openvino]`)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+def convert(source: Path, path: Path) -> None:
+    """Writes `path` (.xml) and its weights beside it (.bin), float32.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+    """
+    openvino = _import()
+    openvino.save_model(openvino.convert_model(source), path, compress_to_fp16=False)
+
+
+@dataclass
+class Input:
+    name: str
+
+
+class OpenVinoSession:
+    """The little of onnxruntime's session that the gate needs."""
+
+    def __init__(self, path: Path):
+        openvino = _import()
+        # without the hint it computes in bf16 where the processor can
+        self.model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def get_inputs(self) -> list[Input]:
+        return [Input(value.get_any_name()) for value in self.model.inputs]
+
+    def get_providers(self) -> list[str]:
+        return ["OpenVINO CPU"]
+
+    def run(self, _: None, inputs: dict[str, np.ndarray]) -> Sequence[np.ndarray]:
+        return list(self.model(inputs).values())
+
+
+def _import():
+    try:
+        import openvino
+    except ImportError as error:
+        raise ImportError("OpenVINO is not installed: pip install openvino") from error
+    return openvino

@@ -1,0 +1,106 @@
+"""Where a graph runs: onnxruntime's providers, TensorRT's profile, and which one it became."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnxruntime
+
+logger = logging.getLogger("hf_asr")
+
+PROVIDERS = {
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+PROFILE = "tensorrt_profile.json"
+# Batch and frames (10 ms each) of an engine: it runs anything between the least and the most, the usual one fastest.
+SHAPES = {"min": (1, 50), "opt": (4, 1000), "max": (16, 3000)}
+
+
+def tensorrt_profile(num_mel_bins: int) -> dict[str, dict[str, list[int]]]:
+    """Shapes that an engine is built for, of each input: {"min" | "opt" | "max": {input: shape}}."""
+    return {
+        size: {"input_features": [batch, frames, num_mel_bins], "attention_mask": [batch, frames]}
+        for size, (batch, frames) in SHAPES.items()
+    }
+
+
+def choose_providers(
+    wanted: str = "auto", *, available: Sequence[str] | None = None, profile: Path | None = None
+) -> list[str | tuple[str, dict]]:
+    """Providers in the order in which onnxruntime tries them: TensorRT, CUDA, CPU.
+
+    Args:
+        wanted: `auto` leaves out what onnxruntime lacks, and TensorRT where there is no `profile`; or the first of the
+            three to use.
+        available: What onnxruntime has; asked for if not given.
+        profile: File of `tensorrt_profile`; the built engine is kept beside it.
+
+    Raises:
+        ValueError: Another name; a provider that this onnxruntime does not have.
+    """
+    available = onnxruntime.get_available_providers() if available is None else available
+    if wanted not in ("auto", *PROVIDERS):
+        raise ValueError(f"provider is auto, {', '.join(PROVIDERS)}, not {wanted!r}")
+    if wanted != "auto" and PROVIDERS[wanted] not in available:
+        raise ValueError(f"{missing(wanted)}; there is: {', '.join(available)}")
+    order = list(PROVIDERS)[0 if wanted == "auto" else list(PROVIDERS).index(wanted) :]
+    chosen: list[str | tuple[str, dict]] = []
+    for name in order:
+        if PROVIDERS[name] not in available or (name == "tensorrt" and wanted == "auto" and profile is None):
+            continue
+        if name == "tensorrt":
+            chosen.append((PROVIDERS[name], tensorrt_options(profile)))
+        elif name == "cuda":
+            # each length is a new shape: searching for its fastest convolution takes longer than a slower one
+            chosen.append((PROVIDERS[name], {"cudnn_conv_algo_search": "HEURISTIC"}))
+        else:
+            chosen.append(PROVIDERS[name])
+    return chosen
+
+
+def missing(name: str) -> str:
+    """What to install for a provider."""
+    if name == "cpu":
+        return "onnxruntime has no CPU provider: pip install onnxruntime"
+    needs = "an NVIDIA GPU and onnxruntime-gpu (pip install onnxruntime-gpu in place of onnxruntime)"
+    if name == "tensorrt":
+        needs += " and TensorRT's libraries (pip install tensorrt, from a machine that reaches NVIDIA's index)"
+    return f"{name} needs {needs}"
+
+
+def tensorrt_options(profile: Path | None) -> dict[str, str | bool]:
+    """Options of onnxruntime's TensorRT provider: float16, the engine kept on disk, shapes of the profile."""
+    options: dict[str, str | bool] = {"trt_fp16_enable": True}
+    if profile is None:
+        return options
+    for size, shapes in json.loads(profile.read_text(encoding="utf-8")).items():
+        text = ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())
+        options[f"trt_profile_{size}_shapes"] = text
+    cache = str(profile.parent / "tensorrt_engine")
+    return options | {"trt_engine_cache_enable": True, "trt_engine_cache_path": cache, "trt_timing_cache_enable": True}
+
+
+def open_session(path: Path, *, provider: str = "auto", threads: int | None = None) -> onnxruntime.InferenceSession:
+    """A session on the first provider that takes the graph; which one it became is logged.
+
+    Raises:
+        ValueError: The file is no graph, or the provider was asked for and is not there.
+    """
+    profile = path.parent / PROFILE
+    providers = choose_providers(provider, profile=profile if profile.is_file() else None)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # its classes are not exported
+        raise ValueError(f"{path}: onnxruntime cannot load it: {error}") from error
+    used, first = session.get_providers(), providers[0] if isinstance(providers[0], str) else providers[0][0]
+    if provider != "auto" and used[0] != first:
+        raise ValueError(f"{first} did not start, {used[0]} would run instead: {missing(provider)}")
+    logger.info(f"{path.name} runs on {used[0].removesuffix('ExecutionProvider')}")
+    return session

@@ -1,0 +1,203 @@
+"""`scripts/export.py` and `optimum-cli export hf-asr`: a checkpoint becomes files that other runtimes load."""
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+
+from ..checkpoint import check_is_checkpoint, load_checkpoint
+from ..data.audio import AudioError
+from ..data.sources import load_source, read_row
+from ..data.synthetic import SyntheticCorpusArguments, make_corpus
+from ..model import ConformerForCTC, ConformerProcessor
+from ..provenance import public_name, weights_sha256
+from . import sherpa
+from .arguments import add_arguments
+from .gate import Comparison, compare, graph_inputs
+from .graphs import EXPORTERS, half_precision
+from .onnx import export_onnx, quantize_int8
+from .openvino import OpenVinoSession, convert
+from .providers import PROFILE, SHAPES, open_session, tensorrt_profile
+
+FLOAT16_TOLERANCE = 0.5  # of log-probabilities, where float16 keeps three digits of numbers up to a hundred
+CALIBRATION_UTTERANCES = 64
+MAX_SECONDS = 30.0  # of an utterance: longer recordings are transcribed in windows of this length
+
+
+@dataclass
+class Utterances:
+    """What a graph is tried on: 16 kHz mono float32 waveforms, their transcripts if any, and what they are."""
+
+    waveforms: list[np.ndarray]
+    references: list[str] | None
+    description: str
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("hf_asr").setLevel(logging.INFO)
+    parser = argparse.ArgumentParser(prog="export", description=__doc__)
+    add_arguments(parser)
+    run(parser.parse_args(argv))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Ends in one line for errors that a person can mend."""
+    datasets.disable_progress_bars()
+    try:
+        export(args)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {error}")
+
+
+def export(args: argparse.Namespace) -> list[Comparison]:
+    """Writes the graphs, the processor and `export_report.json` into `args.output_dir`.
+
+    Raises:
+        ValueError: A checkpoint that the target cannot carry; a graph that the gate refuses, which is not left behind.
+    """
+    check_is_checkpoint(args.model_name_or_path)
+    model, processor = load_checkpoint(args.model_name_or_path, device="cpu")
+    check(args, model, processor)
+    exporter = {"sherpa-onnx": "sherpa-onnx"}.get(args.target, "onnx-waveform" if args.with_frontend else "onnx")
+    utterances = load_utterances(args, split=args.eval_split_name)
+    metadata = sherpa.metadata(model.config) if args.target == "sherpa-onnx" else None
+    tolerance = EXPORTERS[exporter].ATOL_FOR_VALIDATION
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    name = "model_with_frontend" if args.with_frontend else "model"
+
+    comparisons = []
+    with tempfile.TemporaryDirectory(dir=args.output_dir) as folder:
+        work = Path(folder)
+
+        def admit(path: Path, tolerance: float | None) -> None:
+            session = OpenVinoSession(path) if path.suffix == ".xml" else open_session(path, provider="cpu")
+            comparison = compare(session, path, model, processor, utterances.waveforms, utterances.references)
+            comparisons.append(comparison)
+            print(summary(comparison))
+            refusal = comparison.refusal(tolerance)
+            if refusal and not args.allow_differences:
+                raise ValueError(f"{refusal} on {utterances.description}; --allow_differences keeps it nevertheless")
+
+        export_onnx(model, processor.feature_extractor, work / f"{name}.onnx", exporter=exporter, metadata=metadata)
+        admit(work / f"{name}.onnx", tolerance)
+        if args.quantize == "fp16":
+            half = half_precision(model)
+            export_onnx(half, processor.feature_extractor, work / f"{name}.fp16.onnx", exporter=exporter)
+            admit(work / f"{name}.fp16.onnx", FLOAT16_TOLERANCE)
+        elif args.quantize or args.target == "sherpa-onnx":
+            calibration = None
+            if args.quantize == "int8-static":
+                found = load_utterances(args, split=args.calibration_split_name, limit=CALIBRATION_UTTERANCES)
+                session = open_session(work / f"{name}.onnx", provider="cpu")
+                calibration = [graph_inputs(session, processor, waveform) for waveform in found.waveforms]
+            quantize_int8(work / f"{name}.onnx", work / f"{name}.int8.onnx", calibration=calibration)
+            admit(work / f"{name}.int8.onnx", None)
+        if args.target == "openvino":
+            convert(work / f"{name}.onnx", work / f"{name}.xml")
+            admit(work / f"{name}.xml", tolerance)
+        for path in sorted(work.iterdir()):
+            path.replace(args.output_dir / path.name)
+
+    model.config.save_pretrained(args.output_dir)
+    processor.save_pretrained(args.output_dir)
+    if args.target == "sherpa-onnx":
+        sherpa.write_tokens(args.output_dir / "tokens.txt", processor.tokenizer)
+    common = {"target": args.target, "tried_on": utterances.description}
+    common["model_sha256"] = weights_sha256(args.model_name_or_path)
+    write_report(args.output_dir / "export_report.json", [item.as_dict() | common for item in comparisons])
+    if args.target == "tensorrt":
+        build_engine(args.output_dir, model.config.num_mel_bins)
+    print(f"{args.output_dir}: {', '.join(item.file for item in comparisons)}, export_report.json")
+    return comparisons
+
+
+def check(args: argparse.Namespace, model: ConformerForCTC, processor: ConformerProcessor) -> None:
+    """Raises ValueError for what the target cannot carry."""
+    if not isinstance(model, ConformerForCTC):
+        raise ValueError(
+            f"{args.model_name_or_path} is no PyTorch checkpoint of ours but {type(model).__name__}: models of other "
+            "families are exported by optimum-onnx"
+        )
+    if args.target == "sherpa-onnx" and (reason := sherpa.refusal(processor.feature_extractor)):
+        raise ValueError(reason)
+    if args.with_frontend and args.target != "onnx":
+        raise ValueError(f"--with_frontend goes with --target onnx; {args.target} computes or takes features")
+    if args.with_frontend and processor.feature_extractor.denoise:
+        raise ValueError("this checkpoint relies on denoising, which a graph cannot carry: export it without frontend")
+    if args.quantize and args.target in ("tensorrt", "openvino"):
+        raise ValueError(f"--quantize goes with onnx and sherpa-onnx; {args.target} chooses its precision itself")
+    if args.quantize == "int8-static" and not args.dataset_name:
+        raise ValueError("--quantize int8-static finds ranges in recordings: give --dataset_name")
+
+
+def load_utterances(args: argparse.Namespace, *, split: str, limit: int | None = None) -> Utterances:
+    """Recordings of a split, a seeded choice of them; without a dataset, sentences that espeak-ng speaks."""
+    limit = limit or args.max_utterances
+    if args.dataset_name is None:
+        with tempfile.TemporaryDirectory() as folder:
+            sizes = {"train_sentences": 1, "validation_sentences": min(40, limit)}
+            rows = load_source(
+                str(make_corpus(Path(folder) / "spoken", SyntheticCorpusArguments(**sizes))), split="validation"
+            )
+            waveforms = [read_row(row, sampling_rate=16000) for row in rows]
+        return Utterances(waveforms, None, f"{len(waveforms)} sentences of espeak-ng, against PyTorch's text")
+    rows = load_source(args.dataset_name, split=split, config_name=args.dataset_config_name)
+    order = np.random.default_rng(0).permutation(len(rows))[:limit]
+    waveforms, references = [], []
+    for row in rows.select(sorted(order)):
+        try:
+            waveforms.append(read_row(row, sampling_rate=16000, max_seconds=MAX_SECONDS))
+            references.append(row["text"])
+        except AudioError as error:
+            print(f"left out: {row['audio']['path']}: {error}", file=sys.stderr)
+    if not waveforms:
+        raise ValueError(f"{args.dataset_name}: no readable recording in {split!r}")
+    return Utterances(waveforms, references, f"{len(waveforms)} utterances of {public_name(args.dataset_name)}, {split!r}")
+
+
+def summary(comparison: Comparison) -> str:
+    """A line for a person."""
+    faster = comparison.source_real_time_factor / comparison.real_time_factor
+    return (
+        f"{comparison.file}: differs by at most {comparison.max_difference:.1e}, same text for "
+        f"{comparison.same_text:.1%} of {comparison.utterances}, CER {comparison.cer_before:.2%} -> "
+        f"{comparison.cer_after:.2%}, {comparison.size_mb:.1f} MB, real-time factor {comparison.real_time_factor:.4f} "
+        f"({faster:.2f} times as fast as PyTorch)"
+    )
+
+
+def write_report(path: Path, new: list[dict]) -> None:
+    """`export_report.json`: a graph's entry takes the place of an earlier one of the same file."""
+    graphs = json.loads(path.read_text(encoding="utf-8"))["graphs"] if path.is_file() else []
+    graphs = [item for item in graphs if item["file"] not in {entry["file"] for entry in new}] + new
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps({"graphs": graphs}, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def build_engine(output_dir: Path, num_mel_bins: int) -> None:
+    """Writes the profile, and builds the engine where there are a GPU and TensorRT; else says what is missing."""
+    profile = output_dir / PROFILE
+    profile.write_text(json.dumps(tensorrt_profile(num_mel_bins), indent=2) + "\n", encoding="utf-8")
+    try:
+        session = open_session(output_dir / "model.onnx", provider="tensorrt")
+    except ValueError as error:
+        print(f"no engine was built: {error}. model.onnx and {PROFILE} are ready for a machine that has them")
+        return
+    for batch, frames in SHAPES.values():
+        session.run(
+            None,
+            {
+                "input_features": np.zeros((batch, frames, num_mel_bins), np.float32),
+                "attention_mask": np.ones((batch, frames), np.int64),
+            },
+        )
+    print(f"{output_dir / 'tensorrt_engine'}: built, and run at the least, usual and greatest shape")

@@ -1,0 +1,15 @@
+"""Turns a checkpoint into a graph for other runtimes, and proves it equal.
+
+python scripts/export.py --model_name_or_path M --output_dir D --target onnx|sherpa-onnx|tensorrt|openvino
+"""
+
+import sys
+from pathlib import Path
+
+# Python puts this folder first on its path, where evaluate.py would hide the package of that name.
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+
+from hf_asr.cli import export  # noqa: E402
+
+if __name__ == "__main__":
+    export()

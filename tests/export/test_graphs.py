@@ -1,0 +1,124 @@
+"""Exported = source, whatever the batch and the length."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from optimum.exporters.tasks import TasksManager
+
+from hf_asr.checkpoint import load_checkpoint
+from hf_asr.export.graphs import TASK, exporter_config, half_precision
+from hf_asr.export.onnx import export_onnx, quantize_int8
+
+RANDOM = np.random.default_rng(0)
+SHAPES = [(1, 1), (1, 51)] + [(int(RANDOM.integers(1, 6)), int(RANDOM.integers(8, 900))) for _ in range(8)]
+
+
+@pytest.fixture
+def model(checkpoint):
+    return load_checkpoint(str(checkpoint), device="cpu")[0]
+
+
+def run(path, *inputs):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
+    return session.run(None, dict(zip(names, map(np.asarray, inputs), strict=True)))
+
+
+def random_batch(batch: int, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(frames)
+    features = 10 + 3 * torch.randn(batch, frames, 80, generator=generator)
+    lengths = torch.randint(1, frames + 1, (batch,), generator=generator)
+    lengths[0] = frames
+    return features, (torch.arange(frames) < lengths[:, None]).long()
+
+
+@torch.inference_mode()
+def expected(model, features, mask):
+    return model(features, mask).logits.log_softmax(-1).numpy()
+
+
+@pytest.mark.parametrize("batch,frames", SHAPES)
+def test_features_in_equals_pytorch(graphs, model, batch, frames):
+    features, mask = random_batch(batch, max(frames, model.encoder.min_frames))
+    (log_probs,) = run(graphs["onnx"], features, mask)
+    np.testing.assert_allclose(log_probs, expected(model, features, mask), atol=1e-4)
+
+
+def test_waveforms_in_equals_pytorch_padded_or_short(graphs, model, processor):
+    waveforms = [RANDOM.normal(0, 0.1, samples).astype(np.float32) for samples in (30000, 47111, 3000, 1)]
+    padded = np.zeros((4, 47111), np.float32)
+    for row, waveform in zip(padded, waveforms, strict=True):
+        row[: len(waveform)] = waveform
+    log_probs, lengths = run(graphs["onnx-waveform"], padded, [len(waveform) for waveform in waveforms])
+    inputs = processor(waveforms, sampling_rate=16000)
+    found = expected(model, **dict(zip(("features", "mask"), inputs.values(), strict=True)))
+    assert lengths.tolist() == model.get_output_lengths(inputs["attention_mask"].sum(-1)).tolist()
+    np.testing.assert_allclose(log_probs, found, atol=1e-3)
+
+
+def test_a_waveform_shorter_than_the_least_is_padded_in_the_graph(graphs, model, processor):
+    waveform = RANDOM.normal(0, 0.1, 2000).astype(np.float32)
+    log_probs, _ = run(graphs["onnx-waveform"], waveform[None], [2000])
+    inputs = processor(waveform, sampling_rate=16000)
+    np.testing.assert_allclose(log_probs, expected(model, inputs["input_features"], None), atol=1e-3)
+
+
+def test_silence_gives_no_nan(graphs):
+    log_probs, _ = run(graphs["onnx-waveform"], np.zeros((1, 16000), np.float32), [16000])
+    assert np.isfinite(log_probs).all()
+
+
+def test_sherpas_graph_hears_short_features_as_ours_does(graphs, model):
+    features, mask = random_batch(2, 20)
+    lengths = mask.sum(-1)
+    silence = torch.full((2, 50, 80), float(np.log(np.finfo(np.float32).eps)))
+    for row, own, length in zip(silence, features, lengths, strict=True):
+        row[:length] = own[:length]
+    log_probs, frames = run(graphs["sherpa-onnx"], features, lengths)
+    assert frames.tolist() == [model.get_output_lengths(torch.tensor(50))] * 2
+    np.testing.assert_allclose(log_probs, expected(model, silence, torch.ones(2, 50)), atol=1e-4)
+
+
+def test_float16_is_equal_to_its_precision_and_half_as_large(graphs, model, processor, tmp_path):
+    export_onnx(half_precision(model), processor.feature_extractor, tmp_path / "half.onnx")
+    features, mask = random_batch(2, 300)
+    (log_probs,) = run(tmp_path / "half.onnx", features, mask)
+    found = expected(model, features, mask)
+    real = model.get_output_lengths(mask.sum(-1))
+    for row, other, length in zip(log_probs, found, real, strict=True):
+        np.testing.assert_allclose(row[:length], other[:length], atol=0.05)
+        assert np.abs(row[:length] - other[:length]).max() > 1e-5  # it is float16
+    assert model.encoder.feature_mean.dtype == torch.float32 and next(model.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("is_static", [False, True])
+def test_int8_is_near_and_its_weights_are_int8(graphs, model, tmp_path, is_static):
+    features, mask = random_batch(2, 300)
+    calibration = [{"input_features": features.numpy(), "attention_mask": mask.numpy()}] if is_static else None
+    quantize_int8(graphs["onnx"], tmp_path / "int8.onnx", calibration=calibration)
+    (log_probs,) = run(tmp_path / "int8.onnx", features, mask)
+    difference = np.abs(log_probs - expected(model, features, mask))[0].max()
+    assert 1e-5 < difference < 0.3
+    assert (tmp_path / "int8.onnx").stat().st_size < graphs["onnx"].stat().st_size
+
+
+def test_axes_have_names_and_metadata_is_kept(model, processor, tmp_path):
+    import onnx
+
+    export_onnx(model, processor.feature_extractor, tmp_path / "m.onnx", metadata={"model_type": "wenet_ctc"})
+    proto = onnx.load(tmp_path / "m.onnx")
+    shape = proto.graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_param or dim.dim_value for dim in shape] == ["batch", "frames", 80]
+    assert {item.key: item.value for item in proto.metadata_props}["model_type"] == "wenet_ctc"
+
+
+def test_optimum_knows_the_model(model):
+    tasks = TasksManager.get_supported_tasks_for_model_type("hf_asr_conformer", "onnx", library_name="transformers")
+    assert TASK in tasks
+    config = exporter_config(model, "onnx")
+    inputs = config.generate_dummy_inputs(frames=60)
+    assert {name: tuple(value.shape) for name, value in inputs.items()} == {
+        "input_features": (2, 60, 80),
+        "attention_mask": (2, 60),
+    }
