@@ -1,6 +1,7 @@
-"""`hf-asr train|evaluate|transcribe|compare|augment-preview`, and what the scripts of these names call."""
+"""`hf-asr train|evaluate|transcribe|…`, and what the scripts of these names call."""
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from .data.corpora import AUDIO_SUFFIXES
 from .data.sources import load_source
 from .decoding.recognizer import Transcript, recognize
 from .decoding.subtitles import to_srt, to_vtt
+from .provenance import measured_on
 from .scoring.compare import compare as compare_records
 from .scoring.compare import read_predictions
 from .scoring.evaluation import evaluate_rows, write_results
@@ -31,10 +33,13 @@ def evaluate(argv: Sequence[str] | None = None) -> None:
     datasets.disable_progress_bars()
     try:
         rows = _load_rows(args)
-        metrics, records = _evaluate(args.model_name_or_path, rows)
+        model, processor = load_checkpoint(args.model_name_or_path)
+        metrics, records = evaluate_rows(model, processor, rows)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     metrics["split"] = args.eval_split_name
+    options = {"config_name": args.dataset_config_name, "device": model.device}
+    metrics |= measured_on(args.model_name_or_path, [args.dataset_name], **options)
     for record in records:
         if "error" in record:
             print(f"counted as deleted: {record['audio']}: {record['error']}", file=sys.stderr)
@@ -59,7 +64,7 @@ def compare(argv: Sequence[str] | None = None) -> None:
     try:
         if args.dataset_name:
             rows = _load_rows(args)
-            a, b = (_evaluate(name, rows)[1] for name in (args.A, args.B))
+            a, b = (evaluate_rows(*load_checkpoint(name), rows)[1] for name in (args.A, args.B))
         else:
             a, b = read_predictions(args.A), read_predictions(args.B)
         result = compare_records(a, b)
@@ -109,11 +114,6 @@ def _load_rows(args: argparse.Namespace) -> datasets.Dataset:
                 f"--speakers {' '.join(args.speakers)}: no utterance of theirs in {args.eval_split_name!r}"
             )
     return rows
-
-
-def _evaluate(model_name_or_path: str, rows: datasets.Dataset) -> tuple[dict, list[dict]]:
-    model, processor = load_checkpoint(model_name_or_path)
-    return evaluate_rows(model, processor, rows)
 
 
 def transcribe(argv: Sequence[str] | None = None) -> None:
@@ -198,6 +198,32 @@ def augment_preview(argv: Sequence[str] | None = None) -> None:
     main(argv)
 
 
+def export(argv: Sequence[str] | None = None) -> None:
+    """A checkpoint as ONNX and what is made of it."""
+    _optional("export", "hf_asr.export.run", argv)
+
+
+def serve(argv: Sequence[str] | None = None) -> None:
+    """REST."""
+    _optional("serve", "hf_asr.serving.run", argv)
+
+
+def publish(argv: Sequence[str] | None = None) -> None:
+    """A checkpoint as a page on the Hub."""
+    from .hub.publish import main
+
+    main(argv)
+
+
+def _optional(extra: str, module: str, argv: Sequence[str] | None) -> None:
+    """`main` of a module that needs the packages of an extra."""
+    try:
+        main = importlib.import_module(module).main
+    except ModuleNotFoundError as error:
+        sys.exit(f"error: {error.name} is not installed: pip install 'hf_asr[{extra}]'")
+    main(argv)
+
+
 def main() -> None:
     """`hf-asr COMMAND …`."""
     commands = {
@@ -206,6 +232,9 @@ def main() -> None:
         "transcribe": transcribe,
         "compare": compare,
         "augment-preview": augment_preview,
+        "export": export,
+        "serve": serve,
+        "publish": publish,
     }
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         sys.exit(f"usage: hf-asr {{{','.join(commands)}}} …   (each has --help)")

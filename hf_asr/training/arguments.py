@@ -224,6 +224,9 @@ class ConformerTrainingArguments(TrainingArguments):
     dataloader_num_workers: int = field(default=1, metadata={"help": "Processes that decode and augment."})
     dataloader_persistent_workers: bool = field(default=False, metadata={"help": "Keep them between epochs."})
     report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "Where curves go."})
+    hub_private_repo: bool | None = field(
+        default=True, metadata={"help": "Whether what --push_to_hub creates is private."}
+    )
 
     def __post_init__(self):
         if self.output_dir is None:
@@ -232,6 +235,10 @@ class ConformerTrainingArguments(TrainingArguments):
             raise ValueError(f"precision is auto, bf16, fp16 or fp32, not {self.precision!r}")
         if self.average_by not in ("best", "last"):
             raise ValueError(f"average_by is best or last, not {self.average_by!r}")
+        if self.push_to_hub and self.hub_model_id is None:
+            raise ValueError("push_to_hub needs --hub_model_id owner/name")
+        if self.push_to_hub and self.hub_strategy not in ("every_save", "end"):
+            raise ValueError(f"hub_strategy is every_save or end, not {self.hub_strategy!r}: no optimiser is uploaded")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay lies between 0 and 1, not {self.ema_decay}")
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()

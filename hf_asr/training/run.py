@@ -20,7 +20,9 @@ from ..data.sources import read_row
 from ..data.streaming import StreamedBatches
 from ..data.synthetic import SyntheticCorpusArguments, make_corpus
 from ..decoding.recognizer import recognize
+from ..hub.publish import PublishArguments, open_repository, publish
 from ..model import ConformerFeatureExtractor, ConformerProcessor
+from ..provenance import measured_on
 from ..scoring.evaluation import evaluate_rows, write_results
 from ..scoring.report import write_report
 from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments, parse_arguments
@@ -28,6 +30,7 @@ from .building import build, checked, describe
 from .callbacks import ShowTranscripts, plot_curves
 from .checkpoints import find_checkpoint
 from .optimization import FreezeEncoder, add_lora, find_batch_seconds
+from .record import train_seconds, training_record, write_record
 from .splits import Splits, first_transcripts, load_splits
 from .trainer import ConformerTrainer, best_path, scorer
 
@@ -60,6 +63,8 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
     check_arguments(model_args, data_args, args)
     set_seed(args.seed)
     is_main = args.process_index == 0
+    if args.push_to_hub and is_main:  # what is refused shows before hours of training
+        open_repository(args.hub_model_id, public=args.hub_private_repo is False, token=args.hub_token)
     if not is_main:
         logger.setLevel(logging.WARNING)
     build_augmentation(data_args.augmentations, seed=args.seed)  # a mistake there shows before the data are read
@@ -139,7 +144,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     if model_args.lora is not None:
         trainer.model = trainer.model.merge_and_unload()
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)  # which leaves pushing to the end of this function
     if not trainer.is_world_process_zero():
         return {}
     plot_curves(trainer.state.log_history, output_dir / "curves.png")
@@ -147,8 +152,9 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
     model, _ = load_checkpoint(str(output_dir), device=args.device)
     metrics, records = evaluate_rows(model, processor, eval_rows)
     metrics |= {
+        **measured_on(output_dir, [source.name for source in data_args.sources()], device=args.device),
         "split": data_args.eval_split_name,
-        "train_seconds": round(_train_seconds(trainer.state.log_history), 1),
+        "train_seconds": train_seconds(trainer.state.log_history),
         "steps": trainer.state.global_step,
         "skipped_steps": trainer.skipped_steps,
         "precision": args.precision,
@@ -158,8 +164,24 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
         metrics |= score_after(model, processor, splits, before)
     write_results(output_dir, metrics, records)
     write_report(output_dir / "report.html", metrics, records, eval_rows, title=str(output_dir))
+    durations = None if data_args.streaming else inspection.durations
+    is_resumed = resume_from is not None
+    record = training_record(model_args, data_args, args, trainer.state, durations=durations, is_resumed=is_resumed)
+    write_record(output_dir, record)
     summarize(model, processor, shown, shown_waveforms, metrics, output_dir)
+    if args.push_to_hub:
+        push_result(args)
     return metrics
+
+
+def push_result(args: ConformerTrainingArguments) -> None:
+    """Publishes the result with its card, as `scripts/publish.py` does."""
+    options = {"public": args.hub_private_repo is False, "token": args.hub_token, "revision": args.hub_revision}
+    try:
+        publish(PublishArguments(Path(args.output_dir), args.hub_model_id, **options))
+    except ValueError as error:
+        later = f"python scripts/publish.py --model_name_or_path {args.output_dir} --hub_model_id {args.hub_model_id}"
+        raise ValueError(f"the result is in {args.output_dir}, but not on the Hub: {error}; later: {later}") from error
 
 
 def check_arguments(model_args: ModelArguments, data_args: DataArguments, args: ConformerTrainingArguments) -> None:
@@ -320,11 +342,7 @@ def summarize(model, processor, shown, waveforms, metrics: dict, output_dir: Pat
     for row, transcript in zip(shown, recognize(model, processor, waveforms), strict=True):
         print(f"  said:  {processor.tokenizer.normalize(row['text'])}\n  heard: {transcript.text}")
     print(
-        f"{output_dir}: the model and its processor; metrics.json, predictions.jsonl, report.html, curves.png, "
-        "data_report.html, data_report.jsonl"
+        f"{output_dir}: the model and its processor; metrics.json, training.json, predictions.jsonl, report.html, "
+        "curves.png, data_report.html, data_report.jsonl"
     )
     print(f"next: python scripts/transcribe.py --model_name_or_path {output_dir} FILE")
-
-
-def _train_seconds(log_history: list[dict]) -> float:
-    return next((entry["train_runtime"] for entry in reversed(log_history) if "train_runtime" in entry), 0.0)

@@ -11,17 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from huggingface_hub import HfApi
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import HubStrategy
+from transformers.utils.hub import PushInProgress
 
 from ..checkpoint import output_mask
 from ..data.batching import DurationBatchSampler
 from ..data.dataset import extract_features
 from ..data.streaming import StreamedBatches
+from ..hub.publish import additions, model_files
 from ..model import ConformerForCTC, ConformerTokenizer
 from ..model.losses_conformer import ctc_loss, smoothed
+from ..provenance import WEIGHTS
 from ..scoring.metrics import error_rates
 from .averaging import WeightAverage, mean_of_checkpoints
 from .checkpoints import STATE, UNFINISHED, chosen_checkpoints, delete_others, list_checkpoints, scores
@@ -230,6 +235,31 @@ class ConformerTrainer(Trainer):
             self._is_writing_checkpoint = False
             if self.args.should_save:
                 shutil.rmtree(run / UNFINISHED, ignore_errors=True)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """The model's files alone, while training goes on; out of memory, since the folder is about to be renamed.
+
+        Trainer's copies the weights into the folder of the run, as if it had ended, and uploads what else lies there.
+        """
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
+            return
+        files = model_files(Path(checkpoint_folder))
+        if WEIGHTS not in files:
+            return  # an adapter, which is merged at the end
+        if self.push_in_progress is not None:
+            if not (self.push_in_progress.is_done() or self.args.hub_always_push):
+                return
+            self._finish_current_push()
+            if (problem := self.push_in_progress.jobs[0].exception()) is not None:
+                logger.warning(f"a checkpoint was not uploaded: {problem}")
+        job = HfApi(token=self.args.hub_token).create_commit(
+            self.hub_model_id,
+            additions({name: path.read_bytes() for name, path in files.items()}),
+            commit_message=f"Training in progress, step {self.state.global_step}",
+            revision=self.args.hub_revision,
+            run_as_future=True,
+        )
+        self.push_in_progress = PushInProgress([job])
 
     def _kept_checkpoints(self) -> list[Path]:
         """Those that must not be deleted: the last one, the best one, and those to average."""

@@ -1,0 +1,58 @@
+"""The demo as a Gradio Space: app.py, the package beside it, and what pip has to install."""
+
+import configparser
+import importlib.metadata
+from pathlib import Path
+
+from huggingface_hub import SpaceCard, SpaceCardData
+
+ROOT = Path(__file__).resolve().parents[2]  # the repository
+
+
+def space_files(model_id: str) -> dict[str, Path | bytes]:
+    """By their path in the Space; the app learns the model from the Space's variable HF_ASR_MODEL.
+
+    A Space installs from requirements.txt before its files are there, so hf_asr, which is not on PyPI, is not installed
+    but imported from the folder in which app.py starts.
+
+    Raises:
+        ValueError: hf_asr was installed without its repository, or gradio is not.
+    """
+    app, setup = ROOT / "app.py", ROOT / "setup.cfg"
+    if not (app.is_file() and setup.is_file()):
+        raise ValueError(f"{ROOT} has no app.py and setup.cfg: a Space is made from a clone of hf_asr's repository")
+    try:
+        gradio_version = importlib.metadata.version("gradio")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ValueError("a Space names its version of gradio: pip install 'hf_asr[demo]'") from error
+    source = [path for suffix in ("*.py", "templates/*") for path in (ROOT / "hf_asr").rglob(suffix)]
+    files: dict[str, Path | bytes] = {path.relative_to(ROOT).as_posix(): path for path in source}
+    return files | {
+        "app.py": app,
+        "requirements.txt": requirements(setup).encode(),
+        "README.md": space_card(model_id, gradio_version=gradio_version).encode(),
+    }
+
+
+def requirements(setup: Path) -> str:
+    """What the package needs; gradio is the Space's own matter (`sdk_version`)."""
+    parser = configparser.ConfigParser()
+    parser.read(setup, encoding="utf-8")
+    lines = [line.strip() for line in parser["options"]["install_requires"].splitlines()]
+    return "\n".join(line for line in lines if line and not line.startswith("#")) + "\n"
+
+
+def space_card(model_id: str, *, gradio_version: str) -> str:
+    """README.md, whose metadata configure the Space."""
+    name = model_id.split("/")[1]
+    data = SpaceCardData(
+        title=name,
+        sdk="gradio",
+        sdk_version=gradio_version,
+        python_version="3.11",  # the least that hf_asr runs on; a Space's default is older
+        app_file="app.py",
+        models=[model_id],
+        tags=["hf_asr", "automatic-speech-recognition"],
+    )
+    text = f"Speech recognition by [{model_id}](https://huggingface.co/{model_id}), trained with hf_asr."
+    return str(SpaceCard(f"---\n{data.to_yaml()}\n---\n\n# {name}\n\n{text}\n"))

@@ -1,0 +1,116 @@
+"""training.json: how a run came to its weights, for its card and for whoever wants to run it again."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_callback import TrainerState
+
+from ..provenance import hardware, public_name, weights_sha256
+from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments
+
+FILE_NAME = "training.json"
+PACKAGES = ("hf_asr", "torch", "transformers", "accelerate", "datasets", "tokenizers")
+RECIPE = (
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "max_batch_seconds",
+    "gradient_accumulation_steps",
+    "label_smoothing_factor",
+    "ema_decay",
+    "average_checkpoints",
+    "seed",
+)  # of the training arguments, those that a reader of a card asks about
+
+
+def training_record(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: ConformerTrainingArguments,
+    state: TrainerState,
+    *,
+    durations: list[float] | None,
+    is_resumed: bool,
+) -> dict[str, Any]:
+    """
+    Args:
+        durations: Seconds of each utterance trained on; None of a stream, which nobody counted.
+    """
+    sources = data_args.sources()
+    chosen_on = None  # the data that picked the best of the checkpoints: scores on them flatter
+    if args.load_best_model_at_end:
+        names = ", ".join(public_name(source.name) for source in sources)
+        chosen_on = {"dataset": names, "split": data_args.eval_split_name}
+    recipe = {name: getattr(args, name) for name in RECIPE}
+    recipe |= {"model": model_args.model, "augmentations": data_args.augmentations, "lora": model_args.lora}
+    return {
+        "command": command_line(),
+        "base_model": model_args.model_name_or_path and public_name(model_args.model_name_or_path),
+        "datasets": [
+            {"name": public_name(source.name), "config": source.config_name, "split": source.train_split_name}
+            for source in sources
+        ],
+        "synthetic_corpus": data_args.synthetic_corpus,
+        "chosen_on": chosen_on,
+        "replayed": data_args.replay_dataset_name and public_name(data_args.replay_dataset_name),
+        "utterances": None if durations is None else len(durations),
+        "hours": None if durations is None else round(sum(durations) / 3600, 4),
+        "steps": state.global_step,
+        "epochs": None if state.epoch is None else round(state.epoch, 2),
+        "seconds": train_seconds(state.log_history),
+        "resumed": is_resumed,
+        "hardware": hardware(args.device),
+        "processes": args.world_size,
+        "precision": args.precision,
+        "recipe": recipe,
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "model_sha256": weights_sha256(args.output_dir),
+    }
+
+
+def write_record(output_dir: str | Path, record: dict[str, Any]) -> None:
+    """Written beside and renamed."""
+    path = Path(output_dir) / FILE_NAME
+    partial = path.with_name(f"{FILE_NAME}.partial")
+    partial.write_text(json.dumps(record, ensure_ascii=False, indent=2, default=str) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def command_line() -> str:
+    """What started this process, as somebody would type it; secrets left out, the home folder as `~`."""
+    program = Path(sys.argv[0])
+    if "TORCHELASTIC_RUN_ID" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ:
+        launcher = "accelerate launch " if "ACCELERATE_MIXED_PRECISION" in os.environ else "torchrun "
+        processes = int(os.environ.get("WORLD_SIZE", 1))
+        name = "--num_processes" if launcher.startswith("accelerate") else "--nproc_per_node"
+        launcher += f"{name} {processes} " if processes > 1 else ""
+    else:
+        launcher = "python " if program.suffix == ".py" else ""
+    if program.is_relative_to(Path.cwd()):
+        program = program.relative_to(Path.cwd())
+    elif program.suffix != ".py":
+        program = Path(program.name)  # hf-asr, wherever it is installed
+    words = shlex.join([str(program), *sys.argv[1:]])
+    words = re.sub(r"(--\w*token)([ =])\S+", r"\1\2…", words)
+    home = Path.home()
+    return launcher + (words.replace(str(home), "~") if len(home.parts) > 1 else words)
+
+
+def train_seconds(log_history: list[dict]) -> float:
+    """Of the last part, if the run was resumed."""
+    found = (entry["train_runtime"] for entry in reversed(log_history) if "train_runtime" in entry)
+    return round(next(found, 0.0), 1)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

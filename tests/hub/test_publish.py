@@ -1,0 +1,309 @@
+"""A published model loads where hf_asr is not, and its card says what metrics.json says."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard, SpaceCard
+
+from hf_asr.checkpoint import load_checkpoint
+from hf_asr.cli import evaluate
+from hf_asr.hub.publish import main
+from hf_asr.provenance import weights_sha256
+
+NAME = "someone/tiny-zh-en"
+RECORDING = b"not for everybody"
+
+
+@pytest.fixture(scope="session")
+def measured(checkpoint, corpus, tmp_path_factory) -> Path:
+    """A checkpoint with an evaluation of its own, and with what else lies in the folder of a run."""
+    folder = tmp_path_factory.mktemp("measured") / "run"
+    shutil.copytree(checkpoint, folder)
+    evaluate(["--model_name_or_path", str(folder), "--dataset_name", str(corpus), "--output_dir", str(folder)])
+    for name in (
+        "curves.png",
+        "runs/Nov25/events.out.tfevents.1",
+        "runs/Nov25/notes.txt",
+        "training_args.bin",
+        "optimizer.pt",
+        "data_report.jsonl",
+        "recording.wav",
+        "my_own_code.py",
+        "checkpoint-2/model.safetensors",
+        "checkpoint-2/config.json",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(RECORDING)
+    return folder
+
+
+@pytest.fixture
+def run_folder(measured, tmp_path) -> Path:
+    """A copy that a test may change."""
+    return shutil.copytree(measured, tmp_path / "run")
+
+
+def publish(folder, *options) -> None:
+    main(["--model_name_or_path", str(folder), "--hub_model_id", NAME, *map(str, options)])
+
+
+def refusal(folder, *options) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        publish(folder, *options)
+    message = stopped.value.code
+    assert message.startswith("error: ") and "\n" not in message
+    return message
+
+
+def export_report(folder: Path, onnx_dir: Path) -> dict:
+    """As scripts/export.py writes it."""
+    graph = {
+        "file": "model.onnx",
+        "target": "onnx",
+        "utterances": 8,
+        "max_difference": 2.5e-6,
+        "same_text": 1.0,
+        "cer_before": 0.5,
+        "cer_after": 0.501,
+        "size_mb": 12.5,
+        "real_time_factor": 0.0042,
+        "source_real_time_factor": 0.0066,
+        "tried_on": "8 utterances",
+        "model_sha256": weights_sha256(folder),
+    }
+    onnx_dir.mkdir()
+    (onnx_dir / "model.onnx").write_bytes(b"\0graph")
+    (onnx_dir / "left_over.onnx").write_bytes(b"\0of another day")
+    (onnx_dir / "export_report.json").write_text(json.dumps({"graphs": [graph]}))
+    return graph
+
+
+def in_another_process(code: str, hub, cwd: Path) -> str:
+    """Runs `code` where hf_asr cannot be imported, and nothing is known of the Hub but its address."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= hub.environment | {"HF_HOME": str(cwd / "home")}
+    code = f"import sys\nsys.modules['hf_asr'] = None\n{code}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_loads_where_hf_asr_is_not_with_the_same_logits(hub, run_folder, tmp_path):
+    publish(run_folder)
+    waveform = np.sin(np.arange(16000, dtype=np.float32) / 20) / 3
+    np.save(tmp_path / "waveform.npy", waveform)
+    model, processor = load_checkpoint(str(run_folder), device="cpu")
+    with torch.inference_mode():
+        logits = model(**processor(waveform, sampling_rate=16000)).logits
+    code = f"""
+try:
+    import hf_asr
+except ImportError:
+    print("not installed")
+import numpy as np, torch
+from transformers import AutoModelForCTC, AutoProcessor, pipeline
+waveform = np.load("waveform.npy")
+model = AutoModelForCTC.from_pretrained({NAME!r}, trust_remote_code=True).eval()
+processor = AutoProcessor.from_pretrained({NAME!r}, trust_remote_code=True)
+with torch.inference_mode():
+    np.save("logits.npy", model(**processor(waveform, sampling_rate=16000)).logits.numpy())
+recognizer = pipeline("automatic-speech-recognition", model={NAME!r}, trust_remote_code=True, device="cpu")
+print(sorted(recognizer(waveform, chunk_length_s=30, return_timestamps="word")))
+"""
+    printed = in_another_process(code, hub, tmp_path)
+    assert printed.splitlines() == ["not installed", "['chunks', 'text']"]
+    assert np.array_equal(np.load(tmp_path / "logits.npy"), logits.numpy())
+
+
+def test_the_cards_figures_are_those_of_metrics_json(hub, run_folder):
+    publish(run_folder)
+    files = hub.repositories[f"models/{NAME}"].files
+    metrics = json.loads(files["metrics.json"])
+    assert metrics == json.loads((run_folder / "metrics.json").read_text())
+    card = ModelCard(files["README.md"].decode())
+    found = {result.metric_type: result for result in card.data.eval_results}
+    assert set(found) == {"cer", "wer"}
+    for name, result in found.items():
+        assert result.metric_value == metrics[name]
+        assert result.metric_args["interval_95"] == metrics[f"{name}_interval"]
+        assert (result.dataset_name, result.dataset_split) == ("spoken", "validation")
+        assert f"{100 * metrics[name]:.2f} %" in card.text
+    assert card.data.language == ["zh", "en"]  # of the text normalisation
+    assert (card.data.pipeline_tag, card.data.library_name) == ("automatic-speech-recognition", "transformers")
+    assert not {"widget", "license", "base_model", "datasets"} & set(card.data.to_dict())
+    assert "No licence was stated" in card.text
+    assert "were not recorded with these weights" in card.text  # no training.json
+    assert "ONNX, int8: not measured" in card.text
+
+
+def test_only_what_belongs_to_the_model_goes_and_only_its_owner_sees_it(hub, run_folder):
+    publish(run_folder)
+    repository = hub.repositories[f"models/{NAME}"]
+    assert repository.is_private and len(repository.commits) == 1
+    code = {path.name for path in run_folder.glob("*_conformer.py")}
+    assert len(code) >= 9
+    assert set(repository.files) == code | {
+        "README.md",
+        "config.json",
+        "curves.png",
+        "metrics.json",
+        "model.safetensors",
+        "processor_config.json",
+        "report.html",
+        "runs/Nov25/events.out.tfevents.1",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    # The report on this machine plays the recordings; they are nobody else's.
+    assert b"data:audio" in (run_folder / "report.html").read_bytes()
+    published = repository.files["report.html"]
+    assert b"data:audio" not in published and b"<audio" not in published and b"worst utterances" in published
+
+
+def test_published_again_replaces_what_the_first_left(hub, run_folder, tmp_path):
+    export_report(run_folder, tmp_path / "onnx")
+    publish(run_folder, "--onnx_dir", tmp_path / "onnx")
+    repository = hub.repositories[f"models/{NAME}"]
+    repository.files["LICENSE"] = b"the owner's own"
+    publish(run_folder)
+    assert len(repository.commits) == 2 and "LICENSE" in repository.files
+    assert not [name for name in repository.files if name.startswith("onnx/")]
+
+
+def test_exports_go_with_what_they_cost(hub, run_folder, tmp_path):
+    export_report(run_folder, tmp_path / "onnx")
+    publish(run_folder, "--onnx_dir", tmp_path / "onnx", "--license", "apache-2.0", "--language", "yue")
+    files = hub.repositories[f"models/{NAME}"].files
+    assert {name for name in files if name.startswith("onnx/")} == {"onnx/model.onnx", "onnx/export_report.json"}
+    card = ModelCard(files["README.md"].decode())
+    row = next(line for line in card.text.splitlines() if line.startswith("| [model.onnx]"))
+    for figure in ("12.5 MB", "50.00 %", "50.10 %", "0.0042 (0.0066)", "2.5e-06"):
+        assert figure in row
+    assert (card.data.license, card.data.language) == ("apache-2.0", "yue")
+
+
+def test_more_evaluations_are_more_rows(hub, run_folder, tmp_path):
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    (tmp_path / "noisy").mkdir()
+    (tmp_path / "noisy" / "metrics.json").write_text(json.dumps(metrics | {"dataset": "owner/noisy", "cer": 0.75}))
+    publish(run_folder, "--evaluations", tmp_path / "noisy")
+    card = ModelCard(hub.repositories[f"models/{NAME}"].files["README.md"].decode())
+    results = [(result.dataset_name, result.metric_value) for result in card.data.eval_results]
+    assert ("owner/noisy", 0.75) in results and ("spoken", metrics["cer"]) in results and len(results) == 4
+
+
+def test_recordings_are_uploaded_when_they_are_named(hub, run_folder, corpus):
+    recording = next((corpus / "validation").glob("*.flac"))
+    publish(run_folder, "--examples", recording, "--public")
+    repository = hub.repositories[f"models/{NAME}"]
+    assert not repository.is_private
+    assert repository.files[f"examples/{recording.name}"] == recording.read_bytes()
+    widget = ModelCard(repository.files["README.md"].decode()).data.widget
+    source = f"{hub.address}/{NAME}/resolve/main/examples/{recording.name}"
+    assert widget == [{"example_title": recording.stem, "src": source}]
+
+
+def test_examples_that_cannot_go_are_refused(hub, run_folder, tmp_path):
+    (tmp_path / "a.wav").write_bytes(RECORDING)
+    assert "nowhere.wav is not there" in refusal(run_folder, "--examples", tmp_path / "nowhere.wav")
+    message = refusal(run_folder, "--examples", tmp_path / "a.wav", run_folder / ".." / "a.wav")
+    assert "two files have the same name" in message
+
+
+def test_a_dry_run_writes_the_card_and_lists_what_would_go(run_folder, capsys, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    publish(run_folder, "--dry_run", "--create_space")
+    printed = capsys.readouterr().out
+    assert f"{NAME}  model.safetensors" in printed and f"{NAME}-demo  app.py" in printed
+    assert "training_args.bin" not in printed and "nothing was uploaded (private)" in printed
+    assert ModelCard.load(run_folder / "README.md").data.model_name == "tiny-zh-en"
+
+
+def test_the_demo_is_a_space_that_starts_from_its_own_files(hub, run_folder, tmp_path, capsys):
+    publish(run_folder, "--create_space")
+    space = hub.repositories[f"spaces/{NAME}-demo"]
+    assert space.is_private and space.variables == {"HF_ASR_MODEL": NAME}
+    assert f"give the Space a secret HF_TOKEN that may read {NAME}" in capsys.readouterr().out
+    data = SpaceCard(space.files["README.md"].decode()).data
+    assert (data.sdk, data.app_file, data.models, data.python_version) == ("gradio", "app.py", [NAME], "3.11")
+    requirements = space.files["requirements.txt"].decode().splitlines()
+    assert any(line.startswith("transformers>=") for line in requirements)
+    assert not any(line.startswith(("gradio", "hf_asr", "#")) for line in requirements)
+    for name, content in space.files.items():
+        (tmp_path / "space" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "space" / name).write_bytes(content)
+    code = "import app, hf_asr.checkpoint; print(app.parse([]).model_name_or_path); print(hf_asr.__file__)"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | space.variables
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "space", env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.split() == [NAME, str(tmp_path / "space" / "hf_asr" / "__init__.py")], done.stderr
+
+
+def test_without_an_evaluation_of_its_own_nothing_is_published(hub, run_folder):
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    again = f"python scripts/evaluate.py --model_name_or_path {run_folder}"
+    (run_folder / "metrics.json").write_text(json.dumps(metrics | {"model_sha256": "0" * 64}))
+    message = refusal(run_folder)
+    assert "is of other weights" in message and again in message
+    (run_folder / "metrics.json").write_text(json.dumps({"cer": 0.01}))
+    assert "does not say of which weights it is" in refusal(run_folder)
+    (run_folder / "metrics.json").write_text("{")
+    assert "metrics.json is damaged" in refusal(run_folder)
+    (run_folder / "metrics.json").unlink()
+    message = refusal(run_folder)
+    assert "has no evaluation" in message and again in message
+    assert not hub.repositories
+
+
+def test_exports_and_training_of_other_weights_are_not_told(hub, run_folder, tmp_path):
+    export_report(run_folder, tmp_path / "onnx")
+    report = (tmp_path / "onnx" / "export_report.json").read_text()
+    report = report.replace(weights_sha256(run_folder), "0" * 64)
+    (tmp_path / "onnx" / "export_report.json").write_text(report)
+    assert "model.onnx was not exported from these weights" in refusal(run_folder, "--onnx_dir", tmp_path / "onnx")
+    assert "has no ONNX graph" in refusal(run_folder, "--onnx_dir", tmp_path)
+    (run_folder / "training.json").write_text(json.dumps({"model_sha256": "0" * 64, "command": "another"}))
+    publish(run_folder)
+    assert not {"training.json", "curves.png"} & set(hub.repositories[f"models/{NAME}"].files)
+
+
+@pytest.mark.parametrize("name", ["name", "a/b/c", "owner/", "own er/name"])
+def test_an_id_is_owner_and_name(run_folder, name):
+    with pytest.raises(SystemExit, match="is no id of the Hub: owner/name"):
+        main(["--model_name_or_path", str(run_folder), "--hub_model_id", name])
+
+
+def test_what_is_no_checkpoint_is_refused(hub, run_folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "is no checkpoint" in refusal(tmp_path / "empty")
+    assert "does not exist" in refusal(tmp_path / "nowhere")
+    (run_folder / "modeling_conformer.py").unlink()
+    assert "lacks the code that trust_remote_code loads" in refusal(run_folder)
+    (run_folder / "model.safetensors").unlink()
+    assert "has no model.safetensors" in refusal(run_folder)
+
+
+def test_without_a_token_or_a_network_it_says_so(hub, run_folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
+    assert "it does not know the token" in refusal(run_folder)
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+    assert "no token for the Hub: run `hf auth login`" in refusal(run_folder)
+    monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert "the Hub cannot be reached" in refusal(run_folder)
+
+
+def test_what_everybody_sees_is_not_written_to_unasked(hub, run_folder):
+    publish(run_folder, "--public")
+    assert "everybody can see it: --public, or another id" in refusal(run_folder)
+    publish(run_folder, "--public")
+    assert len(hub.repositories[f"models/{NAME}"].commits) == 2

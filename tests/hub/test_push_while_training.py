@@ -1,0 +1,87 @@
+"""`--push_to_hub` uploads the model as it learns and, at the end, what scripts/publish.py would."""
+
+import json
+
+import pytest
+from huggingface_hub import ModelCard
+
+from hf_asr.provenance import weights_sha256
+from hf_asr.training.arguments import ConformerTrainingArguments
+from hf_asr.training.run import main, push_result
+
+NAME = "someone/trained"
+MODEL = (
+    "{hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64, subsampling_channels: 8}"
+)
+
+
+def train(corpus, output_dir, **changes) -> None:
+    recipe = {
+        "dataset_name": corpus,
+        "output_dir": output_dir,
+        "model": MODEL,
+        "text_normalization": "zh-en",
+        "augmentations": "[{name: SpeedPerturbation, factors: [0.9, 1.1]}]",
+        "max_batch_seconds": 20,
+        "max_steps": 2,
+        "eval_steps": 1,
+        "save_steps": 1,
+        "dataloader_num_workers": 0,
+        "precision": "fp32",
+    } | changes
+    main([word for name, value in recipe.items() for word in (f"--{name}", str(value))])
+
+
+def test_the_result_is_published_with_its_card(hub, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["scripts/train.py", "--hub_token", "hf_secret"])
+    folder = tmp_path / "run"
+    train(corpus, folder, push_to_hub="true", hub_model_id=NAME, hub_always_push="true")
+    repository = hub.repositories[f"models/{NAME}"]
+    assert repository.is_private
+    messages = [message for message, _ in repository.commits]
+    assert messages == [f"Training in progress, step {step}" for step in (1, 2)] + ["Model, code and card by hf_asr"]
+    assert repository.files["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+    unwanted = (".bin", ".pt", ".pth", ".jsonl", ".flac")
+    assert not [name for name in repository.files if name.endswith(unwanted) or name.startswith("checkpoint-")]
+    assert any(name.startswith("runs/") for name in repository.files)
+    assert {"training.json", "metrics.json", "curves.png", "report.html"} <= set(repository.files)
+    for message, names in repository.commits[:-1]:  # what is uploaded on the way loads, and claims nothing
+        assert {"model.safetensors", "config.json", "modeling_conformer.py", "tokenizer.json"} <= set(names), message
+        assert not {"README.md", "training_args.bin", "data_report.jsonl"} & set(names)
+    card = ModelCard(repository.files["README.md"].decode())
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert {result.metric_value for result in card.data.eval_results} == {metrics["cer"], metrics["wer"]}
+    assert "python scripts/train.py --hub_token …" in card.text
+    assert "The checkpoint was chosen by its CER on `validation` of spoken" in card.text
+    record = json.loads(repository.files["training.json"])
+    assert record["model_sha256"] == metrics["model_sha256"] == weights_sha256(folder)
+    assert (record["steps"], record["utterances"], record["seconds"]) == (2, 40, metrics["train_seconds"])
+    assert f"{record['hours']:.2f} hours, 40 utterances" in card.text and "SpeedPerturbation" in card.text
+
+
+def test_what_the_hub_refuses_shows_before_anything_is_read(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
+    with pytest.raises(SystemExit, match="the Hub refuses someone/trained .*hf auth login"):
+        train(tmp_path / "not there", tmp_path / "run", push_to_hub="true", hub_model_id=NAME)
+
+
+def test_what_cannot_be_pushed_in_the_end_is_not_lost(hub, checkpoint):
+    options = {"push_to_hub": True, "hub_model_id": NAME, "report_to": "none"}
+    with pytest.raises(ValueError, match="has no evaluation.*; later: python scripts/publish.py --model_name_or_path"):
+        push_result(ConformerTrainingArguments(output_dir=str(checkpoint), **options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"push_to_hub": "true"}, "push_to_hub needs --hub_model_id owner/name"),
+        ({"push_to_hub": "true", "hub_model_id": "trained"}, "'trained' is no id of the Hub"),
+        (
+            {"push_to_hub": "true", "hub_model_id": NAME, "hub_strategy": "checkpoint"},
+            "hub_strategy is every_save or end, not 'checkpoint'",
+        ),
+    ],
+)
+def test_arguments_that_do_not_fit(hub, tmp_path, options, message):
+    with pytest.raises(SystemExit, match=message):
+        train(tmp_path, tmp_path / "run", **options)
