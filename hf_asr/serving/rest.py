@@ -1,0 +1,266 @@
+"""REST: the article's `POST /transcribe`, OpenAI's `POST /v1/audio/transcriptions`, /health, /metrics and /docs."""
+
+import asyncio
+import hmac
+import logging
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi_offline import FastAPIOffline
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
+
+from .. import __version__
+from ..data.audio import AudioError, AudioTooLongError, read_audio
+from ..decoding.recognizer import Transcript
+from ..decoding.subtitles import cues, to_srt, to_vtt
+from .engine import ClosedError, Engine, QueueFullError
+from .metrics import Metrics
+
+logger = logging.getLogger("hf_asr")
+
+FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
+FORM_BYTES = 100_000  # of an upload, beside the file
+
+
+@dataclass
+class ServerOptions:
+    """
+    Attributes:
+        max_upload_mb: Of a file, in 10^6 bytes.
+        max_audio_seconds: Of a recording.
+        upload_timeout_s: Until the whole file must have come.
+        transcription_timeout_s: Until an accepted recording must be transcribed.
+        max_connections: Requests that are read or computed at a time.
+        api_key: Clients must send `Authorization: Bearer …` with it; None lets everybody in.
+    """
+
+    max_upload_mb: float = 50.0
+    max_audio_seconds: float = 1200.0
+    upload_timeout_s: float = 60.0
+    transcription_timeout_s: float = 300.0
+    max_connections: int = 256
+    api_key: str | None = None
+
+
+def create_app(engine: Engine, options: ServerOptions | None = None, *, model_name: str = "") -> FastAPI:
+    """The application; it closes the engine, which finishes what it accepted, when it shuts down."""
+    options = options or ServerOptions()
+    metrics = Metrics(engine)
+    decoders = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="decode")
+    connections = 0
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI):
+        yield
+        await asyncio.to_thread(engine.close)
+        decoders.shutdown(cancel_futures=True)
+
+    app = FastAPIOffline(title="hf_asr", version=__version__, lifespan=lifespan, redoc_url=None)
+    app.add_middleware(BodyLimit, max_bytes=int(options.max_upload_mb * 1e6) + FORM_BYTES)
+
+    @app.exception_handler(StarletteHTTPException)
+    async def tell(_: Request, error: StarletteHTTPException) -> JSONResponse:
+        return _error(error.status_code, str(error.detail), headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def tell_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return _error(422, "; ".join(item["msg"] for item in error.errors()))
+
+    @app.middleware("http")
+    async def measure(request: Request, call_next):
+        path = request.url.path if request.url.path in ROUTES else "other"
+        with metrics.time(path) as timed:
+            response = await call_next(request)
+            timed.status = response.status_code
+        return response
+
+    def authorize(request: Request) -> None:
+        if options.api_key is None:
+            return
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(token.encode("latin-1"), options.api_key.encode()):
+            raise HTTPException(401, "send the header Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
+
+    async def receive(request: Request, name: str) -> tuple[bytes, dict[str, list[str]]]:
+        """The file of the form and its other fields; temporary files are gone when it returns."""
+        try:
+            async with asyncio.timeout(options.upload_timeout_s), request.form(max_files=1, max_fields=50) as form:
+                file = form.get(name)
+                fields = {key: [v for v in form.getlist(key) if isinstance(v, str)] for key in form}
+                if not isinstance(file, UploadFile):
+                    raise HTTPException(422, f"send the recording as a file in the multipart form field {name!r}")
+                return await file.read(), fields
+        except TimeoutError:
+            raise HTTPException(408, f"the upload took longer than {options.upload_timeout_s:g} s") from None
+        except ClientDisconnect:
+            raise HTTPException(400, "the client went away") from None
+
+    async def transcribe(request: Request, name: str) -> tuple[Transcript, float, dict[str, list[str]]]:
+        """Transcript, seconds of audio, and the form's other fields."""
+        nonlocal connections
+        authorize(request)
+        if connections >= options.max_connections:
+            raise HTTPException(503, "too many requests at once: try again in 1 s", {"Retry-After": "1"})
+        connections += 1
+        try:
+            data, fields = await receive(request, name)
+            waveform = await asyncio.get_running_loop().run_in_executor(
+                decoders, _decode, data, engine.rate, options.max_audio_seconds
+            )
+            seconds = len(waveform) / engine.rate
+            future = engine.submit(waveform)
+            del data, waveform
+            async with asyncio.timeout(options.transcription_timeout_s):
+                transcript = await asyncio.wrap_future(future)
+        except AudioTooLongError as error:
+            raise HTTPException(413, f"the recording {error}") from error
+        except AudioError as error:
+            raise HTTPException(415, f"the recording cannot be used: {error}") from error
+        except QueueFullError as error:
+            raise HTTPException(503, str(error), {"Retry-After": str(math.ceil(error.retry_after))}) from error
+        except ClosedError as error:
+            raise HTTPException(503, str(error), {"Retry-After": "10"}) from error
+        except TimeoutError:
+            limit = options.transcription_timeout_s
+            raise HTTPException(503, f"not transcribed within {limit:g} s", {"Retry-After": "10"}) from None
+        finally:
+            connections -= 1
+        metrics.audio_seconds.inc(seconds)
+        return transcript, seconds, fields
+
+    @app.post("/transcribe", openapi_extra=_form("audio"), responses=ERRORS)
+    async def transcribe_audio(request: Request) -> dict[str, str]:
+        """A recording of any format as the form field `audio`; answers `{"text": …}`."""
+        transcript, _, _ = await transcribe(request, "audio")
+        return {"text": transcript.text}
+
+    @app.post("/v1/audio/transcriptions", openapi_extra=_form("file", OPENAI_FIELDS), responses=ERRORS)
+    async def transcribe_as_openai(request: Request) -> Response:
+        """As OpenAI's clients call it; `model`, `prompt` and `temperature` are accepted and have no effect."""
+        transcript, seconds, fields = await transcribe(request, "file")
+        wanted = (fields.get("response_format") or ["json"])[0]
+        if wanted not in FORMATS:
+            raise HTTPException(400, f"response_format is one of {', '.join(FORMATS)}, not {wanted!r}")
+        if (fields.get("stream") or ["false"])[0].lower() == "true":
+            raise HTTPException(400, "stream is not supported: leave it out")
+        if wanted == "json":
+            return JSONResponse({"text": transcript.text})
+        if wanted == "verbose_json":
+            return JSONResponse(_verbose(transcript, seconds, fields))
+        text = {
+            "text": lambda: transcript.text,
+            "srt": lambda: to_srt(transcript.words),
+            "vtt": lambda: to_vtt(transcript.words),
+        }
+        return PlainTextResponse(text[wanted]() + "\n" * (wanted == "text"))
+
+    @app.get("/v1/models")
+    async def models() -> dict:
+        """The one model there is."""
+        return {"object": "list", "data": [{"id": model_name, "object": "model", "owned_by": "hf_asr"}]}
+
+    @app.get("/health", responses={503: {"description": "shutting down"}})
+    async def health() -> JSONResponse:
+        """Whether requests are taken."""
+        status = {"status": "closing" if engine.is_closed else "ok", "model": model_name}
+        return JSONResponse(status, 503 if engine.is_closed else 200)
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def prometheus() -> Response:
+        """Figures for Prometheus."""
+        return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return app
+
+
+ROUTES = ("/transcribe", "/v1/audio/transcriptions", "/v1/models", "/health", "/metrics")
+OPENAI_FIELDS = {
+    "model": {"type": "string"},
+    "language": {"type": "string"},
+    "prompt": {"type": "string"},
+    "response_format": {"type": "string", "enum": list(FORMATS)},
+    "temperature": {"type": "number"},
+    "timestamp_granularities[]": {"type": "array", "items": {"type": "string", "enum": ["word", "segment"]}},
+}
+ERRORS = {
+    400: {"description": "no readable form, or a field with a value that it cannot have"},
+    401: {"description": "the bearer token is missing or wrong"},
+    408: {"description": "the upload took too long"},
+    413: {"description": "the file or the recording is too long"},
+    415: {"description": "the file holds no audio that can be decoded"},
+    422: {"description": "the form has no file"},
+    503: {"description": "too much waits; Retry-After tells the seconds"},
+}
+
+
+class BodyLimit:
+    """ASGI middleware: 413 as soon as a body is, or says that it is, larger than `max_bytes`."""
+
+    def __init__(self, app, max_bytes: int):
+        self.app, self.max_bytes = app, max_bytes
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        message = f"the upload is larger than {(self.max_bytes - FORM_BYTES) / 1e6:g} MB"
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if not declared.isdigit() or int(declared) > self.max_bytes:
+            # its body is not read: the connection cannot go on to another request
+            return await _error(413, message, headers={"Connection": "close"})(scope, receive, send)
+        received = 0
+
+        async def count() -> dict:
+            nonlocal received
+            part = await receive()
+            received += len(part.get("body", b""))
+            if received > self.max_bytes:
+                raise HTTPException(413, message, {"Connection": "close"})
+            return part
+
+        await self.app(scope, count, send)
+
+
+def _form(name: str, fields: dict | None = None) -> dict:
+    """What OpenAPI shall say of a form that is read by hand, under a time limit."""
+    file = {name: {"type": "string", "format": "binary", "description": "a recording of any format"}}
+    schema = {"type": "object", "required": [name], "properties": file | (fields or {})}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+def _error(status: int, message: str, *, headers: dict[str, str] | None = None) -> JSONResponse:
+    """Errors as OpenAI's clients read them."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    body = {"error": {"message": message, "type": kind, "param": None, "code": None}}
+    return JSONResponse(body, status, headers=headers)
+
+
+def _decode(data: bytes, rate: int, max_seconds: float) -> np.ndarray:
+    return read_audio(data, sampling_rate=rate, max_seconds=max_seconds)
+
+
+def _verbose(transcript: Transcript, seconds: float, fields: dict[str, list[str]]) -> dict:
+    """OpenAI's verbose_json; segments are the lines that subtitles would have."""
+    granularities = fields.get("timestamp_granularities[]") or ["segment"]
+    answer = {
+        "task": "transcribe",
+        "language": (fields.get("language") or [""])[0],
+        "duration": round(seconds, 3),
+        "text": transcript.text,
+    }
+    if "word" in granularities:
+        answer["words"] = [asdict(word) for word in transcript.words]
+    if "segment" in granularities:
+        answer["segments"] = [
+            {"id": i, "seek": 0, "start": start, "end": end, "text": text, "tokens": [], "temperature": 0.0}
+            for i, (start, end, text) in enumerate(cues(transcript.words))
+        ]
+    return answer

@@ -1,0 +1,99 @@
+"""The server as a process of its own, and the clients that people have."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import pytest
+
+from hf_asr.checkpoint import load_checkpoint
+from hf_asr.data.audio import read_audio
+from hf_asr.decoding.recognizer import recognize
+
+
+def start_server(checkpoint, repository, *arguments: str) -> tuple[subprocess.Popen, str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "scripts/serve.py", "--model_name_or_path", str(checkpoint), "--port", str(port)]
+    process = subprocess.Popen([*command, *arguments], cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(f"{url}/health", timeout=5).read()
+            return process, url
+        except OSError:
+            assert process.poll() is None, process.stdout.read().decode()
+            time.sleep(0.1)
+    process.kill()
+    raise AssertionError("the server did not start")
+
+
+@pytest.fixture(scope="module")
+def url(checkpoint, repository):
+    process, url = start_server(checkpoint, repository)
+    yield url
+    process.terminate()
+    process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def recording(corpus):
+    return min((corpus / "validation").rglob("*.flac"))
+
+
+@pytest.fixture(scope="module")
+def text(checkpoint, recording):
+    return recognize(*load_checkpoint(str(checkpoint)), [read_audio(recording)])[0].text
+
+
+def test_the_articles_client(url, recording, text):
+    requests = pytest.importorskip("requests")
+    with open(recording, "rb") as file:
+        assert requests.post(f"{url}/transcribe", files={"audio": file}).json()["text"] == text
+
+
+def test_openais_client(url, recording, text):
+    openai = pytest.importorskip("openai")
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+    with open(recording, "rb") as file:
+        assert client.audio.transcriptions.create(model="hf_asr", file=file).text == text
+    with open(recording, "rb") as file:
+        verbose = client.audio.transcriptions.create(
+            model="hf_asr", file=file, response_format="verbose_json", timestamp_granularities=["word", "segment"]
+        )
+    assert verbose.text == text and verbose.words[0].start < verbose.words[-1].end
+    assert verbose.segments[0].text and verbose.duration == pytest.approx(len(read_audio(recording)) / 16000, abs=1e-3)
+    with open(recording, "rb") as file:
+        assert "-->" in client.audio.transcriptions.create(model="hf_asr", file=file, response_format="srt")
+    with pytest.raises(openai.APIStatusError) as refused:
+        client.audio.transcriptions.create(model="hf_asr", file=("a.wav", b"no audio"))
+    assert refused.value.status_code == 415 and "not decodable" in str(refused.value)
+
+
+def test_an_accepted_request_is_answered_before_the_end(checkpoint, repository, recording, text):
+    requests = pytest.importorskip("requests")
+    process, url = start_server(checkpoint, repository, "--max_wait_ms", "1500")
+    answers = []
+
+    def ask():
+        with open(recording, "rb") as file:
+            answers.append(requests.post(f"{url}/transcribe", files={"audio": file}).json())
+
+    client = threading.Thread(target=ask)
+    client.start()
+    time.sleep(0.5)  # it waits for others of its batch
+    process.send_signal(signal.SIGTERM)
+    client.join(60)
+    assert answers == [{"text": text}]
+    assert process.wait(60) in (0, -signal.SIGTERM)
+
+
+def test_a_model_that_is_not_there_is_one_line(tmp_path, repository):
+    command = [sys.executable, "scripts/serve.py", "--model_name_or_path", str(tmp_path / "none")]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith("error: ")
