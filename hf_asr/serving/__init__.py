@@ -1,0 +1,1 @@
+"""Recognisers for people and programs: the Gradio demo, the engine behind it and REST."""

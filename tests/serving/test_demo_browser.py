@@ -1,0 +1,147 @@
+"""The demo in headless Chromium, where there is one: apt-get install chromium, pip install playwright."""
+
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+pytest.importorskip("gradio")
+pytest.importorskip("playwright")
+from playwright.sync_api import sync_playwright
+
+from hf_asr.decoding.recognizer import Transcript, Word
+from hf_asr.serving import demo
+from hf_asr.serving.texts import CHINESE, ENGLISH
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+
+WORDS = [Word("fox", 0.1, 0.4, 0.987), Word("灯", 0.5, 0.6, 0.41)]
+DESKTOP, PHONE = (1280, 900), (390, 844)
+
+
+def tone(frequency: int, *, seconds: float, rate: int) -> np.ndarray:
+    return 0.5 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)
+
+
+def loudest_frequency(waveform: np.ndarray) -> float:
+    return np.abs(np.fft.rfft(waveform)).argmax() * 16000 / len(waveform)
+
+
+@pytest.fixture(scope="module")
+def served(checkpoint, tmp_path_factory):
+    """The page's address, and the waveforms that reached the recogniser, which hears WORDS in all of them."""
+    heard = []
+
+    def recognize(model, processor, waveforms, **options):
+        heard.extend(waveforms)
+        return [Transcript("fox灯", WORDS) for _ in waveforms]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        patch.setattr(demo, "recognize", recognize)
+        page = demo.build_demo(demo.load(str(checkpoint)), may_choose_second=True)
+        yield SimpleNamespace(address=demo.launch(page, host="127.0.0.1", port=None, block=False), heard=heard)
+        page.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Chromium with a microphone that hums at 880 Hz."""
+    microphone = tmp_path_factory.mktemp("microphone") / "hum.wav"
+    soundfile.write(microphone, tone(880, seconds=5, rate=48000), 48000)
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    arguments += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    arguments += [f"--use-file-for-fake-audio-capture={microphone}"]
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser, served):
+    """Opens the page, with a language and a screen; at the end, it may have asked nobody else for anything."""
+    contexts, requested, errors = [], [], []
+
+    def open_page(*, locale: str = "en-US", screen: tuple[int, int] = DESKTOP):
+        contexts.append(browser.new_context(locale=locale, viewport={"width": screen[0], "height": screen[1]}))
+        page = contexts[-1].new_page()
+        page.on("request", lambda request: requested.append(request.url))
+        page.on("pageerror", lambda error: errors.append(error))
+        page.goto(served.address)
+        page.wait_for_selector("#recognise")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert requested and not errors
+    assert not [url for url in requested if not url.startswith((served.address, "data:", "blob:"))]
+
+
+def test_a_file_becomes_text_and_pictures(visit, served, tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(440, seconds=1, rate=16000), 16000)
+    page = visit()
+    page.set_input_files("input[type=file]", tmp_path / "a.wav")
+    page.wait_for_selector("audio, [data-testid^=waveform]", state="attached")
+    page.click("#recognise")
+    page.wait_for_selector("#result svg image")
+    assert page.input_value("#text textarea") == "fox灯"
+    assert page.locator("#result svg text").all_text_contents()[:2] == ["fox", "灯"]
+    image = "async () => { const image = new Image(); image.src = document.querySelector('#result image').href.baseVal;"
+    assert page.evaluate(image + "await image.decode(); return [image.width, image.height] }") == [100, 80]
+    assert abs(loudest_frequency(served.heard[-1]) - 440) < 5
+    with page.expect_download() as download:
+        page.click("a[download$=srt]")
+    assert download.value.suggested_filename == "a.srt" and "fox灯" in download.value.path().read_text()
+
+
+def test_a_recording_is_transcribed(visit, served):
+    page = visit()
+    page.click("button[aria-label='Record audio']")
+    page.click(".record-button")
+    page.wait_for_timeout(1500)
+    page.click(".stop-button")
+    page.wait_for_selector("[data-testid^=waveform]", state="attached")
+    page.click("#recognise")
+    page.wait_for_selector("#result svg image")
+    assert abs(loudest_frequency(served.heard[-1]) - 880) < 5
+
+
+def test_an_example_is_transcribed_at_a_click(visit):
+    page = visit()
+    page.locator(".gallery-item, .gallery button").first.click()
+    page.wait_for_selector("#result svg image")
+
+
+def test_two_checkpoints_are_compared(visit, checkpoint):
+    page = visit()
+    page.get_by_role("tab").nth(1).click()
+    page.locator(".gallery-item >> visible=true").first.click()
+    page.locator("#second input, #second textarea").fill(str(checkpoint))
+    page.wait_for_timeout(500)
+    page.click("#compare")
+    page.wait_for_selector(".asr-card")
+    assert page.locator(".asr-card").count() == 2
+    assert ENGLISH["same"] in page.inner_text("#comparison")
+
+
+@pytest.mark.parametrize(("locale", "texts"), [("zh-CN", CHINESE), ("en-GB", ENGLISH)])
+def test_the_page_speaks_the_browsers_language(visit, locale, texts):
+    page = visit(locale=locale)
+    assert page.inner_text("#recognise") == texts["recognise"]
+    assert page.inner_text("h1") == texts["title"] and texts["title"] in page.title()
+    assert "i18n" not in page.inner_text("body")
+    page.click("#recognise")
+    page.wait_for_selector(f"#result >> text={texts['missing_audio']}")
+
+
+def test_nothing_is_wider_than_a_phone_and_the_result_comes_into_sight(visit):
+    page = visit(screen=PHONE)
+    page.locator(".gallery-item, .gallery button").first.click()
+    page.wait_for_selector("#result svg image")
+    page.wait_for_function("window.scrollY > 100")
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
