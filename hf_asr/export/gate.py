@@ -105,7 +105,7 @@ def source_runner(model: ConformerForCTC, processor: ConformerProcessor) -> Call
     @torch.inference_mode()
     def run(waveform: np.ndarray) -> np.ndarray:
         inputs = processor(waveform, sampling_rate=processor.feature_extractor.sampling_rate).to(model.device)
-        return model(**inputs).logits[0].log_softmax(-1).cpu().numpy()
+        return model(**inputs).logits[0].float().log_softmax(-1).cpu().numpy()
 
     return run
 

@@ -85,6 +85,7 @@ def quantize_int8(source: Path, path: Path, *, calibration: Sequence[dict[str, n
         prepared, result = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         # Merges what the exporter left in pieces, and infers the shapes that quantisation asks for.
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        options["nodes_to_exclude"] = _frontend_products(prepared)
         if calibration is None:
             quantize_dynamic(prepared, result, **options)
         else:
@@ -100,6 +101,13 @@ def quantize_int8(source: Path, path: Path, *, calibration: Sequence[dict[str, n
         partial = path.with_name(f"{path.name}.partial")
         shutil.copyfile(result, partial)
         partial.replace(path)
+
+
+def _frontend_products(path: Path) -> list[str]:
+    """Matrix products before the first convolution: the mel filters, over powers that span ten decades."""
+    nodes = list(onnx.load(path).graph.node)
+    first = next(place for place, node in enumerate(nodes) if node.op_type == "Conv")
+    return [node.name for node in nodes[:first] if node.op_type in ("MatMul", "Gemm")]
 
 
 class _Calibration(CalibrationDataReader):

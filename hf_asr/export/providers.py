@@ -93,6 +93,8 @@ def open_session(path: Path, *, provider: str = "auto", threads: int | None = No
     providers = choose_providers(provider, profile=profile if profile.is_file() else None)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # Threads that spin while they wait take the cores from PyTorch, which computes the features.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:

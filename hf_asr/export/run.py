@@ -160,7 +160,8 @@ def load_utterances(args: argparse.Namespace, *, split: str, limit: int | None =
             print(f"left out: {row['audio']['path']}: {error}", file=sys.stderr)
     if not waveforms:
         raise ValueError(f"{args.dataset_name}: no readable recording in {split!r}")
-    return Utterances(waveforms, references, f"{len(waveforms)} utterances of {public_name(args.dataset_name)}, {split!r}")
+    name = public_name(args.dataset_name)
+    return Utterances(waveforms, references, f"{len(waveforms)} utterances of {name}, {split!r}")
 
 
 def summary(comparison: Comparison) -> str:

@@ -103,6 +103,20 @@ def test_int8_is_near_and_its_weights_are_int8(graphs, model, tmp_path, is_stati
     assert (tmp_path / "int8.onnx").stat().st_size < graphs["onnx"].stat().st_size
 
 
+def test_int8_leaves_the_frontend_alone(graphs, processor, tmp_path):
+    import onnx
+
+    quantize_int8(graphs["onnx-waveform"], tmp_path / "int8.onnx")
+    nodes = onnx.load(tmp_path / "int8.onnx").graph.node
+    products = [node for node in nodes if node.op_type == "MatMul"]
+    weights = {item.name: list(item.dims) for item in onnx.load(tmp_path / "int8.onnx").graph.initializer}
+    assert [257, 80] in [weights.get(node.input[1]) for node in products]
+    assert sum(node.op_type == "MatMulInteger" for node in nodes) > 5
+    waveform = RANDOM.normal(0, 0.1, (1, 20000)).astype(np.float32)
+    exact, near = (run(path, waveform, [20000])[0] for path in (graphs["onnx-waveform"], tmp_path / "int8.onnx"))
+    assert np.abs(exact - near).max() < 0.3
+
+
 def test_axes_have_names_and_metadata_is_kept(model, processor, tmp_path):
     import onnx
 
