@@ -1,7 +1,7 @@
 """The recipe against the article's plain loop, and each lever by itself: CER at equal time, audio trained per second.
 
     python benchmarks/ablation.py --digits ../shared/data/digits_en --sentences ../shared/data/sentences_en \
-        --noise ../shared/data/noise [--minutes 5] [--digits_minutes 3]
+        --noise ../shared/data/noise [--minutes 5] [--digits_minutes 3.5]
 
 The same data, seed, model and time for all. First every variant's speed is measured, in interleaved rounds: leave the
 machine idle until "speeds" is printed. What follows is bounded by the steps that these speeds make of the time, so that
@@ -345,7 +345,7 @@ def main() -> None:
     parser.add_argument("--sentences", required=True)
     parser.add_argument("--noise", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=5.0, help="of training, for each run on the corpus")
-    parser.add_argument("--digits_minutes", type=float, default=3.0, help="and on the digits")
+    parser.add_argument("--digits_minutes", type=float, default=3.5, help="and on the digits")
     parser.add_argument("--speed_steps", type=int, default=40)
     parser.add_argument("--speed_rounds", type=int, default=3)
     parser.add_argument("--clips", type=int, default=200, help="of each speaker that is left out")

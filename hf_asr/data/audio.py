@@ -8,6 +8,8 @@ import numpy as np
 import soundfile
 import soxr
 
+MAX_RATE = 384_000  # Hz; a header may claim any
+
 
 class AudioError(ValueError):
     """A recording that cannot be used; the message says why."""
@@ -49,17 +51,18 @@ def read_audio(
             first, last = _part(start, end, rate, file.frames)
             _check_length(last - first, rate, max_seconds)
             file.seek(first)
-            waveform = file.read(last - first, dtype="float32", always_2d=True)  # (samples, channels)
+            # a second at a time: of many channels the mean alone is kept
+            pieces = file.blocks(blocksize=rate, frames=last - first, dtype="float32", always_2d=True)
+            waveform = np.concatenate([piece.mean(axis=1) for piece in pieces] or [np.zeros(0, np.float32)])
     except soundfile.SoundFileError as soundfile_error:
         try:
             waveform, rate = _read_with_av(source, max_seconds=max_seconds)
-        except AudioTooLongError:
+        except AudioError:
             raise
         except (av.FFmpegError, ValueError, IndexError) as error:
             raise AudioError(f"not decodable: {soundfile_error} (soundfile); {error} (PyAV)") from error
         first, last = _part(start, end, rate, len(waveform))
         waveform = waveform[first:last]
-    waveform = waveform.mean(axis=1)
     if not len(waveform):
         raise AudioError("holds no audio (0 samples)")
     if not np.isfinite(waveform).all():
@@ -114,24 +117,25 @@ def _part(start: float | None, end: float | None, rate: int, length: int) -> tup
 
 
 def _check_length(samples: int, rate: int, max_seconds: float) -> None:
+    if rate > MAX_RATE:
+        raise AudioError(f"says that it has {rate} samples a second: more than {MAX_RATE} are no recording")
     if samples > max_seconds * rate:
         raise AudioTooLongError(f"is longer than {max_seconds:g} s")
 
 
 def _read_with_av(source: str | Path | bytes, *, max_seconds: float) -> tuple[np.ndarray, int]:
-    """(samples, channels) and the rate in Hz."""
+    """(samples,), the mean of all channels, and the rate in Hz."""
     with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
         if not container.streams.audio:
             raise ValueError("no audio stream")
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="fltp", rate=stream.rate)
-        frames, samples = [], 0
+        blocks, samples = [], 0
         for frame in container.decode(stream):
-            frames += resampler.resample(frame)
+            blocks += [out.to_ndarray().mean(axis=0) for out in resampler.resample(frame)]
             samples += frame.samples
             _check_length(samples, stream.rate, max_seconds)
-        frames += resampler.resample(None)
-        blocks = [frame.to_ndarray() for frame in frames]
+        blocks += [out.to_ndarray().mean(axis=0) for out in resampler.resample(None)]
     if not blocks:
         raise ValueError("no audio frames")
-    return np.concatenate(blocks, axis=1).T, stream.rate
+    return np.concatenate(blocks), stream.rate

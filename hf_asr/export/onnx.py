@@ -41,7 +41,8 @@ def export_onnx(
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
 
-        logging.getLogger("onnxscript").setLevel(logging.ERROR)
+        for name in ("torch.onnx", "onnxscript"):  # which tell of operators that nobody asked for
+            logging.getLogger(name).setLevel(logging.ERROR)
         program = torch.onnx.export(
             module,
             kwargs=inputs,

@@ -14,7 +14,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi_offline import FastAPIOffline
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
@@ -90,19 +90,26 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
         if scheme.lower() != "bearer" or not hmac.compare_digest(token.encode("latin-1"), options.api_key.encode()):
             raise HTTPException(401, "send the header Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
 
-    async def receive(request: Request, name: str) -> tuple[bytes, dict[str, list[str]]]:
-        """The file of the form and its other fields; temporary files are gone when it returns."""
+    async def receive(request: Request) -> FormData:
+        """The form; large files are on disk until it is closed."""
         try:
-            async with asyncio.timeout(options.upload_timeout_s), request.form(max_files=1, max_fields=50) as form:
-                file = form.get(name)
-                fields = {key: [v for v in form.getlist(key) if isinstance(v, str)] for key in form}
-                if not isinstance(file, UploadFile):
-                    raise HTTPException(422, f"send the recording as a file in the multipart form field {name!r}")
-                return await file.read(), fields
+            async with asyncio.timeout(options.upload_timeout_s):
+                return await request.form(max_files=1, max_fields=50)
         except TimeoutError:
             raise HTTPException(408, f"the upload took longer than {options.upload_timeout_s:g} s") from None
         except ClientDisconnect:
             raise HTTPException(400, "the client went away") from None
+
+    async def decode(form: FormData, name: str) -> np.ndarray:
+        """The recording in the form's field `name`; as many at a time are in memory as there are decoders."""
+        upload = form.get(name)
+        if not isinstance(upload, UploadFile):
+            raise HTTPException(422, f"send the recording as a file in the multipart form field {name!r}")
+
+        def read() -> np.ndarray:
+            return read_audio(upload.file.read(), sampling_rate=engine.rate, max_seconds=options.max_audio_seconds)
+
+        return await asyncio.get_running_loop().run_in_executor(decoders, read)
 
     async def transcribe(request: Request, name: str) -> tuple[Transcript, float, dict[str, list[str]]]:
         """Transcript, seconds of audio, and the form's other fields."""
@@ -112,13 +119,15 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
             raise HTTPException(503, "too many requests at once: try again in 1 s", {"Retry-After": "1"})
         connections += 1
         try:
-            data, fields = await receive(request, name)
-            waveform = await asyncio.get_running_loop().run_in_executor(
-                decoders, _decode, data, engine.rate, options.max_audio_seconds
-            )
+            form = await receive(request)
+            try:
+                waveform = await decode(form, name)
+                fields = {key: [v for v in form.getlist(key) if isinstance(v, str)] for key in form}
+            finally:
+                await form.close()
             seconds = len(waveform) / engine.rate
             future = engine.submit(waveform)
-            del data, waveform
+            del waveform
             async with asyncio.timeout(options.transcription_timeout_s):
                 transcript = await asyncio.wrap_future(future)
         except AudioTooLongError as error:
@@ -241,10 +250,6 @@ def _error(status: int, message: str, *, headers: dict[str, str] | None = None) 
     kind = "invalid_request_error" if status < 500 else "server_error"
     body = {"error": {"message": message, "type": kind, "param": None, "code": None}}
     return JSONResponse(body, status, headers=headers)
-
-
-def _decode(data: bytes, rate: int, max_seconds: float) -> np.ndarray:
-    return read_audio(data, sampling_rate=rate, max_seconds=max_seconds)
 
 
 def _verbose(transcript: Transcript, seconds: float, fields: dict[str, list[str]]) -> dict:

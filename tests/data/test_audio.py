@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from hf_asr.data.audio import AudioError, read_audio
+from hf_asr.data.audio import AudioError, AudioTooLongError, read_audio
 
 SECONDS = 0.5
 
@@ -68,3 +68,24 @@ def test_what_cannot_be_read_says_why(tmp_path):
     }.items():
         with pytest.raises(AudioError, match=reason):
             read_audio(tmp_path / name)
+
+
+def test_longer_than_allowed_is_refused_by_both_readers(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(16000), 16000)
+    with av.open(str(tmp_path / "a.webm"), "w") as container:
+        stream = container.add_stream("libopus", rate=48000, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 2 * 48000), np.int16), format="s16", layout="stereo")
+        frame.sample_rate = 48000
+        for piece in av.AudioResampler("s16", "stereo", 48000, frame_size=960).resample(frame):
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode(None))
+    for name in ("a.wav", "a.webm"):
+        assert len(read_audio(tmp_path / name, max_seconds=1.1)) == pytest.approx(16000, rel=0.05)
+        with pytest.raises(AudioTooLongError, match=r"longer than 0\.5 s"):
+            read_audio(tmp_path / name, max_seconds=0.5)
+
+
+def test_a_header_that_claims_an_absurd_rate_is_refused(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(16000), 2_000_000)
+    with pytest.raises(AudioError, match="2000000 samples a second"):
+        read_audio(tmp_path / "a.wav")
