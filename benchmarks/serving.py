@@ -183,11 +183,11 @@ def soak(args: argparse.Namespace, bodies: list[tuple[bytes, float]]) -> None:
         [sys.executable, "scripts/serve.py", "--model_name_or_path", args.model_name_or_path, "--port", "PORT"]
     )
     asyncio.run(load(server.url, bodies, clients=64, seconds=10))
-    before = server.usage()
-    result = asyncio.run(load(server.url, bodies, clients=64, seconds=args.soak_seconds))
-    after = server.usage()
+    print(f"before: {server.usage()}")
+    for part in range(1, 5):
+        result = asyncio.run(load(server.url, bodies, clients=64, seconds=args.soak_seconds / 4))
+        print(f"64 clients, {part * args.soak_seconds / 4:g} s: {server.usage()}, {result.describe()}", flush=True)
     server.stop()
-    print(f"64 clients, {args.soak_seconds:g} s: {result.describe()}\nbefore {before}\nafter  {after}")
 
 
 # Abuse

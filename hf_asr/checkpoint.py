@@ -15,15 +15,18 @@ def load_checkpoint(
 ) -> tuple[PreTrainedModel, ConformerProcessor]:
     """Model in evaluation mode on `device` (CUDA where there is one), and its processor.
 
-    A folder without PyTorch weights but with `model.onnx`, or an .onnx file in one, is run by onnxruntime.
+    A folder without PyTorch weights but with `model.onnx`, or an .onnx file in a folder or a Hub repository
+    (`owner/name/onnx/model.int8.onnx`), is run by onnxruntime.
 
     Raises:
         ValueError: A local folder that is no checkpoint, or is not there; or a checkpoint without a tokenizer.
         ImportError: An exported graph, and onnxruntime is not installed.
     """
     path = Path(model_name_or_path)
-    if path.suffix == ".onnx" or ((path / "model.onnx").is_file() and not (path / "model.safetensors").is_file()):
+    if path.suffix == ".onnx":
         return load_graph(path)
+    if (path / "config.json").is_file() and not list(path.glob("*.safetensors")) and list(path.glob("*.onnx")):
+        return load_graph(path / "model.onnx")
     check_is_checkpoint(model_name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = AutoModelForCTC.from_pretrained(model_name_or_path, dtype=torch.float32).to(device).eval()
@@ -31,15 +34,17 @@ def load_checkpoint(
 
 
 def load_graph(path: Path) -> tuple[PreTrainedModel, ConformerProcessor]:
-    """An exported graph in the place of the model; `path` is the .onnx file, or its folder."""
+    """An exported graph in the place of the model; `path` is the .onnx file, here or in a Hub repository."""
     try:
-        from .export.ort_model import FILE_NAME, OrtConformerForCTC
+        from .export.ort_model import OrtConformerForCTC
     except ImportError as error:
         raise ImportError(f"{path} needs onnxruntime: pip install hf_asr[export] ({error})") from error
-    folder, name = (path.parent, path.name) if path.suffix == ".onnx" else (path, FILE_NAME)
-    check_is_checkpoint(str(folder))
-    model = OrtConformerForCTC.from_pretrained(folder, file_name=name)
-    return model, load_processor(str(folder), model.config)
+    folder, subfolder = str(path.parent), ""
+    if not path.parent.is_dir() and not path.is_absolute() and len(path.parts) > 2:
+        folder, subfolder = "/".join(path.parts[:2]), "/".join(path.parts[2:-1])
+    check_is_checkpoint(folder)
+    model = OrtConformerForCTC.from_pretrained(folder, subfolder=subfolder, file_name=path.name)
+    return model, load_processor(folder, model.config)
 
 
 class NoTokenizerError(ValueError):

@@ -35,7 +35,7 @@ def evaluate(argv: Sequence[str] | None = None) -> None:
         rows = _load_rows(args)
         model, processor = load_checkpoint(args.model_name_or_path)
         metrics, records = evaluate_rows(model, processor, rows)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
     metrics["split"] = args.eval_split_name
     options = {"config_name": args.dataset_config_name, "device": model.device}
@@ -68,7 +68,7 @@ def compare(argv: Sequence[str] | None = None) -> None:
         else:
             a, b = read_predictions(args.A), read_predictions(args.B)
         result = compare_records(a, b)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
     if args.output_format == "json":
         print(json.dumps(asdict(result) | {"verdict": result.verdict}, ensure_ascii=False))
@@ -127,7 +127,7 @@ def transcribe(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         model, processor = load_checkpoint(args.model_name_or_path)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
     files, failed = list(_audio_files(args.paths)), 0
     if not files:

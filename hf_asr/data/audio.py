@@ -1,6 +1,7 @@
 """Reading recordings: any format, rate and channel count becomes 16 kHz mono float32."""
 
 import io
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import av
@@ -9,6 +10,8 @@ import soundfile
 import soxr
 
 MAX_RATE = 384_000  # Hz; a header may claim any
+# FFmpeg also reads playlists and session descriptions, which name other files and addresses: a recording must not.
+AV_OPTIONS = {"format_whitelist": "matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,aac,mp3,ogg,wav,flac,amr,asf,aiff,caf,w64,au"}
 
 
 class AudioError(ValueError):
@@ -51,25 +54,32 @@ def read_audio(
             first, last = _part(start, end, rate, file.frames)
             _check_length(last - first, rate, max_seconds)
             file.seek(first)
-            # a second at a time: of many channels the mean alone is kept
+            # A second at a time: many channels or a high rate shall not fill the memory.
             pieces = file.blocks(blocksize=rate, frames=last - first, dtype="float32", always_2d=True)
-            waveform = np.concatenate([piece.mean(axis=1) for piece in pieces] or [np.zeros(0, np.float32)])
+            waveform = _resampled((piece.mean(axis=1) for piece in pieces), rate, sampling_rate)
     except soundfile.SoundFileError as soundfile_error:
         try:
-            waveform, rate = _read_with_av(source, max_seconds=max_seconds)
+            waveform = _read_with_av(source, sampling_rate=sampling_rate, max_seconds=max_seconds)
         except AudioError:
             raise
         except (av.FFmpegError, ValueError, IndexError) as error:
             raise AudioError(f"not decodable: {soundfile_error} (soundfile); {error} (PyAV)") from error
-        first, last = _part(start, end, rate, len(waveform))
+        first, last = _part(start, end, sampling_rate, len(waveform))
         waveform = waveform[first:last]
     if not len(waveform):
         raise AudioError("holds no audio (0 samples)")
     if not np.isfinite(waveform).all():
         raise AudioError("holds NaN or infinite samples")
-    if rate != sampling_rate:
-        waveform = soxr.resample(waveform, rate, sampling_rate)
     return np.ascontiguousarray(waveform, dtype=np.float32)
+
+
+def _resampled(pieces: Iterable[np.ndarray], rate: int, sampling_rate: int) -> np.ndarray:
+    """Consecutive pieces (samples,) as one at another rate."""
+    if rate == sampling_rate:
+        return np.concatenate([*pieces, np.zeros(0, np.float32)])
+    stream = soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32")
+    parts = [stream.resample_chunk(piece) for piece in pieces]
+    return np.concatenate([*parts, stream.resample_chunk(np.zeros(0, np.float32), last=True)])
 
 
 def audio_duration(source: str | Path | bytes) -> float:
@@ -84,7 +94,7 @@ def audio_duration(source: str | Path | bytes) -> float:
         return soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else str(source)).duration
     except soundfile.SoundFileError as soundfile_error:
         try:
-            with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
+            with _open_with_av(source) as container:
                 if container.duration is not None:
                     return container.duration / av.time_base
         except (av.FFmpegError, ValueError) as error:
@@ -123,19 +133,27 @@ def _check_length(samples: int, rate: int, max_seconds: float) -> None:
         raise AudioTooLongError(f"is longer than {max_seconds:g} s")
 
 
-def _read_with_av(source: str | Path | bytes, *, max_seconds: float) -> tuple[np.ndarray, int]:
-    """(samples,), the mean of all channels, and the rate in Hz."""
-    with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
+def _open_with_av(source: str | Path | bytes) -> av.container.InputContainer:
+    return av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), options=AV_OPTIONS)
+
+
+def _read_with_av(source: str | Path | bytes, *, sampling_rate: int, max_seconds: float) -> np.ndarray:
+    """(samples,), the mean of all channels."""
+    with _open_with_av(source) as container:
         if not container.streams.audio:
             raise ValueError("no audio stream")
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="fltp", rate=stream.rate)
-        blocks, samples = [], 0
-        for frame in container.decode(stream):
-            blocks += [out.to_ndarray().mean(axis=0) for out in resampler.resample(frame)]
-            samples += frame.samples
-            _check_length(samples, stream.rate, max_seconds)
-        blocks += [out.to_ndarray().mean(axis=0) for out in resampler.resample(None)]
-    if not blocks:
+
+        def pieces() -> Iterator[np.ndarray]:
+            samples = 0
+            for frame in container.decode(stream):
+                samples += frame.samples
+                _check_length(samples, stream.rate, max_seconds)
+                yield from (out.to_ndarray().mean(axis=0) for out in resampler.resample(frame))
+            yield from (out.to_ndarray().mean(axis=0) for out in resampler.resample(None))
+
+        waveform = _resampled(pieces(), stream.rate, sampling_rate)
+    if not len(waveform):
         raise ValueError("no audio frames")
-    return np.concatenate(blocks), stream.rate
+    return waveform

@@ -10,6 +10,8 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..checkpoint import output_lengths, samples_per_frame
 
+MIN_SECONDS = 0.25  # shorter windows are padded with silence: some families' convolutions do not fit into less
+
 
 @dataclass
 class Word:
@@ -73,8 +75,9 @@ def cut(
 def best_paths(model: PreTrainedModel, processor: ProcessorMixin, windows: Sequence[Window]) -> list[Path]:
     """What CTC hears in each window, without its context; all of them in one batch."""
     extractor, tokenizer = processor.feature_extractor, processor.tokenizer
+    shortest = round(MIN_SECONDS * extractor.sampling_rate)
     inputs = processor(
-        [window.waveform for window in windows],
+        [np.pad(window.waveform, (0, max(0, shortest - len(window.waveform)))) for window in windows],
         sampling_rate=extractor.sampling_rate,
         return_tensors="pt",
         padding=True,

@@ -69,7 +69,7 @@ def compare(
     """Runs both on each utterance, alone.
 
     Args:
-        waveforms: 16 kHz mono float32 (samples,) each.
+        waveforms: Mono float32 (samples,) each, at the model's rate.
         references: Transcripts; None takes PyTorch's own.
     """
     run, reference_run = graph_runner(session, processor), source_runner(model, processor)
@@ -78,25 +78,30 @@ def compare(
         found, expected = run(waveform), reference_run(waveform)
         if found.shape != expected.shape:
             raise ValueError(f"{path.name} gives {found.shape} where PyTorch gives {expected.shape}: a bug, report it")
-        differences.append(float(np.abs(found - expected).max()))
+        differences.append(np.abs(found - expected).max(initial=0.0))
         texts.append(processor.tokenizer.decode(found.argmax(-1).tolist()))
         source_texts.append(processor.tokenizer.decode(expected.argmax(-1).tolist()))
     normalize = processor.tokenizer.normalize
     references = source_texts if references is None else [normalize(text) for text in references]
-    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]  # OpenVINO's weights lie beside it
-    speed, source_speed = _speeds([run, reference_run], waveforms[:SPEED_UTTERANCES])
+    rate = processor.feature_extractor.sampling_rate
+    speed, source_speed = _speeds([run, reference_run], waveforms[:SPEED_UTTERANCES], rate=rate)
     return Comparison(
         file=path.name,
         utterances=len(waveforms),
-        max_difference=max(differences),
+        max_difference=float(np.max(differences)),  # NaN, if there is one
         same_text=sum(a == b for a, b in zip(texts, source_texts, strict=True)) / len(texts),
         cer_before=_cer(references, source_texts, normalize),
         cer_after=_cer(references, texts, normalize),
-        size_mb=sum(file.stat().st_size for file in files) / 1e6,
+        size_mb=sum(file.stat().st_size for file in graph_files(path)) / 1e6,
         real_time_factor=speed,
         source_real_time_factor=source_speed,
         provider=session.get_providers()[0],
     )
+
+
+def graph_files(path: Path) -> list[Path]:
+    """A graph, and where OpenVINO keeps its weights."""
+    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
 
 
 def source_runner(model: ConformerForCTC, processor: ConformerProcessor) -> Callable[[np.ndarray], np.ndarray]:
@@ -132,9 +137,11 @@ def graph_runner(
     return lambda waveform: session.run(None, graph_inputs(session, processor, waveform))[0][0]
 
 
-def _speeds(runs: Sequence[Callable[[np.ndarray], np.ndarray]], waveforms: Sequence[np.ndarray]) -> list[float]:
+def _speeds(
+    runs: Sequence[Callable[[np.ndarray], np.ndarray]], waveforms: Sequence[np.ndarray], *, rate: int
+) -> list[float]:
     """Real-time factor of each, the medians of three interleaved rounds."""
-    audio = sum(len(waveform) for waveform in waveforms) / 16000
+    audio = sum(len(waveform) for waveform in waveforms) / rate
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(3):
         for place, run in enumerate(runs):

@@ -12,9 +12,7 @@ from transformers import AutoModelForCTC
 from transformers.modeling_outputs import CausalLMOutput
 
 from ..model import ConformerConfig, ConformerForCTC
-from .providers import open_session
-
-FILE_NAME = "model.onnx"
+from .providers import GRAPH, SHAPES, open_session
 
 
 class OrtConformerForCTC(OptimizedModel):
@@ -43,8 +41,13 @@ class OrtConformerForCTC(OptimizedModel):
             "input_features": input_features.float().cpu().numpy(),
             "attention_mask": attention_mask.cpu().numpy().astype(np.int64),
         }
-        (log_probs,) = self.model.run(None, inputs)
-        return CausalLMOutput(logits=torch.from_numpy(log_probs))
+        # TensorRT's engine takes batches up to a size.
+        size = SHAPES["max"][0] if "Tensorrt" in self.model.get_providers()[0] else len(input_features)
+        parts = [
+            self.model.run(None, {name: value[start : start + size] for name, value in inputs.items()})[0]
+            for start in range(0, len(input_features), size)
+        ]
+        return CausalLMOutput(logits=torch.from_numpy(np.concatenate(parts)))
 
     def eval(self) -> "OrtConformerForCTC":
         return self
@@ -64,7 +67,7 @@ class OrtConformerForCTC(OptimizedModel):
         model_id: str | Path,
         config: ConformerConfig,
         *,
-        file_name: str = FILE_NAME,
+        file_name: str = GRAPH,
         provider: str = "auto",
         threads: int | None = None,
         subfolder: str = "",

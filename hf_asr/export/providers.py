@@ -14,7 +14,9 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
-PROFILE = "tensorrt_profile.json"
+GRAPH = "model.onnx"
+PROFILE = "tensorrt_profile.json"  # of that graph
+ENGINE = "tensorrt_engine"
 # Batch and frames (10 ms each) of an engine: it runs anything between the least and the most, the usual one fastest.
 SHAPES = {"min": (1, 50), "opt": (4, 1000), "max": (16, 3000)}
 
@@ -79,7 +81,7 @@ def tensorrt_options(profile: Path | None) -> dict[str, str | bool]:
     for size, shapes in json.loads(profile.read_text(encoding="utf-8")).items():
         text = ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())
         options[f"trt_profile_{size}_shapes"] = text
-    cache = str(profile.parent / "tensorrt_engine")
+    cache = str(profile.parent / ENGINE)
     return options | {"trt_engine_cache_enable": True, "trt_engine_cache_path": cache, "trt_timing_cache_enable": True}
 
 
@@ -90,7 +92,8 @@ def open_session(path: Path, *, provider: str = "auto", threads: int | None = No
         ValueError: The file is no graph, or the provider was asked for and is not there.
     """
     profile = path.parent / PROFILE
-    providers = choose_providers(provider, profile=profile if profile.is_file() else None)
+    has_profile = path.name == GRAPH and profile.is_file()
+    providers = choose_providers(provider, profile=profile if has_profile else None)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # Threads that spin while they wait take the cores from PyTorch, which computes the features.

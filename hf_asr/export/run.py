@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import onnxruntime
 
-from ..checkpoint import check_is_checkpoint, load_checkpoint
+from ..checkpoint import load_checkpoint
 from ..data.audio import AudioError
 from ..data.sources import load_source, read_row
 from ..data.synthetic import SyntheticCorpusArguments, make_corpus
@@ -20,11 +22,11 @@ from ..model import ConformerForCTC, ConformerProcessor
 from ..provenance import public_name, weights_sha256
 from . import sherpa
 from .arguments import add_arguments
-from .gate import Comparison, compare, graph_inputs
+from .gate import Comparison, compare, graph_files, graph_inputs
 from .graphs import EXPORTERS, half_precision
 from .onnx import export_onnx, quantize_int8
 from .openvino import OpenVinoSession, convert
-from .providers import PROFILE, SHAPES, open_session, tensorrt_profile
+from .providers import ENGINE, GRAPH, PROFILE, SHAPES, open_session, tensorrt_profile
 
 FLOAT16_TOLERANCE = 0.5  # of log-probabilities, where float16 keeps three digits of numbers up to a hundred
 CALIBRATION_UTTERANCES = 64
@@ -33,7 +35,7 @@ MAX_SECONDS = 30.0  # of an utterance: longer recordings are transcribed in wind
 
 @dataclass
 class Utterances:
-    """What a graph is tried on: 16 kHz mono float32 waveforms, their transcripts if any, and what they are."""
+    """What a graph is tried on: mono waveforms at the model's rate, their transcripts if any, and what they are."""
 
     waveforms: list[np.ndarray]
     references: list[str] | None
@@ -57,66 +59,68 @@ def run(args: argparse.Namespace) -> None:
         sys.exit(f"error: {error}")
 
 
-def export(args: argparse.Namespace) -> list[Comparison]:
+def export(args: argparse.Namespace) -> None:
     """Writes the graphs, the processor and `export_report.json` into `args.output_dir`.
 
     Raises:
-        ValueError: A checkpoint that the target cannot carry; a graph that the gate refuses, which is not left behind.
+        ValueError: A checkpoint that the target cannot carry; a graph that the gate refuses, which is not left behind,
+            while those before it are.
     """
-    check_is_checkpoint(args.model_name_or_path)
     model, processor = load_checkpoint(args.model_name_or_path, device="cpu")
     check(args, model, processor)
-    exporter = {"sherpa-onnx": "sherpa-onnx"}.get(args.target, "onnx-waveform" if args.with_frontend else "onnx")
-    utterances = load_utterances(args, split=args.eval_split_name)
+    exporter = "sherpa-onnx" if args.target == "sherpa-onnx" else "onnx-waveform" if args.with_frontend else "onnx"
+    rate = processor.feature_extractor.sampling_rate
+    utterances = load_utterances(args, split=args.eval_split_name, rate=rate)
     metadata = sherpa.metadata(model.config) if args.target == "sherpa-onnx" else None
     tolerance = EXPORTERS[exporter].ATOL_FOR_VALIDATION
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    name = "model_with_frontend" if args.with_frontend else "model"
+    output_dir, name = args.output_dir, "model_with_frontend" if args.with_frontend else "model"
+    source = output_dir / f"{name}.onnx"
+    output_dir.mkdir(parents=True, exist_ok=True)
 
-    comparisons = []
-    with tempfile.TemporaryDirectory(dir=args.output_dir) as folder:
+    def admit(path: Path, session, tolerance: float | None) -> None:
+        """Compares, and keeps the graph with what goes with it."""
+        comparison = compare(session, path, model, processor, utterances.waveforms, utterances.references)
+        print(summary(comparison))
+        refusal = comparison.refusal(tolerance)
+        if refusal and not args.allow_differences:
+            raise ValueError(f"{refusal} on {utterances.description}; --allow_differences keeps it nevertheless")
+        for file in graph_files(path):
+            file.replace(output_dir / file.name)
+        model.config.save_pretrained(output_dir)
+        processor.save_pretrained(output_dir)
+        if args.target == "sherpa-onnx":
+            sherpa.write_tokens(output_dir / "tokens.txt", processor.tokenizer)
+        entry = comparison.as_dict() | {"target": args.target, "tried_on": utterances.description}
+        entry["model_sha256"] = weights_sha256(args.model_name_or_path)
+        write_report(output_dir / "export_report.json", entry)
+
+    with tempfile.TemporaryDirectory(dir=output_dir) as folder:
         work = Path(folder)
-
-        def admit(path: Path, tolerance: float | None) -> None:
-            session = OpenVinoSession(path) if path.suffix == ".xml" else open_session(path, provider="cpu")
-            comparison = compare(session, path, model, processor, utterances.waveforms, utterances.references)
-            comparisons.append(comparison)
-            print(summary(comparison))
-            refusal = comparison.refusal(tolerance)
-            if refusal and not args.allow_differences:
-                raise ValueError(f"{refusal} on {utterances.description}; --allow_differences keeps it nevertheless")
-
-        export_onnx(model, processor.feature_extractor, work / f"{name}.onnx", exporter=exporter, metadata=metadata)
-        admit(work / f"{name}.onnx", tolerance)
+        path = work / source.name
+        export_onnx(model, processor.feature_extractor, path, exporter=exporter, metadata=metadata)
+        admit(path, open_session(path, provider="cpu"), tolerance)
         if args.quantize == "fp16":
-            half = half_precision(model)
-            export_onnx(half, processor.feature_extractor, work / f"{name}.fp16.onnx", exporter=exporter)
-            admit(work / f"{name}.fp16.onnx", FLOAT16_TOLERANCE)
-        elif args.quantize or args.target == "sherpa-onnx":
-            calibration = None
+            path = work / f"{name}.fp16.onnx"
+            export_onnx(half_precision(model), processor.feature_extractor, path, exporter=exporter, metadata=metadata)
+            admit(path, open_session(path, provider="cpu"), FLOAT16_TOLERANCE)
+        if args.quantize in ("int8", "int8-static") or args.target == "sherpa-onnx":
+            path, calibration = work / f"{name}.int8.onnx", None
             if args.quantize == "int8-static":
-                found = load_utterances(args, split=args.calibration_split_name, limit=CALIBRATION_UTTERANCES)
-                session = open_session(work / f"{name}.onnx", provider="cpu")
+                split = args.calibration_split_name
+                found = load_utterances(args, split=split, limit=CALIBRATION_UTTERANCES, rate=rate)
+                session = open_session(source, provider="cpu")
                 calibration = [graph_inputs(session, processor, waveform) for waveform in found.waveforms]
-            quantize_int8(work / f"{name}.onnx", work / f"{name}.int8.onnx", calibration=calibration)
-            admit(work / f"{name}.int8.onnx", None)
+            quantize_int8(source, path, calibration=calibration)
+            admit(path, open_session(path, provider="cpu"), None)
         if args.target == "openvino":
-            convert(work / f"{name}.onnx", work / f"{name}.xml")
-            admit(work / f"{name}.xml", tolerance)
-        for path in sorted(work.iterdir()):
-            path.replace(args.output_dir / path.name)
-
-    model.config.save_pretrained(args.output_dir)
-    processor.save_pretrained(args.output_dir)
-    if args.target == "sherpa-onnx":
-        sherpa.write_tokens(args.output_dir / "tokens.txt", processor.tokenizer)
-    common = {"target": args.target, "tried_on": utterances.description}
-    common["model_sha256"] = weights_sha256(args.model_name_or_path)
-    write_report(args.output_dir / "export_report.json", [item.as_dict() | common for item in comparisons])
-    if args.target == "tensorrt":
-        build_engine(args.output_dir, model.config.num_mel_bins)
-    print(f"{args.output_dir}: {', '.join(item.file for item in comparisons)}, export_report.json")
-    return comparisons
+            path = work / f"{name}.xml"
+            convert(source, path)
+            admit(path, OpenVinoSession(path), tolerance)
+        if args.target == "tensorrt" and (session := build_engine(output_dir, model.config.num_mel_bins)):
+            path = work / "tensorrt_fp16.onnx"  # the same graph, under the name that the report shall have
+            shutil.copyfile(source, path)
+            admit(path, session, FLOAT16_TOLERANCE)
+    print(f"{output_dir}: {', '.join(sorted(path.name for path in output_dir.glob('model*')))}, export_report.json")
 
 
 def check(args: argparse.Namespace, model: ConformerForCTC, processor: ConformerProcessor) -> None:
@@ -126,7 +130,9 @@ def check(args: argparse.Namespace, model: ConformerForCTC, processor: Conformer
             f"{args.model_name_or_path} is no PyTorch checkpoint of ours but {type(model).__name__}: models of other "
             "families are exported by optimum-onnx"
         )
-    if args.target == "sherpa-onnx" and (reason := sherpa.refusal(processor.feature_extractor)):
+    if args.target == "sherpa-onnx" and (
+        reason := sherpa.refusal(processor.feature_extractor, allow_differences=args.allow_differences)
+    ):
         raise ValueError(reason)
     if args.with_frontend and args.target != "onnx":
         raise ValueError(f"--with_frontend goes with --target onnx; {args.target} computes or takes features")
@@ -138,7 +144,7 @@ def check(args: argparse.Namespace, model: ConformerForCTC, processor: Conformer
         raise ValueError("--quantize int8-static finds ranges in recordings: give --dataset_name")
 
 
-def load_utterances(args: argparse.Namespace, *, split: str, limit: int | None = None) -> Utterances:
+def load_utterances(args: argparse.Namespace, *, split: str, rate: int, limit: int | None = None) -> Utterances:
     """Recordings of a split, a seeded choice of them; without a dataset, sentences that espeak-ng speaks."""
     limit = limit or args.max_utterances
     if args.dataset_name is None:
@@ -147,14 +153,14 @@ def load_utterances(args: argparse.Namespace, *, split: str, limit: int | None =
             rows = load_source(
                 str(make_corpus(Path(folder) / "spoken", SyntheticCorpusArguments(**sizes))), split="validation"
             )
-            waveforms = [read_row(row, sampling_rate=16000) for row in rows]
+            waveforms = [read_row(row, sampling_rate=rate) for row in rows]
         return Utterances(waveforms, None, f"{len(waveforms)} sentences of espeak-ng, against PyTorch's text")
     rows = load_source(args.dataset_name, split=split, config_name=args.dataset_config_name)
     order = np.random.default_rng(0).permutation(len(rows))[:limit]
     waveforms, references = [], []
     for row in rows.select(sorted(order)):
         try:
-            waveforms.append(read_row(row, sampling_rate=16000, max_seconds=MAX_SECONDS))
+            waveforms.append(read_row(row, sampling_rate=rate, max_seconds=MAX_SECONDS))
             references.append(row["text"])
         except AudioError as error:
             print(f"left out: {row['audio']['path']}: {error}", file=sys.stderr)
@@ -175,30 +181,28 @@ def summary(comparison: Comparison) -> str:
     )
 
 
-def write_report(path: Path, new: list[dict]) -> None:
+def write_report(path: Path, entry: dict) -> None:
     """`export_report.json`: a graph's entry takes the place of an earlier one of the same file."""
     graphs = json.loads(path.read_text(encoding="utf-8"))["graphs"] if path.is_file() else []
-    graphs = [item for item in graphs if item["file"] not in {entry["file"] for entry in new}] + new
+    graphs = [item for item in graphs if item["file"] != entry["file"]] + [entry]
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(json.dumps({"graphs": graphs}, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     partial.replace(path)
 
 
-def build_engine(output_dir: Path, num_mel_bins: int) -> None:
+def build_engine(output_dir: Path, num_mel_bins: int) -> onnxruntime.InferenceSession | None:
     """Writes the profile, and builds the engine where there are a GPU and TensorRT; else says what is missing."""
+    # onnxruntime tells engines apart by the graph's names, not by its weights
+    shutil.rmtree(output_dir / ENGINE, ignore_errors=True)
     profile = output_dir / PROFILE
     profile.write_text(json.dumps(tensorrt_profile(num_mel_bins), indent=2) + "\n", encoding="utf-8")
     try:
-        session = open_session(output_dir / "model.onnx", provider="tensorrt")
+        session = open_session(output_dir / GRAPH, provider="tensorrt")
     except ValueError as error:
-        print(f"no engine was built: {error}. model.onnx and {PROFILE} are ready for a machine that has them")
-        return
+        print(f"no engine was built: {error}. {GRAPH} and {PROFILE} are ready for a machine that has them")
+        return None
     for batch, frames in SHAPES.values():
-        session.run(
-            None,
-            {
-                "input_features": np.zeros((batch, frames, num_mel_bins), np.float32),
-                "attention_mask": np.ones((batch, frames), np.int64),
-            },
-        )
-    print(f"{output_dir / 'tensorrt_engine'}: built, and run at the least, usual and greatest shape")
+        features = np.zeros((batch, frames, num_mel_bins), np.float32)
+        session.run(None, {"input_features": features, "attention_mask": np.ones((batch, frames), np.int64)})
+    print(f"{output_dir / ENGINE}: built, and run at the least, usual and greatest shape")
+    return session

@@ -22,17 +22,25 @@ def metadata(config: ConformerConfig) -> dict[str, str]:
     }
 
 
-def refusal(extractor: ConformerFeatureExtractor) -> str | None:
-    """Why sherpa-onnx would hear something else than the model was trained on, or None."""
+def refusal(extractor: ConformerFeatureExtractor, *, allow_differences: bool = False) -> str | None:
+    """Why sherpa-onnx would hear something else than the model was trained on, or None.
+
+    `allow_differences` lets other features pass, as those of WeNet's models, which differ a little.
+    """
     if extractor.denoise:
         return (
             "this checkpoint relies on denoising, which sherpa-onnx does not do: train without "
             "feature_extractor: {denoise: true}, with noise among the augmentations instead"
         )
+    if allow_differences:
+        return None
     other = [name for name in CHECKED if getattr(extractor, name) != getattr(FEATURES, name)]
     if other:
         values = ", ".join(f"{name} {getattr(extractor, name)} (it has {getattr(FEATURES, name)})" for name in other)
-        return f"this checkpoint was trained on features that sherpa-onnx does not compute: {values}"
+        return (
+            f"this checkpoint was trained on features that sherpa-onnx does not compute: {values}; "
+            "--allow_differences exports it nevertheless"
+        )
     return None
 
 

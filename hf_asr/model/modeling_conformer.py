@@ -188,8 +188,8 @@ class ConformerModel(ConformerPreTrainedModel):
         features = (input_features.float() - self.feature_mean.float()) * self.feature_istd.float()  # (B, T, M)
         if self.training and self.config.apply_spec_augment:
             features = spec_augment(features, lengths, self.config)
-        if features.shape[1] < self.min_frames:  # shorter than one encoder frame: one frame, which nobody attends to
-            features = F.pad(features, (0, 0, 0, self.min_frames - features.shape[1]))
+        # Shorter than one encoder frame: one frame, which nobody attends to.
+        features = F.pad(features, (0, 0, 0, torch.sym_max(0, self.min_frames - features.shape[1])))
 
         hidden = self.subsampling(features.to(self.subsampling.out.weight.dtype))  # (B, S, D)
         if self.config.scale_input:

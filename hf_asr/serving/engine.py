@@ -1,5 +1,6 @@
 """The engine of every server: one model, one thread that runs it, and a bounded queue that batches across clients."""
 
+import contextlib
 import itertools
 import queue
 import threading
@@ -23,7 +24,7 @@ class EngineOptions:
         max_wait_ms: How long the first of a batch waits for others.
     """
 
-    max_queue_seconds: float = 1200.0
+    max_queue_seconds: float = 3600.0
     max_batch_seconds: float = 60.0
     max_wait_ms: float = 5.0
 
@@ -46,7 +47,6 @@ class _Request:
 
     future: Future
     paths: list[Path | None]
-    seconds: float
 
 
 @dataclass(order=True)
@@ -75,7 +75,7 @@ class Engine:
     ):
         self.model, self.processor, self.options = model, processor, options or EngineOptions()
         self.rate = processor.feature_extractor.sampling_rate
-        self.queued_seconds = 0.0
+        self._queued_samples = 0
         self.speed = 10.0  # seconds of audio a second, a moving average
         # called with the windows of a batch and the seconds it took
         self.on_batch: Callable[[int, float], None] = lambda windows, seconds: None
@@ -94,36 +94,47 @@ class Engine:
             ClosedError: `close` was called.
         """
         windows = cut(waveform, self.model, self.processor)
-        seconds = len(waveform) / self.rate
-        request = _Request(Future(), [None] * len(windows), seconds)
+        request = _Request(Future(), [None] * len(windows))
         with self._lock:
             if self.is_closed:
                 raise ClosedError("the server is shutting down")
-            if self.queued_seconds and self.queued_seconds + seconds > self.options.max_queue_seconds:
+            queued = self._queued_samples + len(waveform)
+            if self._queued_samples and queued > self.options.max_queue_seconds * self.rate:
                 raise QueueFullError(max(1.0, self.queued_seconds / self.speed))
-            self.queued_seconds += seconds
+            self._queued_samples += sum(len(window.waveform) for window in windows)
             now = time.monotonic()
             for place, window in enumerate(windows):
                 # The windows of a long recording let shorter recordings pass that come up to a second a window later.
                 self._jobs.put(_Job(now + place, next(self._numbers), request, place, window))
-        request.future.add_done_callback(lambda _: self._leave(seconds))
         return request.future
+
+    @property
+    def queued_seconds(self) -> float:
+        """Audio that was accepted and not yet computed."""
+        return self._queued_samples / self.rate
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether requests are taken and answered."""
+        return self._thread.is_alive() and not self.is_closed
 
     def close(self, *, timeout: float | None = None) -> None:
         """Takes no more, finishes what was accepted, ends the thread; `timeout` in seconds."""
         with self._lock:
             if not self.is_closed:
                 self.is_closed = True
-                self._jobs.put(_Job(LAST, next(self._numbers), _Request(Future(), [], 0.0), 0, Window(np.zeros(0))))
+                self._jobs.put(_Job(LAST, next(self._numbers), _Request(Future(), []), 0, Window(np.zeros(0))))
         self._thread.join(timeout)
 
-    def _leave(self, seconds: float) -> None:
+    def _leave(self, job: _Job) -> None:
         with self._lock:
-            self.queued_seconds -= seconds
+            self._queued_samples -= len(job.window.waveform)
 
     def _run(self) -> None:
         while (batch := self._next_batch()) is not None:
             self._compute(batch)
+            for job in batch:
+                self._leave(job)
 
     def _next_batch(self) -> list[_Job] | None:
         """Jobs to run together; None at the end."""
@@ -139,6 +150,7 @@ class Engine:
                     self._jobs.put(job)
                 return jobs or None
             if job.request.future.done():  # cancelled, or failed at an earlier window
+                self._leave(job)
                 continue
             samples += len(job.window.waveform)
             if jobs and samples > self.options.max_batch_seconds * self.rate:
@@ -146,7 +158,8 @@ class Engine:
                 return jobs
             jobs.append(job)
             if until is None:
-                until = time.monotonic() + self.options.max_wait_ms / 1000
+                wait = self.options.max_wait_ms / 1000 if self.options.max_batch_seconds else 0.0
+                until = time.monotonic() + wait
 
     def _compute(self, jobs: list[_Job]) -> None:
         windows = [job.window for job in jobs]
@@ -173,10 +186,12 @@ class Engine:
                 self._finish(request)
 
     def _finish(self, request: _Request, *, error: Exception | None = None) -> None:
-        try:
+        with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
+            try:
+                transcript = None if error else join(request.paths, self.model, self.processor)
+            except Exception as failure:  # the thread must outlive it
+                error = failure
             if error is not None:
                 request.future.set_exception(error)
             else:
-                request.future.set_result(join(request.paths, self.model, self.processor))
-        except InvalidStateError:  # cancelled meanwhile
-            pass
+                request.future.set_result(transcript)

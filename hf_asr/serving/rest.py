@@ -5,6 +5,7 @@ import hmac
 import logging
 import math
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -29,6 +30,8 @@ logger = logging.getLogger("hf_asr")
 
 FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
 FORM_BYTES = 100_000  # of an upload, beside the file
+LOOK_EVERY_S = 0.5  # whether a client that waits is still there
+Fields = dict[str, list[str]]  # of a form, without its files
 
 
 @dataclass
@@ -36,9 +39,9 @@ class ServerOptions:
     """
     Attributes:
         max_upload_mb: Of a file, in 10^6 bytes.
-        max_audio_seconds: Of a recording.
+        max_audio_seconds: Of a recording; the queue of the engine should hold several.
         upload_timeout_s: Until the whole file must have come.
-        transcription_timeout_s: Until an accepted recording must be transcribed.
+        transcription_timeout_s: Until a recording that has come must be decoded and transcribed.
         max_connections: Requests that are read or computed at a time.
         api_key: Clients must send `Authorization: Bearer …` with it; None lets everybody in.
     """
@@ -66,6 +69,7 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
 
     app = FastAPIOffline(title="hf_asr", version=__version__, lifespan=lifespan, redoc_url=None)
     app.add_middleware(BodyLimit, max_bytes=int(options.max_upload_mb * 1e6) + FORM_BYTES)
+    app.add_middleware(Measure, metrics=metrics)
 
     @app.exception_handler(StarletteHTTPException)
     async def tell(_: Request, error: StarletteHTTPException) -> JSONResponse:
@@ -74,14 +78,6 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
     @app.exception_handler(RequestValidationError)
     async def tell_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         return _error(422, "; ".join(item["msg"] for item in error.errors()))
-
-    @app.middleware("http")
-    async def measure(request: Request, call_next):
-        path = request.url.path if request.url.path in ROUTES else "other"
-        with metrics.time(path) as timed:
-            response = await call_next(request)
-            timed.status = response.status_code
-        return response
 
     def authorize(request: Request) -> None:
         if options.api_key is None:
@@ -111,8 +107,20 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
 
         return await asyncio.get_running_loop().run_in_executor(decoders, read)
 
-    async def transcribe(request: Request, name: str) -> tuple[Transcript, float, dict[str, list[str]]]:
-        """Transcript, seconds of audio, and the form's other fields."""
+    async def answer(request: Request, future: asyncio.Future[Transcript]) -> Transcript:
+        """Cancelled, the engine computes the rest no more: when the client goes away, or the time is over."""
+        try:
+            while not (await asyncio.wait({future}, timeout=LOOK_EVERY_S))[0]:
+                if await request.is_disconnected():
+                    raise HTTPException(400, "the client went away")
+            return future.result()
+        finally:
+            future.cancel()
+
+    async def transcribe(
+        request: Request, name: str, check: Callable[[Fields], None] = lambda fields: None
+    ) -> tuple[Transcript, float, Fields]:
+        """Transcript, seconds of audio, and the form's other fields, which `check` may refuse before anything else."""
         nonlocal connections
         authorize(request)
         if connections >= options.max_connections:
@@ -120,16 +128,17 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
         connections += 1
         try:
             form = await receive(request)
-            try:
-                waveform = await decode(form, name)
-                fields = {key: [v for v in form.getlist(key) if isinstance(v, str)] for key in form}
-            finally:
-                await form.close()
-            seconds = len(waveform) / engine.rate
-            future = engine.submit(waveform)
-            del waveform
             async with asyncio.timeout(options.transcription_timeout_s):
-                transcript = await asyncio.wrap_future(future)
+                try:
+                    fields = {key: [v for v in form.getlist(key) if isinstance(v, str)] for key in form}
+                    check(fields)
+                    waveform = await decode(form, name)
+                finally:
+                    await form.close()
+                seconds = len(waveform) / engine.rate
+                future = engine.submit(waveform)
+                del waveform
+                transcript = await answer(request, asyncio.wrap_future(future))
         except AudioTooLongError as error:
             raise HTTPException(413, f"the recording {error}") from error
         except AudioError as error:
@@ -155,12 +164,8 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
     @app.post("/v1/audio/transcriptions", openapi_extra=_form("file", OPENAI_FIELDS), responses=ERRORS)
     async def transcribe_as_openai(request: Request) -> Response:
         """As OpenAI's clients call it; `model`, `prompt` and `temperature` are accepted and have no effect."""
-        transcript, seconds, fields = await transcribe(request, "file")
+        transcript, seconds, fields = await transcribe(request, "file", check_fields)
         wanted = (fields.get("response_format") or ["json"])[0]
-        if wanted not in FORMATS:
-            raise HTTPException(400, f"response_format is one of {', '.join(FORMATS)}, not {wanted!r}")
-        if (fields.get("stream") or ["false"])[0].lower() == "true":
-            raise HTTPException(400, "stream is not supported: leave it out")
         if wanted == "json":
             return JSONResponse({"text": transcript.text})
         if wanted == "verbose_json":
@@ -177,11 +182,11 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
         """The one model there is."""
         return {"object": "list", "data": [{"id": model_name, "object": "model", "owned_by": "hf_asr"}]}
 
-    @app.get("/health", responses={503: {"description": "shutting down"}})
+    @app.get("/health", responses={503: {"description": "the engine has stopped"}})
     async def health() -> JSONResponse:
         """Whether requests are taken."""
-        status = {"status": "closing" if engine.is_closed else "ok", "model": model_name}
-        return JSONResponse(status, 503 if engine.is_closed else 200)
+        status = {"status": "ok" if engine.is_alive else "not answering", "model": model_name}
+        return JSONResponse(status, 200 if engine.is_alive else 503)
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> Response:
@@ -209,6 +214,25 @@ ERRORS = {
     422: {"description": "the form has no file"},
     503: {"description": "too much waits; Retry-After tells the seconds"},
 }
+
+
+class Measure:
+    """ASGI middleware: counts and times requests. (Starlette's own kind hides it when a client goes away.)"""
+
+    def __init__(self, app, metrics: Metrics):
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        with self.metrics.time(scope["path"] if scope["path"] in ROUTES else "other") as timed:
+
+            async def note(message: dict) -> None:
+                if message["type"] == "http.response.start":
+                    timed.status = message["status"]
+                await send(message)
+
+            await self.app(scope, receive, note)
 
 
 class BodyLimit:
@@ -252,7 +276,16 @@ def _error(status: int, message: str, *, headers: dict[str, str] | None = None) 
     return JSONResponse(body, status, headers=headers)
 
 
-def _verbose(transcript: Transcript, seconds: float, fields: dict[str, list[str]]) -> dict:
+def check_fields(fields: Fields) -> None:
+    """Raises HTTPException for what OpenAI's API has and this server does not."""
+    wanted = (fields.get("response_format") or ["json"])[0]
+    if wanted not in FORMATS:
+        raise HTTPException(400, f"response_format is one of {', '.join(FORMATS)}, not {wanted!r}")
+    if (fields.get("stream") or ["false"])[0].lower() == "true":
+        raise HTTPException(400, "stream is not supported: leave it out")
+
+
+def _verbose(transcript: Transcript, seconds: float, fields: Fields) -> dict:
     """OpenAI's verbose_json; segments are the lines that subtitles would have."""
     granularities = fields.get("timestamp_granularities[]") or ["segment"]
     answer = {

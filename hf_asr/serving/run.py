@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         max_audio_seconds=args.max_audio_seconds,
         upload_timeout_s=args.upload_timeout_s,
         transcription_timeout_s=args.transcription_timeout_s,
-        api_key=args.api_key,
+        api_key=args.api_key or None,  # an empty variable asks for nothing
     )
     app = create_app(engine, options, model_name=args.model_name_or_path)
     print(f"http://{args.host}:{args.port}/docs", flush=True)

@@ -49,7 +49,8 @@ def training_record(
         names = ", ".join(public_name(source.name) for source in sources)
         chosen_on = {"dataset": names, "split": data_args.eval_split_name}
     recipe = {name: getattr(args, name) for name in RECIPE}
-    recipe |= {"model": model_args.model, "augmentations": data_args.augmentations, "lora": model_args.lora}
+    recipe |= {"model": model_args.model, "lora": model_args.lora}
+    recipe["augmentations"] = _without_paths(data_args.augmentations)
     return {
         "command": command_line(),
         "base_model": model_args.model_name_or_path and public_name(model_args.model_name_or_path),
@@ -84,7 +85,7 @@ def write_record(output_dir: str | Path, record: dict[str, Any]) -> None:
 
 
 def command_line() -> str:
-    """What started this process, as somebody would type it; secrets left out, the home folder as `~`."""
+    """What started this process, as somebody would type it; secrets and where things lie left out."""
     program = Path(sys.argv[0])
     if "TORCHELASTIC_RUN_ID" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ:
         launcher = "accelerate launch " if "ACCELERATE_MIXED_PRECISION" in os.environ else "torchrun "
@@ -99,8 +100,16 @@ def command_line() -> str:
         program = Path(program.name)  # hf-asr, wherever it is installed
     words = shlex.join([str(program), *sys.argv[1:]])
     words = re.sub(r"(--\w*token)([ =])\S+", r"\1\2…", words)
-    home = Path.home()
-    return launcher + (words.replace(str(home), "~") if len(home.parts) > 1 else words)
+    return launcher + re.sub(r"(?<![\w~./])(?:/[^\s/'\"]+)+/([^\s/'\"]+)", r"\1", words)
+
+
+def _without_paths(value: Any) -> Any:
+    """Of what lies on this machine, in mappings and lists, the last part of its path."""
+    if isinstance(value, dict):
+        return {key: _without_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(item) for item in value]
+    return public_name(value) if isinstance(value, str) and Path(value).exists() else value
 
 
 def train_seconds(log_history: list[dict]) -> float:

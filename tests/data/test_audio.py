@@ -2,6 +2,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 from hf_asr.data.audio import AudioError, AudioTooLongError, read_audio
 
@@ -83,6 +84,21 @@ def test_longer_than_allowed_is_refused_by_both_readers(tmp_path):
         assert len(read_audio(tmp_path / name, max_seconds=1.1)) == pytest.approx(16000, rel=0.05)
         with pytest.raises(AudioTooLongError, match=r"longer than 0\.5 s"):
             read_audio(tmp_path / name, max_seconds=0.5)
+
+
+def test_a_file_that_names_other_files_is_no_recording(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "secret.wav", np.zeros(16000), 16000)
+    monkeypatch.chdir(tmp_path)
+    sdp = b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n"
+    for text in (b"ffconcat version 1.0\nfile secret.wav\n", b"#EXTM3U\n#EXTINF:1,\nsecret.wav\n", sdp):
+        with pytest.raises(AudioError, match="not decodable"):
+            read_audio(text)
+
+
+def test_many_samples_a_second_are_resampled_piece_by_piece(tmp_path):
+    waveform = np.random.default_rng(0).normal(0, 0.1, 3 * 48000 + 77).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", waveform, 48000, subtype="FLOAT")
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav"), soxr.resample(waveform, 48000, 16000))
 
 
 def test_a_header_that_claims_an_absurd_rate_is_refused(tmp_path):

@@ -6,11 +6,13 @@ import pytest
 import torch
 from optimum.exporters.tasks import TasksManager
 
+from hf_asr import ConformerConfig, ConformerForCTC
 from hf_asr.checkpoint import load_checkpoint
 from hf_asr.export.graphs import TASK, exporter_config, half_precision
 from hf_asr.export.onnx import export_onnx, quantize_int8
 
 RANDOM = np.random.default_rng(0)
+TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 SHAPES = [(1, 1), (1, 51)] + [(int(RANDOM.integers(1, 6)), int(RANDOM.integers(8, 900))) for _ in range(8)]
 
 
@@ -40,7 +42,7 @@ def expected(model, features, mask):
 
 @pytest.mark.parametrize("batch,frames", SHAPES)
 def test_features_in_equals_pytorch(graphs, model, batch, frames):
-    features, mask = random_batch(batch, max(frames, model.encoder.min_frames))
+    features, mask = random_batch(batch, frames)
     (log_probs,) = run(graphs["onnx"], features, mask)
     np.testing.assert_allclose(log_probs, expected(model, features, mask), atol=1e-4)
 
@@ -62,6 +64,27 @@ def test_a_waveform_shorter_than_the_least_is_padded_in_the_graph(graphs, model,
     log_probs, _ = run(graphs["onnx-waveform"], waveform[None], [2000])
     inputs = processor(waveform, sampling_rate=16000)
     np.testing.assert_allclose(log_probs, expected(model, inputs["input_features"], None), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"block_type": "e_branchformer"},
+        {"subsampling_factor": 8, "subsampling_depthwise": True},
+        {"subsampling_factor": 6, "causal_conv": True},
+        {"position_embeddings": "absolute", "conv_norm": "batch_norm", "conv_bias": True, "scale_input": True},
+        {"decoder_layers": 1},
+    ],
+)
+def test_every_kind_of_encoder_at_any_length(processor, tmp_path, options):
+    torch.manual_seed(0)
+    config = ConformerConfig(**TINY, vocab_size=len(processor.tokenizer), **options)
+    model = ConformerForCTC(config).eval()
+    export_onnx(model, processor.feature_extractor, tmp_path / "m.onnx")
+    for batch, frames in ((1, 2), (3, 14), (2, 333)):
+        features, mask = random_batch(batch, frames)
+        (log_probs,) = run(tmp_path / "m.onnx", features, mask)
+        np.testing.assert_allclose(log_probs, expected(model, features, mask), atol=1e-4)
 
 
 def test_silence_gives_no_nan(graphs):

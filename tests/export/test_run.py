@@ -1,5 +1,6 @@
 """The command: what it writes, what it refuses, and the exported model in the place of the source."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -111,6 +112,29 @@ def test_what_a_target_cannot_carry_is_refused_with_the_reason(checkpoint, tmp_p
     with pytest.raises(SystemExit, match=message):
         main(["--model_name_or_path", str(path.parent), "--output_dir", str(tmp_path / "out"), *arguments])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_difference_that_is_no_number_is_refused():
+    values = {"file": "m", "utterances": 2, "same_text": 1.0, "size_mb": 1.0, "provider": "", "cer_before": 0.0}
+    values |= {"real_time_factor": 1.0, "source_real_time_factor": 1.0, "cer_after": 0.0}
+    differences = [np.float32(0.1), np.float32("nan")]
+    assert Comparison(**values, max_difference=float(np.max(differences))).refusal(1.0)
+
+
+def test_what_was_admitted_stays_when_int8_is_refused(checkpoint, corpus, tmp_path, monkeypatch):
+    original = export_module.compare
+
+    def worse(session, path, *args):
+        found = original(session, path, *args)
+        return dataclasses.replace(found, cer_after=found.cer_before + 0.004) if "int8" in path.name else found
+
+    monkeypatch.setattr(export_module, "compare", worse)
+    options = ["--target", "sherpa-onnx", "--dataset_name", str(corpus), "--max_utterances", "2"]
+    with pytest.raises(SystemExit, match=r"model\.int8\.onnx costs 0\.40 points of CER"):
+        main(["--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path), *options])
+    assert (tmp_path / "model.onnx").is_file() and (tmp_path / "tokens.txt").is_file()
+    assert not (tmp_path / "model.int8.onnx").exists()
+    assert len(json.loads((tmp_path / "export_report.json").read_text())["graphs"]) == 1
 
 
 def test_tensorrt_writes_what_it_can_and_says_what_is_missing(checkpoint, corpus, tmp_path, capsys):

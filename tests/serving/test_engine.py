@@ -134,6 +134,31 @@ def test_one_that_fails_does_not_fail_the_others(start, monkeypatch):
         futures[1].result(60)
 
 
+def test_the_engine_outlives_any_failure(start, monkeypatch):
+    engine = start(max_wait_ms=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_module, "join", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            engine.submit(noise(1)).result(60)
+    assert engine.submit(noise(1)).result(60) is not None and engine.is_alive
+
+
+def test_a_recording_leaves_the_queue_window_by_window(start, gate):
+    engine = start(max_batch_seconds=0, max_queue_seconds=130)
+    long = engine.submit(noise(120))
+    with pytest.raises(QueueFullError):
+        engine.submit(noise(30))
+    gate.set()
+    while engine.queued_seconds > 90:
+        time.sleep(0.01)
+    assert engine.submit(noise(30)).result(60) is not None
+    long.result(60)
+    for _ in range(100):
+        engine.submit(noise(0.333)).result(60)
+    engine.close(timeout=60)
+    assert engine.queued_seconds == 0  # exactly: a rest would refuse what is longer than the queue
+
+
 def test_closing_finishes_what_was_accepted_and_takes_no_more(start, gate):
     engine = start(max_batch_seconds=0)
     futures = [engine.submit(noise(40, seed=i)) for i in range(3)]

@@ -1,3 +1,4 @@
+import asyncio
 import io
 import re
 import threading
@@ -160,6 +161,37 @@ def test_a_transcription_that_takes_too_long_is_503(serve, wav, monkeypatch):
     answer = serve(transcription_timeout_s=0.1).post("/transcribe", files={"audio": ("a.wav", wav)})
     event.set()
     assert answer.status_code == 503 and "not transcribed within 0.1 s" in answer.json()["error"]["message"]
+
+
+def test_a_client_that_goes_away_is_not_computed_for(parts, wav, monkeypatch):
+    gate, sizes = threading.Event(), []
+    original = engine_module.best_paths
+
+    def held(*args):
+        sizes.append(1)
+        gate.wait(60)
+        return original(*args)
+
+    monkeypatch.setattr(engine_module, "best_paths", held)
+    engine = Engine(*parts, EngineOptions(max_batch_seconds=0))
+    app = create_app(engine)
+    body = b'--x\r\nContent-Disposition: form-data; name="audio"; filename="a"\r\n\r\n' + wav + b"\r\n--x--\r\n"
+    messages = [{"type": "http.request", "body": body, "more_body": False}, {"type": "http.disconnect"}]
+
+    async def receive():
+        return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+    async def send(message):
+        pass
+
+    blocker = engine.submit(np.zeros(16000, np.float32))
+    headers = [(b"content-type", b"multipart/form-data; boundary=x")]
+    scope = {"type": "http", "method": "POST", "path": "/transcribe", "headers": headers, "query_string": b""}
+    asyncio.run(asyncio.wait_for(app(scope | {"http_version": "1.1", "scheme": "http"}, receive, send), 60))
+    gate.set()
+    blocker.result(60)
+    engine.close(timeout=60)
+    assert len(sizes) == 1 and engine.queued_seconds == 0
 
 
 def test_a_token_is_asked_for_where_one_is_set(serve, wav):
