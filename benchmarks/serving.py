@@ -208,6 +208,9 @@ def malformed(pick: random.Random, wav: bytes) -> tuple[str, bytes, dict[str, st
             b"OggS" + pick.randbytes(500),
             b"\x1aE\xdf\xa3" + pick.randbytes(500),
             b"ID3" + pick.randbytes(500),
+            b"ffconcat version 1.0\nfile app.py\n",
+            b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n",
+            b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",
             bytes(pick.randrange(10_000)),
         ]
     )

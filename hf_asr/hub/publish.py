@@ -203,7 +203,9 @@ def gather(args: PublishArguments) -> Files:
     report = folder / "report.html"
     if report.is_file():
         files[report.name] = PLAYER.sub("", report.read_text(encoding="utf-8")).encode()
-    files |= {path.relative_to(folder).as_posix(): path for path in folder.glob("runs/**/events.out.tfevents.*")}
+    # their own names hold that of the machine
+    logs = sorted(folder.glob("runs/**/events.out.tfevents.*"))
+    files |= {f"runs/{i}/events.out.tfevents.{path.name.split('.')[3]}": path for i, path in enumerate(logs)}
     graphs = exported_graphs(folder, args.onnx_dir) if args.onnx_dir else []
     if args.onnx_dir:
         names = [*(graph["file"] for graph in graphs), "export_report.json", "config.json", "tokens.txt"]

@@ -69,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def load_engine(model_name_or_path: str, options: EngineOptions) -> Engine:
     """An engine that has transcribed once: the first request shall not pay for what is compiled and allocated then."""
+    # Each shape of a batch leaves oneDNN a primitive; it would keep a thousand of them, which are hundreds of MB.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     model, processor = load_checkpoint(model_name_or_path)
     engine = Engine(model, processor, options)
     engine.submit(np.zeros(engine.rate, np.float32)).result()

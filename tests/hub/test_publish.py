@@ -29,8 +29,8 @@ def measured(checkpoint, corpus, tmp_path_factory) -> Path:
     evaluate(["--model_name_or_path", str(folder), "--dataset_name", str(corpus), "--output_dir", str(folder)])
     for name in (
         "curves.png",
-        "runs/Nov25/events.out.tfevents.1",
-        "runs/Nov25/notes.txt",
+        "runs/Nov25_host/events.out.tfevents.1.host.7.0",
+        "runs/Nov25_host/notes.txt",
         "training_args.bin",
         "optimizer.pt",
         "data_report.jsonl",
@@ -157,7 +157,7 @@ def test_only_what_belongs_to_the_model_goes_and_only_its_owner_sees_it(hub, run
         "model.safetensors",
         "processor_config.json",
         "report.html",
-        "runs/Nov25/events.out.tfevents.1",
+        "runs/0/events.out.tfevents.1",
         "tokenizer.json",
         "tokenizer_config.json",
     }
@@ -307,3 +307,20 @@ def test_what_everybody_sees_is_not_written_to_unasked(hub, run_folder):
     assert "everybody can see it: --public, or another id" in refusal(run_folder)
     publish(run_folder, "--public")
     assert len(hub.repositories[f"models/{NAME}"].commits) == 2
+
+
+def test_a_published_graph_transcribes_by_its_id(run_folder, corpus, tmp_path, hub, repository):
+    from hf_asr.export.run import main as export
+
+    data = ["--dataset_name", str(corpus), "--max_utterances", "2", "--allow_differences"]
+    export(["--model_name_or_path", str(run_folder), "--output_dir", str(tmp_path / "onnx"), *data])
+    publish(run_folder, "--onnx_dir", tmp_path / "onnx")
+    recording = str(min((corpus / "validation").rglob("*.flac")))
+    environment = os.environ | hub.environment | {"HF_HOME": str(tmp_path / "home")}
+    texts = []
+    for name in (f"{NAME}/onnx/model.onnx", str(run_folder)):
+        command = [sys.executable, "scripts/transcribe.py", "--model_name_or_path", name, recording]
+        done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        texts.append(done.stdout)
+    assert texts[0] == texts[1]
