@@ -255,10 +255,16 @@ def score(model, processor, task: Task) -> dict[str, list]:
     return counts
 
 
+def run_path(task: Task, variant: str, learning_rate: float, output_dir: Path) -> Path:
+    """Where a run's counts are kept."""
+    label = f"{task.name}-{variant}{f'-{learning_rate}' if learning_rate else ''}".replace(" ", "_")
+    return output_dir / f"{label}.json"
+
+
 def run_one(task: Task, variant: str, *, steps: int, output_dir: Path, learning_rate: float = 0.0) -> dict[str, list]:
     """Counts of a variant on a task, read if it ran before."""
-    label = f"{task.name}-{variant}{f'-{learning_rate}' if learning_rate else ''}".replace(" ", "_")
-    path = output_dir / f"{label}.json"
+    path = run_path(task, variant, learning_rate, output_dir)
+    label = path.name.removesuffix(".json")
     if path.is_file():
         return json.loads(path.read_text())
     started = time.perf_counter()
@@ -291,6 +297,11 @@ def cer(counts: list) -> tuple[float, float, float]:
     """Error rate and its 95 % interval."""
     counts = np.array(counts)
     return float(counts[:, :3].sum() / counts[:, 3].sum()), *bootstrap_interval(counts)
+
+
+def both(counts: dict[str, list]) -> list:
+    """Of all conditions."""
+    return [row for name in CONDITIONS for row in counts[name]]
 
 
 def pooled(results: list[dict[str, list]]) -> dict[str, list]:
@@ -349,6 +360,7 @@ def main() -> None:
     parser.add_argument("--speed_steps", type=int, default=40)
     parser.add_argument("--speed_rounds", type=int, default=3)
     parser.add_argument("--clips", type=int, default=200, help="of each speaker that is left out")
+    parser.add_argument("--only_finished", action="store_true", help="report on the runs that there are")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/ablation"))
     args = parser.parse_args()
     datasets.disable_progress_bars()
@@ -372,7 +384,9 @@ def main() -> None:
     speeds = json.loads(path.read_text())
     print(f"speeds: {json.dumps(speeds)}", flush=True)
 
-    def go(task: Task, variant: str, learning_rate: float = 0.0) -> dict[str, list]:
+    def go(task: Task, variant: str, learning_rate: float = 0.0) -> dict[str, list] | None:
+        if args.only_finished and not run_path(task, variant, learning_rate, args.output_dir).is_file():
+            return None
         rate = speeds["spoken" if task is spoken else "digits"]["plain" if variant in OTHER else variant][0]
         steps = round(rate * 60 * (args.minutes if task is spoken else args.digits_minutes))
         return run_one(task, variant, steps=steps, output_dir=args.output_dir, learning_rate=learning_rate)
@@ -380,13 +394,15 @@ def main() -> None:
     results: dict[str, dict[str, dict]] = {"spoken": {}, "digits": {}}
     for name, tasks in (("spoken", [spoken]), ("digits", list(digits.values()))):
         tried = {rate: go(tasks[0], "plain", rate) for rate in RATES}
-        best = min(tried, key=lambda rate: sum(cer(value)[0] for value in tried[rate].values()))
+        best = min(tried, key=lambda rate: cer(both(tried[rate]))[0])
         results[name][f"plain, rate {best:g}"] = pooled([go(task, "plain", best) for task in tasks])
         results[name]["recipe"] = pooled([go(task, "recipe") for task in tasks])
         if name == "spoken":
             results[name]["PyPI conformer, the same rate"] = go(spoken, "PyPI conformer", best)
-    for variant in LEVERS:
-        results["spoken"][variant] = go(spoken, variant)
+    results["spoken"] |= {variant: go(spoken, variant) for variant in LEVERS}
+    results = {
+        name: {variant: counts for variant, counts in found.items() if counts} for name, found in results.items()
+    }
     report(results, speeds, args.output_dir)
 
 
@@ -398,9 +414,12 @@ def report(results: dict, speeds: dict, output_dir: Path) -> None:
         plain = next(value for name, value in variants.items() if name.startswith("plain"))
         for variant, counts in variants.items():
             cells = ""
-            for condition in CONDITIONS:
-                rate, low, high = cer(counts[condition])
-                change = rate / cer(plain[condition])[0] - 1
+            for condition in (*CONDITIONS, "both"):
+                rows, plain_rows = (
+                    both(value) if condition == "both" else value[condition] for value in (counts, plain)
+                )
+                rate, low, high = cer(rows)
+                change = rate / cer(plain_rows)[0] - 1
                 cells += f"   {condition} {100 * rate:5.1f} ({100 * low:.1f}-{100 * high:.1f}) {change:+5.0%}"
                 figures[f"{task}/{variant}/{condition}"] = [rate, low, high]
             if swings := counts.get("evaluations"):
@@ -416,15 +435,21 @@ def report(results: dict, speeds: dict, output_dir: Path) -> None:
 
 
 def draw(figures: dict[str, list[float]], path: Path) -> None:
+    """A row for each task and variant, a bar for each condition."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(11, 0.32 * len(figures) + 1), constrained_layout=True)
-    names = list(figures)[::-1]
-    rates = np.array([figures[name] for name in names]) * 100
-    axis.barh(names, rates[:, 0], xerr=np.abs(rates[:, 1:] - rates[:, :1]).T, color="#2b6cb0", capsize=2)
+    rows = list(dict.fromkeys(name.rpartition("/")[0] for name in figures))[::-1]
+    figure, axis = plt.subplots(figsize=(9, 0.45 * len(rows) + 1), constrained_layout=True)
+    for place, (condition, colour) in enumerate(zip(CONDITIONS, ("#2b6cb0", "#dd6b20"), strict=True)):
+        rates = np.array([figures[f"{row}/{condition}"] for row in rows]) * 100
+        heights = np.arange(len(rows)) + 0.2 - 0.4 * place
+        errors = np.abs(rates[:, 1:] - rates[:, :1]).T
+        axis.barh(heights, rates[:, 0], 0.38, xerr=errors, color=colour, capsize=2, label=condition)
+    axis.set_yticks(range(len(rows)), [row.replace("/", ": ") for row in rows])
     axis.set(xlabel="CER, % (95 % interval)")
-    figure.savefig(path, dpi=100)
+    axis.legend()
+    figure.savefig(path, dpi=90)
     plt.close(figure)
 
 
