@@ -226,6 +226,10 @@ def measure_speeds(task: Task, output_dir: Path, levers: dict[str, dict], *, ste
         rates["plain"].append(plain_loop(model, loader, learning_rate=1e-4, steps=steps, skip=steps // 4))
         for lever, recipe in recipes.items():
             rates[lever].append(time_recipe(task, recipe, output_dir / "speed", steps))
+    for round_ in range(rounds):
+        audio = {variant: values[round_] / batches[variant] for variant, values in rates.items()}
+        told = ", ".join(f"{variant} {rate / audio['plain']:.2f}" for variant, rate in audio.items())
+        print(f"{task.name} round {round_ + 1}, times the plain loop's audio: {told}", flush=True)
     medians = {variant: statistics.median(values) for variant, values in rates.items()}
     speeds = {variant: [rate, rate * epoch / batches[variant]] for variant, rate in medians.items()}
     for variant, (rate, seconds) in speeds.items():
@@ -360,6 +364,7 @@ def main() -> None:
     parser.add_argument("--speed_steps", type=int, default=40)
     parser.add_argument("--speed_rounds", type=int, default=3)
     parser.add_argument("--clips", type=int, default=200, help="of each speaker that is left out")
+    parser.add_argument("--speeds_only", action="store_true", help="measure the speeds on sentences_en, and stop")
     parser.add_argument("--only_finished", action="store_true", help="report on the runs that there are")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/ablation"))
     args = parser.parse_args()
@@ -372,9 +377,12 @@ def main() -> None:
     sentences.recipe["model"] |= {"apply_spec_augment": True}
 
     path = args.output_dir / "speeds.json"
+    few = {name: LEVERS[name] for name in ("recipe", "without bf16", "with CR-CTC")}
+    if args.speeds_only:
+        measure_speeds(sentences, args.output_dir, few, steps=args.speed_steps, rounds=args.speed_rounds)
+        return
     if not path.is_file():
         first = next(iter(digits.values()))
-        few = {name: LEVERS[name] for name in ("recipe", "without bf16", "with CR-CTC")}
         jobs = {"sentences": (sentences, few), "spoken": (spoken, LEVERS), "digits": (first, {"recipe": {}})}
         options = {"steps": args.speed_steps, "rounds": args.speed_rounds}
         speeds = {

@@ -16,6 +16,7 @@ from .data.corpora import AUDIO_SUFFIXES
 from .data.sources import load_source
 from .decoding.recognizer import Transcript, recognize
 from .decoding.subtitles import to_srt, to_vtt
+from .files import write_text
 from .provenance import measured_on
 from .scoring.compare import compare as compare_records
 from .scoring.compare import read_predictions
@@ -157,9 +158,7 @@ def transcribe(argv: Sequence[str] | None = None) -> None:
                 args.output_dir.mkdir(parents=True, exist_ok=True)
                 suffix = ".txt" if args.output_format == "text" else f".{args.output_format}"
                 target = args.output_dir / f"{file.name}{suffix}"
-                partial = target.with_name(f"{target.name}.partial")
-                partial.write_text(text + "\n", encoding="utf-8")
-                partial.replace(target)
+                write_text(target, text + "\n")
     if failed:
         sys.exit(f"{failed} of {len(files)} files could not be read")
 

@@ -47,6 +47,12 @@ def corpus(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def recording(corpus) -> Path:
+    """One of its files."""
+    return min((corpus / "validation").rglob("*.flac"))
+
+
+@pytest.fixture(scope="session")
 def processor() -> ConformerProcessor:
     texts = ["the quick brown fox jumps over the lazy dog's tail", "把空调调到二十六度"]
     return ConformerProcessor(

@@ -16,7 +16,7 @@ def test_subtitles_are_one_file_a_recording(checkpoint, corpus, tmp_path):
         ["--model_name_or_path", str(checkpoint), str(corpus / "validation"), "--output_format", "srt"]
         + ["--output_dir", str(tmp_path)]
     )
-    assert len(list(tmp_path.glob("*.flac.srt"))) == 8 and not list(tmp_path.glob("*.partial"))
+    assert len(list(tmp_path.glob("*.flac.srt"))) == 8 and not list(tmp_path.glob("*.partial*"))
 
 
 def test_an_unreadable_file_is_named_and_the_others_are_transcribed(checkpoint, corpus, tmp_path, capsys):

@@ -63,7 +63,7 @@ def read_audio(
         except AudioError:
             raise
         except (av.FFmpegError, ValueError, IndexError) as error:
-            raise AudioError(f"not decodable: {soundfile_error} (soundfile); {error} (PyAV)") from error
+            raise AudioError(f"not decodable: {_reason(soundfile_error)} (soundfile); {error} (PyAV)") from error
         first, last = _part(start, end, sampling_rate, len(waveform))
         waveform = waveform[first:last]
     if not len(waveform):
@@ -98,7 +98,7 @@ def audio_duration(source: str | Path | bytes) -> float:
                 if container.duration is not None:
                     return container.duration / av.time_base
         except (av.FFmpegError, ValueError) as error:
-            raise AudioError(f"not readable: {soundfile_error} (soundfile); {error} (PyAV)") from error
+            raise AudioError(f"not readable: {_reason(soundfile_error)} (soundfile); {error} (PyAV)") from error
     return len(read_audio(source)) / 16000  # a webm recorded live: its header tells no duration
 
 
@@ -115,6 +115,11 @@ def missing_bytes(source: str | Path | bytes) -> int:
                 return max(0, file.tell() + promised - file.seek(0, io.SEEK_END))
             file.seek(size + size % 2, io.SEEK_CUR)
     return 0
+
+
+def _reason(error: soundfile.SoundFileError) -> str:
+    """libsndfile's own words; of bytes, soundfile's put an address before them."""
+    return getattr(error, "error_string", str(error))
 
 
 def _part(start: float | None, end: float | None, rate: int, length: int) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from transformers import BatchFeature, PreTrainedConfig
 
 from ..checkpoint import samples_per_frame
+from ..files import write_text
 from ..model.configuration_conformer import SUBSAMPLING_CONVOLUTIONS, ConformerConfig
 from ..model.feature_extraction_conformer import denoise
 from ..model.processing_conformer import ConformerProcessor
@@ -172,12 +173,8 @@ def _labels(texts: list[str], processor: ConformerProcessor) -> Iterator[list[in
 
 
 def write_findings(path: str | Path, findings: Sequence[Finding]) -> None:
-    """One JSON object a line, written beside and renamed."""
-    partial = Path(f"{path}.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        for finding in findings:
-            file.write(json.dumps(asdict(finding), ensure_ascii=False) + "\n")
-    partial.replace(path)
+    """One JSON object a line."""
+    write_text(path, "".join(json.dumps(asdict(finding), ensure_ascii=False) + "\n" for finding in findings))
 
 
 class SpeechDataset(torch.utils.data.Dataset):

@@ -12,6 +12,8 @@ import numpy as np
 import soundfile
 from markupsafe import Markup
 
+from ..files import write_text
+
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --bad: #c62828; --good: #2e7d32; --accent: #2b6cb0 }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
@@ -30,11 +32,8 @@ _ENVIRONMENT = jinja2.Environment(
 
 
 def write_page(path: str | Path, template: str, **values: Any) -> None:
-    """A page of hf_asr/templates, written beside and renamed; whatever stands in `values` is escaped."""
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(_ENVIRONMENT.get_template(template).render(style=Markup(STYLE), **values), encoding="utf-8")
-    partial.replace(path)
+    """A page of hf_asr/templates; whatever stands in `values` is escaped."""
+    write_text(path, _ENVIRONMENT.get_template(template).render(style=Markup(STYLE), **values))
 
 
 def audio_uri(waveform: np.ndarray, *, sampling_rate: int = 16000, max_seconds: float = 30.0) -> str:

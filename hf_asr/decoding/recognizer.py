@@ -38,7 +38,7 @@ class Window:
     right: int = 0
 
 
-Path = list[tuple[int, float]]  # best token of each frame, and its probability
+BestPath = list[tuple[int, float]]  # best token of each frame, and its probability
 
 
 def cut(
@@ -72,7 +72,7 @@ def cut(
 
 
 @torch.inference_mode()
-def best_paths(model: PreTrainedModel, processor: ProcessorMixin, windows: Sequence[Window]) -> list[Path]:
+def best_paths(model: PreTrainedModel, processor: ProcessorMixin, windows: Sequence[Window]) -> list[BestPath]:
     """What CTC hears in each window, without its context; all of them in one batch."""
     extractor, tokenizer = processor.feature_extractor, processor.tokenizer
     shortest = round(MIN_SECONDS * extractor.sampling_rate)
@@ -99,7 +99,7 @@ def best_paths(model: PreTrainedModel, processor: ProcessorMixin, windows: Seque
     return paths
 
 
-def join(paths: Sequence[Path], model: PreTrainedModel, processor: ProcessorMixin) -> Transcript:
+def join(paths: Sequence[BestPath], model: PreTrainedModel, processor: ProcessorMixin) -> Transcript:
     """The transcript of a recording from the paths of its windows, in their order."""
     path = [frame for part in paths for frame in part]
     if not path:
@@ -136,7 +136,7 @@ def recognize(
     options = {"chunk_seconds": chunk_seconds, "stride_seconds": stride_seconds}
     cuts = [cut(waveform, model, processor, **options) for waveform in waveforms]
     windows = [window for parts in cuts for window in parts]
-    paths: list[Path] = [[] for _ in windows]
+    paths: list[BestPath] = [[] for _ in windows]
     progress = tqdm(total=len(windows), desc="Recognising", unit="window", disable=not show_progress)
     for batch in batches(windows, batch_seconds=batch_seconds, rate=processor.feature_extractor.sampling_rate):
         for i, path in zip(batch, best_paths(model, processor, [windows[i] for i in batch]), strict=True):

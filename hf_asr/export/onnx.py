@@ -1,7 +1,6 @@
 """PyTorch to ONNX files, in float32, float16 or int8."""
 
 import logging
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -40,7 +39,6 @@ def export_onnx(
     shapes = {name: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for name, axes in config.inputs.items()}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-
         for name in ("torch.onnx", "onnxscript"):  # which tell of operators that nobody asked for
             logging.getLogger(name).setLevel(logging.ERROR)
         program = torch.onnx.export(
@@ -58,7 +56,7 @@ def export_onnx(
     _name_axes(proto, config.inputs | config.outputs)
     for key, value in (metadata or {}).items():
         proto.metadata_props.add(key=key, value=value)
-    save(proto, path)
+    onnx.save(proto, path)
 
 
 def _name_axes(proto: onnx.ModelProto, axes: dict[str, dict[int, str]]) -> None:
@@ -66,13 +64,6 @@ def _name_axes(proto: onnx.ModelProto, axes: dict[str, dict[int, str]]) -> None:
     for value in [*proto.graph.input, *proto.graph.output]:
         for place, name in axes[value.name].items():
             value.type.tensor_type.shape.dim[place].dim_param = name
-
-
-def save(proto: onnx.ModelProto, path: Path) -> None:
-    """Written beside and renamed."""
-    partial = path.with_name(f"{path.name}.partial")
-    onnx.save(proto, partial)
-    partial.replace(path)
 
 
 def quantize_int8(source: Path, path: Path, *, calibration: Sequence[dict[str, np.ndarray]] | None = None) -> None:
@@ -83,25 +74,22 @@ def quantize_int8(source: Path, path: Path, *, calibration: Sequence[dict[str, n
     """
     options = {"op_types_to_quantize": ["MatMul", "Gemm"], "per_channel": True, "weight_type": QuantType.QInt8}
     with tempfile.TemporaryDirectory() as folder:
-        prepared, result = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+        prepared = Path(folder) / "prepared.onnx"
         # Merges what the exporter left in pieces, and infers the shapes that quantisation asks for.
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         options["nodes_to_exclude"] = _frontend_products(prepared)
         if calibration is None:
-            quantize_dynamic(prepared, result, **options)
+            quantize_dynamic(prepared, path, **options)
         else:
             quantize_static(
                 prepared,
-                result,
+                path,
                 _Calibration(calibration),
                 quant_format=QuantFormat.QDQ,
                 activation_type=QuantType.QUInt8,
                 extra_options={"MatMulConstBOnly": True},
                 **options,
             )
-        partial = path.with_name(f"{path.name}.partial")
-        shutil.copyfile(result, partial)
-        partial.replace(path)
 
 
 def _frontend_products(path: Path) -> list[str]:

@@ -55,9 +55,6 @@ class OrtConformerForCTC(OptimizedModel):
     def to(self, *_) -> "OrtConformerForCTC":
         return self
 
-    def num_parameters(self) -> int:
-        return 0  # a graph's constants are not told apart from weights
-
     def can_generate(self) -> bool:
         return False
 

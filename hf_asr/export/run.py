@@ -18,6 +18,7 @@ from ..checkpoint import load_checkpoint
 from ..data.audio import AudioError
 from ..data.sources import load_source, read_row
 from ..data.synthetic import SyntheticCorpusArguments, make_corpus
+from ..files import write_text
 from ..model import ConformerForCTC, ConformerProcessor
 from ..provenance import public_name, weights_sha256
 from . import sherpa
@@ -117,9 +118,7 @@ def export(args: argparse.Namespace) -> None:
             convert(source, path)
             admit(path, OpenVinoSession(path), tolerance)
         if args.target == "tensorrt" and (session := build_engine(output_dir, model.config.num_mel_bins)):
-            path = work / "tensorrt_fp16.onnx"  # the same graph, under the name that the report shall have
-            shutil.copyfile(source, path)
-            admit(path, session, FLOAT16_TOLERANCE)
+            admit(source, session, FLOAT16_TOLERANCE)
     print(f"{output_dir}: {', '.join(sorted(path.name for path in output_dir.glob('model*')))}, export_report.json")
 
 
@@ -182,20 +181,18 @@ def summary(comparison: Comparison) -> str:
 
 
 def write_report(path: Path, entry: dict) -> None:
-    """`export_report.json`: a graph's entry takes the place of an earlier one of the same file."""
+    """`export_report.json`: an entry takes the place of an earlier one of the same graph where it ran."""
     graphs = json.loads(path.read_text(encoding="utf-8"))["graphs"] if path.is_file() else []
-    graphs = [item for item in graphs if item["file"] != entry["file"]] + [entry]
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps({"graphs": graphs}, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    key = (entry["file"], entry["provider"])
+    graphs = [item for item in graphs if (item["file"], item["provider"]) != key] + [entry]
+    write_text(path, json.dumps({"graphs": graphs}, ensure_ascii=False, indent=2) + "\n")
 
 
 def build_engine(output_dir: Path, num_mel_bins: int) -> onnxruntime.InferenceSession | None:
     """Writes the profile, and builds the engine where there are a GPU and TensorRT; else says what is missing."""
     # onnxruntime tells engines apart by the graph's names, not by its weights
     shutil.rmtree(output_dir / ENGINE, ignore_errors=True)
-    profile = output_dir / PROFILE
-    profile.write_text(json.dumps(tensorrt_profile(num_mel_bins), indent=2) + "\n", encoding="utf-8")
+    write_text(output_dir / PROFILE, json.dumps(tensorrt_profile(num_mel_bins), indent=2) + "\n")
     try:
         session = open_session(output_dir / GRAPH, provider="tensorrt")
     except ValueError as error:

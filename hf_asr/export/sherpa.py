@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from ..files import write_text
 from ..model import ConformerConfig, ConformerFeatureExtractor, ConformerTokenizer
 
-# What sherpa-onnx computes, whatever a model was trained on (FACTS: 20-7600 Hz, edges mirrored, no dither).
+# What sherpa-onnx computes, whatever a model was trained on; found by a graph that returned its input.
 FEATURES = ConformerFeatureExtractor()
 CHECKED = ("num_mel_bins", "sampling_rate", "frame_length", "frame_shift", "preemphasis", "remove_dc_offset")
 CHECKED += ("window_type", "low_freq", "high_freq", "snip_edges", "dither", "waveform_scale")
@@ -48,6 +49,4 @@ def write_tokens(path: Path, tokenizer: ConformerTokenizer) -> None:
     """`token id` a line; the blank, which sherpa-onnx must find, as `<blk>`."""
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     tokens[tokenizer.pad_token_id] = "<blk>"
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text("".join(f"{token} {i}\n" for i, token in enumerate(tokens)), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, "".join(f"{token} {i}\n" for i, token in enumerate(tokens)))

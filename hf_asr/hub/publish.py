@@ -16,6 +16,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
 from ..checkpoint import check_is_checkpoint, load_checkpoint
+from ..files import written_beside
 from ..model import ConformerForCTC
 from ..provenance import WEIGHTS, weights_sha256
 from .card import CardFacts, model_card
@@ -231,9 +232,9 @@ def gather(args: PublishArguments) -> Files:
         language=args.language,
         license=args.license,
     )
-    card, partial = folder / "README.md", folder / "README.md.partial"
-    model_card(facts).save(partial)
-    partial.replace(card)
+    card = folder / "README.md"
+    with written_beside(card) as partial:
+        model_card(facts).save(partial)
     return files | examples | {card.name: card}
 
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..data.audio import AudioError
 from ..data.sources import read_row
 from ..decoding.recognizer import recognize
+from ..files import write_text
 from .metrics import count_errors, error_rates
 
 
@@ -68,14 +69,9 @@ def evaluate_rows(
 
 
 def write_results(output_dir: str | Path, metrics: dict, records: list[dict]) -> None:
-    """metrics.json and predictions.jsonl, each written beside and renamed."""
+    """metrics.json and predictions.jsonl."""
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(record, ensure_ascii=False, default=str) + "\n" for record in records)
-    for name, text in (
-        ("predictions.jsonl", lines),
-        ("metrics.json", json.dumps(metrics, ensure_ascii=False, indent=2) + "\n"),
-    ):
-        partial = output_dir / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(output_dir / name)
+    write_text(output_dir / "predictions.jsonl", lines)
+    write_text(output_dir / "metrics.json", json.dumps(metrics, ensure_ascii=False, indent=2) + "\n")

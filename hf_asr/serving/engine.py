@@ -12,21 +12,20 @@ from dataclasses import dataclass, field
 import numpy as np
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..decoding.recognizer import Path, Transcript, Window, batches, best_paths, cut, join
+from ..decoding.recognizer import BestPath, Transcript, Window, batches, best_paths, cut, join
 
 
 @dataclass
 class EngineOptions:
-    """
-    Attributes:
-        max_queue_seconds: Audio that may wait; more is refused. Bounds the memory as well as the waiting.
-        max_batch_seconds: Audio that is computed at once, padding included; 0 computes each window alone.
-        max_wait_ms: How long the first of a batch waits for others.
-    """
+    """How requests wait and are put together; each is an argument of `scripts/serve.py`."""
 
-    max_queue_seconds: float = 3600.0
-    max_batch_seconds: float = 60.0
-    max_wait_ms: float = 5.0
+    max_queue_seconds: float = field(
+        default=3600.0, metadata={"help": "Audio that may wait: bounds the memory as well as the waiting."}
+    )
+    max_batch_seconds: float = field(
+        default=60.0, metadata={"help": "Audio that is computed at once, padding included; 0: each window alone."}
+    )
+    max_wait_ms: float = field(default=5.0, metadata={"help": "How long the first of a batch waits for others."})
 
 
 class QueueFullError(RuntimeError):
@@ -46,7 +45,7 @@ class _Request:
     """A recording that is transcribed window by window, whoever's windows come between."""
 
     future: Future
-    paths: list[Path | None]
+    paths: list[BestPath | None]
 
 
 @dataclass(order=True)
@@ -87,7 +86,7 @@ class Engine:
         self._thread.start()
 
     def submit(self, waveform: np.ndarray) -> Future[Transcript]:
-        """Queues a 16 kHz mono float32 recording (samples,). Cancelling the future takes it out again.
+        """Queues a mono float32 recording (samples,) at `rate`. Cancelling the future takes it out again.
 
         Raises:
             QueueFullError: Too much waits. A recording that is longer than the whole queue is taken if nothing does.

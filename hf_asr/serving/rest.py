@@ -2,17 +2,15 @@
 
 import asyncio
 import hmac
-import logging
 import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from fastapi import FastAPI, HTTPException, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from starlette.datastructures import FormData, UploadFile
@@ -26,8 +24,6 @@ from ..decoding.subtitles import cues, to_srt, to_vtt
 from .engine import ClosedError, Engine, QueueFullError
 from .metrics import Metrics
 
-logger = logging.getLogger("hf_asr")
-
 FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
 FORM_BYTES = 100_000  # of an upload, beside the file
 LOOK_EVERY_S = 0.5  # whether a client that waits is still there
@@ -36,22 +32,20 @@ Fields = dict[str, list[str]]  # of a form, without its files
 
 @dataclass
 class ServerOptions:
-    """
-    Attributes:
-        max_upload_mb: Of a file, in 10^6 bytes.
-        max_audio_seconds: Of a recording; the queue of the engine should hold several.
-        upload_timeout_s: Until the whole file must have come.
-        transcription_timeout_s: Until a recording that has come must be decoded and transcribed.
-        max_connections: Requests that are read or computed at a time.
-        api_key: Clients must send `Authorization: Bearer …` with it; None lets everybody in.
-    """
+    """What clients may ask; each is an argument of `scripts/serve.py`."""
 
-    max_upload_mb: float = 50.0
-    max_audio_seconds: float = 1200.0
-    upload_timeout_s: float = 60.0
-    transcription_timeout_s: float = 300.0
-    max_connections: int = 256
-    api_key: str | None = None
+    max_upload_mb: float = field(default=50.0, metadata={"help": "Of a file, in 10^6 bytes."})
+    max_audio_seconds: float = field(
+        default=1200.0, metadata={"help": "Of a recording; the queue should hold several."}
+    )
+    upload_timeout_s: float = field(default=60.0, metadata={"help": "Until the whole file must have come."})
+    transcription_timeout_s: float = field(
+        default=300.0, metadata={"help": "Until a recording that has come must be decoded and transcribed."}
+    )
+    max_connections: int = field(default=256, metadata={"help": "Requests that are read or computed at a time."})
+    api_key: str | None = field(
+        default=None, metadata={"help": "Asked of clients (Authorization: Bearer KEY); or $HF_ASR_API_KEY."}
+    )
 
 
 def create_app(engine: Engine, options: ServerOptions | None = None, *, model_name: str = "") -> FastAPI:
@@ -74,10 +68,6 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
     @app.exception_handler(StarletteHTTPException)
     async def tell(_: Request, error: StarletteHTTPException) -> JSONResponse:
         return _error(error.status_code, str(error.detail), headers=error.headers)
-
-    @app.exception_handler(RequestValidationError)
-    async def tell_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return _error(422, "; ".join(item["msg"] for item in error.errors()))
 
     def authorize(request: Request) -> None:
         if options.api_key is None:
@@ -165,17 +155,15 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
     async def transcribe_as_openai(request: Request) -> Response:
         """As OpenAI's clients call it; `model`, `prompt` and `temperature` are accepted and have no effect."""
         transcript, seconds, fields = await transcribe(request, "file", check_fields)
-        wanted = (fields.get("response_format") or ["json"])[0]
-        if wanted == "json":
-            return JSONResponse({"text": transcript.text})
-        if wanted == "verbose_json":
-            return JSONResponse(_verbose(transcript, seconds, fields))
-        text = {
-            "text": lambda: transcript.text,
-            "srt": lambda: to_srt(transcript.words),
-            "vtt": lambda: to_vtt(transcript.words),
-        }
-        return PlainTextResponse(text[wanted]() + "\n" * (wanted == "text"))
+        wanted = _first(fields, "response_format", "json")
+        if wanted == "text":
+            return PlainTextResponse(transcript.text + "\n")
+        if wanted == "srt":
+            return PlainTextResponse(to_srt(transcript.words))
+        if wanted == "vtt":
+            return PlainTextResponse(to_vtt(transcript.words))
+        is_verbose = wanted == "verbose_json"
+        return JSONResponse(_verbose(transcript, seconds, fields) if is_verbose else {"text": transcript.text})
 
     @app.get("/v1/models")
     async def models() -> dict:
@@ -276,12 +264,16 @@ def _error(status: int, message: str, *, headers: dict[str, str] | None = None) 
     return JSONResponse(body, status, headers=headers)
 
 
+def _first(fields: Fields, name: str, default: str) -> str:
+    return (fields.get(name) or [default])[0]
+
+
 def check_fields(fields: Fields) -> None:
     """Raises HTTPException for what OpenAI's API has and this server does not."""
-    wanted = (fields.get("response_format") or ["json"])[0]
+    wanted = _first(fields, "response_format", "json")
     if wanted not in FORMATS:
         raise HTTPException(400, f"response_format is one of {', '.join(FORMATS)}, not {wanted!r}")
-    if (fields.get("stream") or ["false"])[0].lower() == "true":
+    if _first(fields, "stream", "false").lower() == "true":
         raise HTTPException(400, "stream is not supported: leave it out")
 
 
@@ -290,7 +282,7 @@ def _verbose(transcript: Transcript, seconds: float, fields: Fields) -> dict:
     granularities = fields.get("timestamp_granularities[]") or ["segment"]
     answer = {
         "task": "transcribe",
-        "language": (fields.get("language") or [""])[0],
+        "language": _first(fields, "language", ""),
         "duration": round(seconds, 3),
         "text": transcript.text,
     }

@@ -7,6 +7,7 @@ import torch
 from transformers import TrainerCallback
 
 from ..decoding.recognizer import recognize
+from ..files import written_beside
 
 
 class ShowTranscripts(TrainerCallback):
@@ -51,7 +52,6 @@ def plot_curves(log_history: list[dict], path: str | Path) -> None:
         axis.grid(alpha=0.3)
         if axis.lines:
             axis.legend()
-    partial = Path(path).with_suffix(".partial.png")
-    figure.savefig(partial, dpi=120)
+    with written_beside(path) as partial:
+        figure.savefig(partial, dpi=120)
     plt.close(figure)
-    partial.replace(path)

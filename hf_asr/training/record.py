@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers.trainer_callback import TrainerState
 
+from ..files import write_text
 from ..provenance import hardware, public_name, weights_sha256
 from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 
@@ -77,11 +78,9 @@ def training_record(
 
 
 def write_record(output_dir: str | Path, record: dict[str, Any]) -> None:
-    """Written beside and renamed."""
-    path = Path(output_dir) / FILE_NAME
-    partial = path.with_name(f"{FILE_NAME}.partial")
-    partial.write_text(json.dumps(record, ensure_ascii=False, indent=2, default=str) + "\n", encoding="utf-8")
-    partial.replace(path)
+    """Into the folder of the run."""
+    text = json.dumps(record, ensure_ascii=False, indent=2, default=str) + "\n"
+    write_text(Path(output_dir) / FILE_NAME, text)
 
 
 def command_line() -> str:

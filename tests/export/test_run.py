@@ -40,7 +40,7 @@ def test_the_report_holds_what_was_compared(exported):
     assert graphs[0]["cer_before"] == graphs[0]["cer_after"] > 0
     assert graphs[1]["size_mb"] == pytest.approx((exported / "model.int8.onnx").stat().st_size / 1e6)
     assert all(graph["real_time_factor"] > 0 and graph["utterances"] == 4 for graph in graphs)
-    assert not [path for path in exported.iterdir() if path.is_dir() or path.suffix == ".partial"]
+    assert not [path for path in exported.iterdir() if path.is_dir() or ".partial" in path.name]
 
 
 def test_the_exported_model_takes_the_place_of_the_source(exported, checkpoint, waveforms):
@@ -66,15 +66,14 @@ def test_saved_again_it_loads_again(exported, tmp_path):
     assert OrtConformerForCTC.from_pretrained(tmp_path, file_name="model.int8.onnx").config.vocab_size
 
 
-def test_scored_and_transcribed_by_the_same_commands(exported, checkpoint, corpus, capsys):
+def test_scored_and_transcribed_by_the_same_commands(exported, checkpoint, corpus, recording, capsys):
     scores = []
     for model in (checkpoint, exported):
         evaluate(["--model_name_or_path", str(model), "--dataset_name", str(corpus)])
         scores.append(json.loads(capsys.readouterr().out.splitlines()[-1])["cer"])
     assert scores[0] == scores[1]
-    file = min((corpus / "validation").rglob("*.flac"))
-    transcribe(["--model_name_or_path", str(exported), str(file), "--output_format", "json"])
-    assert json.loads(capsys.readouterr().out)["file"] == str(file)
+    transcribe(["--model_name_or_path", str(exported), str(recording), "--output_format", "json"])
+    assert json.loads(capsys.readouterr().out)["file"] == str(recording)
 
 
 def test_a_graph_that_differs_is_refused_and_not_left_behind(checkpoint, tmp_path, monkeypatch):

@@ -4,15 +4,9 @@ import time
 import numpy as np
 import pytest
 
-from hf_asr.checkpoint import load_checkpoint
 from hf_asr.decoding.recognizer import recognize
 from hf_asr.serving import engine as engine_module
 from hf_asr.serving.engine import ClosedError, Engine, EngineOptions, QueueFullError
-
-
-@pytest.fixture(scope="module")
-def parts(checkpoint):
-    return load_checkpoint(str(checkpoint), device="cpu")
 
 
 @pytest.fixture

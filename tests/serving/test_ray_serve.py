@@ -8,7 +8,6 @@ import sys
 
 import pytest
 
-from hf_asr.checkpoint import load_checkpoint
 from hf_asr.data.audio import read_audio
 from hf_asr.decoding.recognizer import recognize
 
@@ -38,19 +37,18 @@ ray.shutdown()
 """
 
 
-def test_two_replicas_answer_as_one(checkpoint, corpus, repository, tmp_path):
+def test_two_replicas_answer_as_one(checkpoint, parts, recording, repository, tmp_path):
     pytest.importorskip("ray")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    recording = min((corpus / "validation").rglob("*.flac"))
     (tmp_path / "two.py").write_text(SCRIPT)
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(repository)}
     command = [sys.executable, str(tmp_path / "two.py"), str(checkpoint), str(recording), str(port)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     answer = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
-    expected = recognize(*load_checkpoint(str(checkpoint)), [read_audio(recording)])[0].text
+    expected = recognize(*parts, [read_audio(recording)])[0].text
     assert answer == {"texts": [expected], "running": 2}
 
 

@@ -9,17 +9,11 @@ import pytest
 import soundfile
 from fastapi.testclient import TestClient
 
-from hf_asr.checkpoint import load_checkpoint
 from hf_asr.data.audio import read_audio
 from hf_asr.decoding.recognizer import recognize
 from hf_asr.serving import engine as engine_module
 from hf_asr.serving.engine import Engine, EngineOptions
 from hf_asr.serving.rest import ServerOptions, create_app
-
-
-@pytest.fixture(scope="module")
-def parts(checkpoint):
-    return load_checkpoint(str(checkpoint), device="cpu")
 
 
 @pytest.fixture
@@ -39,10 +33,8 @@ def serve(parts):
 
 
 @pytest.fixture(scope="module")
-def wav(corpus) -> bytes:
-    return next(
-        iter(sorted((corpus / "validation").rglob("*.wav")) or sorted((corpus / "validation").rglob("*.flac")))
-    ).read_bytes()
+def wav(recording) -> bytes:
+    return recording.read_bytes()
 
 
 FORM = {"Content-Type": "multipart/form-data; boundary=x"}

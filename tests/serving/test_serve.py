@@ -10,7 +10,6 @@ import urllib.request
 
 import pytest
 
-from hf_asr.checkpoint import load_checkpoint
 from hf_asr.data.audio import read_audio
 from hf_asr.decoding.recognizer import recognize
 
@@ -42,13 +41,8 @@ def url(checkpoint, repository):
 
 
 @pytest.fixture(scope="module")
-def recording(corpus):
-    return min((corpus / "validation").rglob("*.flac"))
-
-
-@pytest.fixture(scope="module")
-def text(checkpoint, recording):
-    return recognize(*load_checkpoint(str(checkpoint)), [read_audio(recording)])[0].text
+def text(parts, recording):
+    return recognize(*parts, [read_audio(recording)])[0].text
 
 
 def test_the_articles_client(url, recording, text):

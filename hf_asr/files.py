@@ -1,0 +1,24 @@
+"""Results are written beside their place and renamed, so that nobody ever finds half of one."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def written_beside(path: str | Path) -> Iterator[Path]:
+    """A path to write to, with the same suffix, which becomes `path` if the block ends well."""
+    path = Path(path)
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    try:
+        yield partial
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    partial.replace(path)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """UTF-8."""
+    with written_beside(path) as partial:
+        partial.write_text(text, encoding="utf-8")

@@ -1,0 +1,15 @@
+import pytest
+
+from hf_asr.files import write_text, written_beside
+
+
+def test_a_result_is_there_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "curves.png"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match="disk is full"), written_beside(path) as partial:
+        partial.write_bytes(b"ne")
+        assert path.read_bytes() == b"old" and partial.suffix == ".png"
+        raise OSError("the disk is full")
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+    write_text(path, "新")
+    assert path.read_text(encoding="utf-8") == "新" and list(tmp_path.iterdir()) == [path]
