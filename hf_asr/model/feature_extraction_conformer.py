@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature, SequenceFeatureExtractor
 
 try:
@@ -190,7 +191,12 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
             waveforms = [_denoise(waveform, self.sampling_rate) for waveform in waveforms]
         lengths = torch.tensor([len(waveform) for waveform in waveforms], device=device)
         waveforms = [waveform.to(device) for waveform in waveforms]
-        features, lengths = self.fbank(torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True), lengths)
+        if lengths.device.type == "cpu":  # one by one they stay in the cache: half the time of a batch
+            alone = [self.fbank(waveforms[i][None], lengths[i : i + 1]) for i in range(len(waveforms))]
+            features = pad_sequence([frames[0] for frames, _ in alone], batch_first=True)  # (B, T, M)
+            lengths = torch.cat([frame_length for _, frame_length in alone])
+        else:
+            features, lengths = self.fbank(pad_sequence(waveforms, batch_first=True), lengths)
         data = {"input_features": features}
         if return_attention_mask:
             places = torch.arange(features.shape[1], device=features.device)
@@ -228,17 +234,18 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         waveforms = F.pad(waveforms, (0, samples - waveforms.shape[1]))
         lengths = lengths.clamp(min=shortest)
         if self.snip_edges:
-            first, total = 0, torch.sym_max((samples - window_length) // hop + 1, 0)
+            first, total = 0, (samples - window_length) // hop + 1
             frame_lengths = (torch.div(lengths - window_length, hop, rounding_mode="floor") + 1).clamp(min=0)
         else:
             first, total = hop // 2 - window_length // 2, (samples + hop // 2) // hop
             frame_lengths = torch.div(lengths + hop // 2, hop, rounding_mode="floor")
+        total = torch.sym_max(total, 1)  # a frame of padding at least: the FFT refuses none
         # Kaldi mirrors the signal at both ends, the outermost samples included, as often as it takes.
-        starts = first + torch.arange(total, device=device) * hop
-        place = starts[:, None] + torch.arange(window_length, device=device)  # (T, window)
-        place = place.remainder(2 * lengths[:, None, None])  # (B, T, window)
-        place = torch.minimum(place, 2 * lengths[:, None, None] - 1 - place)
-        frames = waveforms.gather(1, place.flatten(1)).view(place.shape) * self.waveform_scale
+        place = first + torch.arange((total - 1) * hop + window_length, device=device)  # (N,)
+        place = place.remainder(2 * lengths[:, None])  # (B, N)
+        place = torch.minimum(place, 2 * lengths[:, None] - 1 - place)
+        signal = waveforms.gather(1, place) * self.waveform_scale
+        frames = signal.unfold(1, window_length, hop)  # (B, T, window), a view
         if self.dither:
             frames = frames + self.dither * torch.randn_like(frames)
         if self.remove_dc_offset:

@@ -15,23 +15,25 @@ from .configuration_conformer import SUBSAMPLING_CONVOLUTIONS, ConformerConfig
 
 
 class ConformerDropout(nn.Dropout):
-    """Dropout whose mask, on CPU, comes from 16 random bits an element.
+    """Dropout whose mask, on CPU, comes from a random byte an element: `bernoulli_` was a sixth of a step in bf16.
 
-    `bernoulli_` was a sixth of a training step in bf16. The probability is met to 2**-16.
+    A call drops either of the two multiples of 1/256 around `p`, so that `p` is met in the mean over calls; what is
+    kept is scaled by the one that was drawn.
     """
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         plain = hidden.device.type != "cpu" or torch.compiler.is_compiling()
         if not self.training or plain or not 0.0 < self.p < 1.0:
             return super().forward(hidden)
-        words = torch.empty((hidden.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        mask = words.view(torch.int16)[: hidden.numel()].view(hidden.shape)
-        # Of the 2**16 values, `dropped` are at or below `last`. Integer arithmetic in place makes zeros and ones of
-        # them: turning bools into floats takes longer.
-        dropped = min(max(round(self.p * 2**16), 1), 2**16 - 1)
-        last = dropped - 1 - 2**15
+        dropped = min(int(256 * self.p + torch.rand(())), 255)  # of 256 values
+        if dropped == 0:
+            return hidden
+        words = torch.empty((hidden.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+        mask = words.view(torch.int8)[: hidden.numel()].view(hidden.shape)
+        # Arithmetic on bytes in place makes zeros and ones of them: turning bools into floats takes longer.
+        last = dropped - 1 - 128
         mask = mask.clamp_(last, last + 1).sub_(last)
-        return hidden * mask.to(hidden.dtype).mul_(2**16 / (2**16 - dropped))
+        return hidden * mask.to(hidden.dtype).mul_(256 / (256 - dropped))
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -66,8 +68,10 @@ class ConformerSubsampling(nn.Module):
     def forward(self, input_features: torch.Tensor) -> torch.Tensor:
         # Channels last is what the convolution kernels of CPUs and tensor cores want.
         hidden = input_features[:, None].to(memory_format=torch.channels_last)  # (B, 1, T, M)
-        hidden = self.conv(hidden)  # (B, C, S, M')
-        return self.out(hidden.transpose(1, 2).flatten(2))  # (B, S, D)
+        hidden = self.conv(hidden).permute(0, 2, 3, 1)  # (B, S, M', C), as it lies in memory
+        # Checkpoints hold the projection of (C, M'); turning the weight costs less than turning frames and gradients.
+        weight = self.out.weight.unflatten(1, (hidden.shape[3], -1)).transpose(1, 2).flatten(1)
+        return F.linear(hidden.flatten(2), weight, self.out.bias)  # (B, S, D)
 
 
 class ConformerFeedForward(nn.Module):
@@ -121,7 +125,8 @@ def attend(
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale)
     scores = (query * scale) @ key.transpose(-1, -2)  # (B, H, S, S)
     if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        # added, which has no backward of its own, where filling would have one
+        scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, torch.finfo(scores.dtype).min)
     return F.dropout(scores.softmax(-1), dropout) @ value
 
 
@@ -179,15 +184,13 @@ def _depthwise(conv: nn.Conv1d, hidden: torch.Tensor) -> torch.Tensor:
 def convolve_over_time(
     conv: nn.Conv1d, hidden: torch.Tensor, frame_mask: torch.Tensor | None, *, is_causal: bool
 ) -> torch.Tensor:
-    """Depthwise `conv`, unpadded itself, over (B, S, C): as many frames out, padding zero before and after."""
+    """Depthwise `conv`, unpadded itself, over (B, S, C): as many frames out, padding taken for zero."""
     if frame_mask is not None:
         hidden = hidden.masked_fill(~frame_mask, 0.0)
     reach = conv.kernel_size[0] - 1
     hidden = hidden.transpose(1, 2)  # (B, C, S)
     hidden = F.pad(hidden, (reach, 0) if is_causal else (reach // 2, reach // 2))
-    hidden = _depthwise(conv, hidden)
-    hidden = hidden.transpose(1, 2)  # (B, S, C)
-    return hidden if frame_mask is None else hidden.masked_fill(~frame_mask, 0.0)
+    return _depthwise(conv, hidden).transpose(1, 2)  # (B, S, C)
 
 
 class ConformerConvolution(nn.Module):
@@ -228,5 +231,4 @@ class ConformerConvolution(nn.Module):
         hidden = _depthwise(self.depthwise_conv, hidden.transpose(1, 2))  # (B, C, S)
         # batch norm wants channels second, layer norm last
         hidden = self.norm(hidden).transpose(1, 2) if self.uses_batch_norm else self.norm(hidden.transpose(1, 2))
-        hidden = self.pointwise_conv2(self.activation(hidden))  # (B, S, D)
-        return hidden if frame_mask is None else hidden.masked_fill(~frame_mask, 0.0)
+        return self.pointwise_conv2(self.activation(hidden))  # (B, S, D)

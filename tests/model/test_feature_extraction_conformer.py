@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torchaudio
+from torch.nn.utils.rnn import pad_sequence
 
 from hf_asr import ConformerFeatureExtractor
 
@@ -30,18 +31,31 @@ def test_kaldi(snip_edges, high_freq):
 @pytest.mark.parametrize("snip_edges", [True, False])
 def test_batch_is_alone(snip_edges):
     extractor = ConformerFeatureExtractor(snip_edges=snip_edges, min_duration=0.0)
-    batch = extractor(WAVEFORMS, sampling_rate=16000, return_tensors="pt")
+    together = extractor(WAVEFORMS, sampling_rate=16000, return_tensors="pt")
+    waveforms = [torch.from_numpy(waveform) for waveform in WAVEFORMS]
+    lengths = torch.tensor([len(waveform) for waveform in waveforms])
+    # what a GPU and exported graphs do: `extractor` itself goes one by one on a CPU
+    batch, frame_lengths = extractor.fbank(pad_sequence(waveforms, batch_first=True), lengths)
+    torch.testing.assert_close(batch, together.input_features, atol=1e-4, rtol=0)
     for i, waveform in enumerate(WAVEFORMS):
         alone = extractor(waveform, return_tensors="pt")
-        frames = int(batch.attention_mask[i].sum())
-        assert frames == int(alone.attention_mask.sum()) == alone.input_features.shape[1]
-        torch.testing.assert_close(batch.input_features[i, :frames], alone.input_features[0], atol=1e-4, rtol=0)
-        assert not batch.input_features[i, frames:].any()
+        frames = int(together.attention_mask[i].sum())
+        assert frames == frame_lengths[i] == int(alone.attention_mask.sum()) == alone.input_features.shape[1]
+        torch.testing.assert_close(together.input_features[i, :frames], alone.input_features[0], atol=0, rtol=0)
+        assert not together.input_features[i, frames:].any() and not batch[i, frames:].any()
 
 
 def test_a_few_samples_are_mirrored_as_often_as_it_takes():
     features = ConformerFeatureExtractor(min_duration=0.0)(WAVEFORMS[0][:90], return_tensors="pt").input_features
     assert features.shape == (1, 1, 80) and torch.isfinite(features).all()
+
+
+@pytest.mark.parametrize("snip_edges", [True, False])
+def test_fewer_samples_than_a_frame_give_a_frame_of_padding(snip_edges):
+    extractor = ConformerFeatureExtractor(min_duration=0.0, snip_edges=snip_edges)
+    inputs = extractor(WAVEFORMS[0][:50], return_tensors="pt")
+    assert extractor.num_frames(50) == inputs.attention_mask.sum() == 0
+    assert inputs.input_features.shape == (1, 1, 80) and not inputs.input_features.any()
 
 
 def test_a_short_recording_is_padded_with_silence():

@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from hf_asr.model.layers_conformer import ConformerDropout, attend
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.002, 0.1, 0.5])
+def test_dropout_drops_its_share_in_the_mean_and_scales_what_it_keeps(p, dtype):
+    torch.manual_seed(0)
+    dropout, ones = ConformerDropout(p), torch.ones(16, 999, dtype=dtype)
+    calls = torch.stack([dropout(ones) for _ in range(200)]).float()
+    assert (calls == 0).float().mean().item() == pytest.approx(p, abs=6e-4)
+    for call in calls:
+        kept = call[call > 0]
+        assert (kept == kept[0]).all()
+        # to a multiple of 1/256, what it is scaled by is what it kept
+        assert 1 / kept[0].item() == pytest.approx(1 - p, abs=1 / 256 + 0.004 * (1 - p))
+
+
+def test_dropout_follows_the_seed_and_passes_the_gradient_of_what_it_keeps():
+    dropout, values = ConformerDropout(0.3), torch.randn(7, 13, requires_grad=True)
+    torch.manual_seed(1)
+    first = dropout(values)
+    first.sum().backward()
+    torch.manual_seed(1)
+    assert torch.equal(dropout(values), first)
+    assert not torch.equal(dropout(values), first)
+    assert torch.allclose(values.grad * values, first)
+
+
+def test_dropout_leaves_inference_alone():
+    values = torch.randn(5, 5)
+    assert ConformerDropout(0.3).eval()(values) is values
+
+
+def test_attention_in_bf16_training_is_the_fused_kernels():
+    torch.manual_seed(0)
+    states = torch.randn(3, 2, 4, 50, 16)
+    mask = torch.arange(50) < torch.tensor([50, 31, 1])[:, None, None, None]  # (B, 1, 1, S)
+    gradients, outputs = [], []
+    for dtype in (torch.float32, torch.bfloat16):
+        query, key, value = (part.to(dtype).requires_grad_() for part in (states[:, 0], states[:, 1], states.sum(1)))
+        output = attend(query, key, value, mask=mask, dropout=0.0, scale=0.25)
+        output.float().square().sum().backward()
+        outputs.append(output.float())
+        gradients.append([part.grad.float() for part in (query, key, value)])
+    assert torch.allclose(*outputs, atol=0.05)
+    for exact, rounded in zip(*gradients, strict=True):
+        assert (exact - rounded).norm() <= 0.02 * exact.norm()
+    assert (gradients[1][1][2, :, 1:] == 0).all()  # masked keys learn nothing
