@@ -5,7 +5,7 @@
 
 The same data, seed, model and time for all. First every variant's speed is measured, in interleaved rounds: leave the
 machine idle until "speeds" is printed. What follows is bounded by the steps that these speeds make of the time, so that
-other work does not change it. Finished runs are kept in --output_dir and not run again.
+other work does not change it. Speeds and finished runs are kept in --output_dir and not taken again.
 
 * `plain`: random batches of a fixed count, float32, Adam at a constant rate (the best of three), CTC, no augmentation.
 * `PyPI conformer`: the same loop with the blocks of the model that the article shows (`pip install conformer`).
@@ -13,7 +13,8 @@ other work does not change it. Finished runs are kept in --output_dir and not ru
   the voices that are heard is followed through training: how it swings is what label smoothing is said to calm.
 
 Tasks: digits_en with each speaker left out in turn, and a synthetic corpus with two voices left out; both clean and
-with noise at 5 dB that is not the noise trained with. On sentences_en, which takes longer, the speed alone.
+with noise at 5 dB that is not the noise trained with. On sentences_en, which takes longer, the speed alone: of
+configs/tiny.yaml, and of configs/medium.yaml (12 layers of 256) with batches of the same size.
 """
 
 import argparse
@@ -43,6 +44,7 @@ from hf_asr.data.dataset import SpeechCollator, SpeechDataset, feature_statistic
 from hf_asr.data.sources import load_source, read_row
 from hf_asr.data.synthetic import SyntheticCorpusArguments, make_corpus
 from hf_asr.decoding.recognizer import recognize
+from hf_asr.files import write_text
 from hf_asr.scoring.metrics import bootstrap_interval, count_errors
 from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 from hf_asr.training.building import build
@@ -71,6 +73,7 @@ LEVERS = {  # changes to the recipe; `more_augmentations` are added to its own
     "with intermediate CTC": {"model": {"intermediate_ctc_layers": [2]}},
     "with E-Branchformer blocks": {"model": {"block_type": "e_branchformer"}},
 }
+FEW = {name: LEVERS[name] for name in ("recipe", "without bf16", "with CR-CTC")}  # where the speed alone is measured
 
 
 @dataclass
@@ -354,6 +357,13 @@ def spoken_task(output_dir: Path, files: list[str], noises: list[np.ndarray]) ->
     return Task("spoken", str(corpus), recipe, unseen, True, conditions(test, noises))
 
 
+def sentences_task(folder: str, config: str) -> Task:
+    """With masks, and with configs/tiny.yaml's batches for every model: a CPU holds no ten minutes of audio."""
+    recipe = read_recipe(f"configs/{config}.yaml", max_batch_seconds=60, dataloader_num_workers=1)
+    recipe["model"] |= {"apply_spec_augment": True}
+    return Task(f"sentences, {config}", folder, recipe)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--digits", required=True)
@@ -364,7 +374,7 @@ def main() -> None:
     parser.add_argument("--speed_steps", type=int, default=40)
     parser.add_argument("--speed_rounds", type=int, default=3)
     parser.add_argument("--clips", type=int, default=200, help="of each speaker that is left out")
-    parser.add_argument("--speeds_only", action="store_true", help="measure the speeds on sentences_en, and stop")
+    parser.add_argument("--speeds_only", action="store_true", help="measure the speeds, and stop")
     parser.add_argument("--only_finished", action="store_true", help="report on the runs that there are")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/ablation"))
     args = parser.parse_args()
@@ -373,24 +383,21 @@ def main() -> None:
     files, noises = split_noise(args.noise)
     digits = digits_tasks(args.digits, files, noises, clips=args.clips)
     spoken = spoken_task(args.output_dir, files, noises)
-    sentences = Task("sentences", args.sentences, read_recipe("configs/tiny.yaml"))
-    sentences.recipe["model"] |= {"apply_spec_augment": True}
-
+    jobs = {  # task, levers, steps
+        "sentences, tiny": (sentences_task(args.sentences, "tiny"), FEW, args.speed_steps),
+        "sentences, 12x256": (sentences_task(args.sentences, "medium"), FEW, args.speed_steps // 4),
+        "spoken": (spoken, LEVERS, args.speed_steps),
+        "digits": (next(iter(digits.values())), {"recipe": {}}, args.speed_steps),
+    }
     path = args.output_dir / "speeds.json"
-    few = {name: LEVERS[name] for name in ("recipe", "without bf16", "with CR-CTC")}
-    if args.speeds_only:
-        measure_speeds(sentences, args.output_dir, few, steps=args.speed_steps, rounds=args.speed_rounds)
-        return
-    if not path.is_file():
-        first = next(iter(digits.values()))
-        jobs = {"sentences": (sentences, few), "spoken": (spoken, LEVERS), "digits": (first, {"recipe": {}})}
-        options = {"steps": args.speed_steps, "rounds": args.speed_rounds}
-        speeds = {
-            name: measure_speeds(task, args.output_dir, levers, **options) for name, (task, levers) in jobs.items()
-        }
-        path.write_text(json.dumps(speeds))
-    speeds = json.loads(path.read_text())
+    speeds = json.loads(path.read_text()) if path.is_file() else {}
+    for name, (task, levers, steps) in jobs.items():
+        if name not in speeds:
+            speeds[name] = measure_speeds(task, args.output_dir, levers, steps=steps, rounds=args.speed_rounds)
+            write_text(path, json.dumps(speeds))
     print(f"speeds: {json.dumps(speeds)}", flush=True)
+    if args.speeds_only:
+        return
 
     def go(task: Task, variant: str, learning_rate: float = 0.0) -> dict[str, list] | None:
         if args.only_finished and not run_path(task, variant, learning_rate, args.output_dir).is_file():
