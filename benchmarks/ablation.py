@@ -22,7 +22,9 @@ import itertools
 import json
 import statistics
 import time
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 
 import datasets
@@ -138,22 +140,28 @@ class Clock(TrainerCallback):
             self.elapsed, self.steps = time.perf_counter() - self.started, state.global_step - self.skip
 
 
-def time_recipe(task: Task, recipe: dict, output_dir: Path, steps: int) -> float:
+def time_recipe(task: Task, recipe: dict, output_dir: Path, *, steps: int, seed: int) -> float:
     """Steps a second."""
     clock = Clock(skip=steps // 4)
     original = run.ShowTranscripts
     run.ShowTranscripts = lambda *args: clock
     try:
-        run.train(*arguments(task, recipe, output_dir, steps))
+        run.train(*arguments(task, recipe | {"data_seed": seed}, output_dir, steps))
     finally:
         run.ShowTranscripts = original
     return clock.steps / clock.elapsed
 
 
+def time_plain(task: Task, output_dir: Path, *, steps: int, seed: int) -> float:
+    """Steps a second of the plain loop."""
+    model, loader, _ = plain_setup(task, task.recipe, output_dir, data_seed=seed)
+    return plain_loop(model, loader, learning_rate=1e-4, steps=steps, skip=steps // 4)
+
+
 # The article's plain loop
 
 
-def plain_setup(task: Task, recipe: dict, output_dir: Path):
+def plain_setup(task: Task, recipe: dict, output_dir: Path, *, data_seed: int = 42):
     """Model, data loader with random batches of a fixed count, processor."""
     plain = changed(recipe, {"model": PLAIN_MODEL, "precision": "fp32", "augmentations": []})
     model_args, data_args, args = arguments(task, plain, output_dir, 1)
@@ -171,7 +179,7 @@ def plain_setup(task: Task, recipe: dict, output_dir: Path):
         shuffle=True,
         collate_fn=SpeechCollator(processor),
         num_workers=1,
-        generator=torch.Generator().manual_seed(args.seed),
+        generator=torch.Generator().manual_seed(data_seed),
     )
     return model, loader, processor
 
@@ -217,27 +225,36 @@ def plain_loop(model: nn.Module, loader: DataLoader, *, learning_rate: float, st
 
 
 def measure_speeds(task: Task, output_dir: Path, levers: dict[str, dict], *, steps: int, rounds: int) -> dict:
-    """{variant: [steps a second, seconds of audio a second]}, medians of interleaved rounds."""
+    """{variant: [steps a second, seconds of audio a second]}, medians of interleaved rounds.
+
+    Every run has a process of its own: what a heap has grown to, those after it would pay for when they fork.
+    """
     rows = load_splits(arguments(task, task.recipe, output_dir, 1)[1], seed=42).train
     epoch = sum(len(read_row(row, sampling_rate=16000)) for row in rows) / 16000
-    model, loader, _ = plain_setup(task, task.recipe, output_dir)
+    _, loader, _ = plain_setup(task, task.recipe, output_dir)
     batches = {"plain": len(loader)}  # in an epoch, whose seconds are all variants' alike
     recipes = {lever: changed(task.recipe, changes) for lever, changes in levers.items()}
     batches |= {lever: len(epoch_batches(task, recipe, output_dir)) for lever, recipe in recipes.items()}
     rates: dict[str, list[float]] = {variant: [] for variant in batches}
-    for _ in range(rounds):
-        rates["plain"].append(plain_loop(model, loader, learning_rate=1e-4, steps=steps, skip=steps // 4))
-        for lever, recipe in recipes.items():
-            rates[lever].append(time_recipe(task, recipe, output_dir / "speed", steps))
-    for round_ in range(rounds):
-        audio = {variant: values[round_] / batches[variant] for variant, values in rates.items()}
-        told = ", ".join(f"{variant} {rate / audio['plain']:.2f}" for variant, rate in audio.items())
-        print(f"{task.name} round {round_ + 1}, times the plain loop's audio: {told}", flush=True)
+    bare = replace(task, scored={})
+    fresh = {"mp_context": get_context("spawn"), "max_tasks_per_child": 1}
+    # whose own workers fork again, as they do on Linux
+    with ProcessPoolExecutor(1, **fresh, initializer=set_start_method, initargs=("fork", True)) as pool:
+        for seed in range(rounds):
+            options = {"steps": steps, "seed": seed}
+            rates["plain"].append(pool.submit(time_plain, bare, output_dir, **options).result())
+            for lever, recipe in recipes.items():
+                job = pool.submit(time_recipe, bare, recipe, output_dir / "speed", **options)
+                rates[lever].append(job.result())
     medians = {variant: statistics.median(values) for variant, values in rates.items()}
     speeds = {variant: [rate, rate * epoch / batches[variant]] for variant, rate in medians.items()}
     for variant, (rate, seconds) in speeds.items():
-        ratio = seconds / speeds["plain"][1]
-        print(f"{task.name} {variant}: {rate:.2f} steps, {seconds:.0f} s of audio a second ({ratio:.2f})", flush=True)
+        # Within a round, since what else the machine does changes from one to the next.
+        share = batches["plain"] / batches[variant]
+        ratios = [own / plain * share for own, plain in zip(rates[variant], rates["plain"], strict=True)]
+        told = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(f"{task.name}, {variant}: {rate:.2f} steps, {seconds:.0f} s of audio a second", end="; ", flush=True)
+        print(f"times the plain loop's, by round: {told}: {statistics.median(ratios):.2f} in the median", flush=True)
     return speeds
 
 

@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import audiomentations
@@ -35,32 +36,35 @@ def build_augmentation(
     built = [_build(dict(transform)) for transform in transforms]
     for transform in built:
         if isinstance(transform, AddBabble):
-            transform.voice, transform.num_voices = _voices(rows or []), len(rows or [])
-    compose = audiomentations.Compose(built)
-
-    def augment(waveform: np.ndarray, sampling_rate: int, epoch: int, utterance_id: str) -> np.ndarray:
-        digest = hashlib.blake2b(f"{seed}/{epoch}/{utterance_id}".encode(), digest_size=4).digest()
-        # audiomentations draws from the two global generators: seeded here, and put back for everybody else.
-        python_state, numpy_state = random.getstate(), np.random.get_state()
-        try:
-            random.seed(digest)
-            np.random.seed(int.from_bytes(digest, "big"))
-            return compose(waveform, sample_rate=sampling_rate).astype(np.float32)
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
-
-    return augment
+            transform.voice, transform.num_voices = partial(_voice, rows or []), len(rows or [])
+    return partial(_augment, audiomentations.Compose(built), seed)  # on macOS and Windows, workers are sent a pickle
 
 
-def _voices(rows: Sequence[dict]) -> Callable[[int, int], np.ndarray]:
-    def voice(number: int, sampling_rate: int) -> np.ndarray:
-        try:
-            return read_row(rows[number], sampling_rate=sampling_rate)
-        except AudioError:
-            return np.zeros(sampling_rate, np.float32)  # told when its own turn comes
+def _augment(
+    compose: audiomentations.Compose,
+    seed: int,
+    waveform: np.ndarray,
+    sampling_rate: int,
+    epoch: int,
+    utterance_id: str,
+) -> np.ndarray:
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{utterance_id}".encode(), digest_size=4).digest()
+    # audiomentations draws from the two global generators: seeded here, and put back for everybody else.
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        random.seed(digest)
+        np.random.seed(int.from_bytes(digest, "big"))
+        return compose(waveform, sample_rate=sampling_rate).astype(np.float32)
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
 
-    return voice
+
+def _voice(rows: Sequence[dict], number: int, sampling_rate: int) -> np.ndarray:
+    try:
+        return read_row(rows[number], sampling_rate=sampling_rate)
+    except AudioError:
+        return np.zeros(sampling_rate, np.float32)  # told when its own turn comes
 
 
 def _build(transform: dict[str, Any]) -> BaseWaveformTransform:

@@ -1,7 +1,9 @@
+import pickle
 import random
 
 import numpy as np
 import pytest
+import soundfile
 
 from hf_asr.data.augment import SpeedPerturbation, build_augmentation
 
@@ -50,3 +52,11 @@ def test_a_wrong_class_or_argument_is_named():
         build_augmentation([{"name": "Gian"}], seed=0)
     with pytest.raises(ValueError, match="Gain takes min_gain_db"):
         build_augmentation([{"name": "Gain", "loudness": 3}], seed=0)
+
+
+def test_workers_that_are_sent_a_pickle_draw_the_same(tmp_path):
+    soundfile.write(tmp_path / "voice.wav", WAVEFORM, 16000)
+    rows = [{"audio": {"path": str(tmp_path / "voice.wav"), "bytes": None}}]
+    augment = build_augmentation([*RECIPE, {"name": "AddBabble", "p": 1.0}], seed=1, rows=rows)
+    sent = pickle.loads(pickle.dumps(augment))
+    np.testing.assert_array_equal(sent(WAVEFORM, 16000, 2, "a.wav"), augment(WAVEFORM, 16000, 2, "a.wav"))
