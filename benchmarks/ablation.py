@@ -140,7 +140,7 @@ class Clock(TrainerCallback):
             self.elapsed, self.steps = time.perf_counter() - self.started, state.global_step - self.skip
 
 
-def time_recipe(task: Task, recipe: dict, output_dir: Path, *, steps: int, seed: int) -> float:
+def time_recipe(task: Task, recipe: dict, output_dir: Path, *, steps: int, seed: int | None = None) -> float:
     """Steps a second."""
     clock = Clock(skip=steps // 4)
     original = run.ShowTranscripts
@@ -161,7 +161,7 @@ def time_plain(task: Task, output_dir: Path, *, steps: int, seed: int) -> float:
 # The article's plain loop
 
 
-def plain_setup(task: Task, recipe: dict, output_dir: Path, *, data_seed: int = 42):
+def plain_setup(task: Task, recipe: dict, output_dir: Path, *, data_seed: int | None = None):
     """Model, data loader with random batches of a fixed count, processor."""
     plain = changed(recipe, {"model": PLAIN_MODEL, "precision": "fp32", "augmentations": []})
     model_args, data_args, args = arguments(task, plain, output_dir, 1)
@@ -179,7 +179,7 @@ def plain_setup(task: Task, recipe: dict, output_dir: Path, *, data_seed: int = 
         shuffle=True,
         collate_fn=SpeechCollator(processor),
         num_workers=1,
-        generator=torch.Generator().manual_seed(data_seed),
+        generator=torch.Generator().manual_seed(args.seed if data_seed is None else data_seed),
     )
     return model, loader, processor
 
@@ -225,9 +225,9 @@ def plain_loop(model: nn.Module, loader: DataLoader, *, learning_rate: float, st
 
 
 def measure_speeds(task: Task, output_dir: Path, levers: dict[str, dict], *, steps: int, rounds: int) -> dict:
-    """{variant: [steps a second, seconds of audio a second]}, medians of interleaved rounds.
+    """{variant: [steps a second, seconds of audio a second, times the plain loop's]}, medians of interleaved rounds.
 
-    Every run has a process of its own: after others in the same one, the recipe's was a third slower.
+    Every run has a process of its own, as people's have.
     """
     rows = load_splits(arguments(task, task.recipe, output_dir, 1)[1], seed=42).train
     epoch = sum(len(read_row(row, sampling_rate=16000)) for row in rows) / 16000
@@ -247,14 +247,16 @@ def measure_speeds(task: Task, output_dir: Path, levers: dict[str, dict], *, ste
                 job = pool.submit(time_recipe, bare, recipe, output_dir / "speed", **options)
                 rates[lever].append(job.result())
     medians = {variant: statistics.median(values) for variant, values in rates.items()}
-    speeds = {variant: [rate, rate * epoch / batches[variant]] for variant, rate in medians.items()}
-    for variant, (rate, seconds) in speeds.items():
+    speeds = {}
+    for variant, rate in medians.items():
+        seconds = rate * epoch / batches[variant]
         # Within a round, since what else the machine does changes from one to the next.
         share = batches["plain"] / batches[variant]
         ratios = [own / plain * share for own, plain in zip(rates[variant], rates["plain"], strict=True)]
+        speeds[variant] = [rate, seconds, statistics.median(ratios)]
         told = ", ".join(f"{ratio:.2f}" for ratio in ratios)
         print(f"{task.name}, {variant}: {rate:.2f} steps, {seconds:.0f} s of audio a second", end="; ", flush=True)
-        print(f"times the plain loop's, by round: {told}: {statistics.median(ratios):.2f} in the median", flush=True)
+        print(f"times the plain loop's, by round: {told}: {speeds[variant][2]:.2f} in the median", flush=True)
     return speeds
 
 
@@ -460,8 +462,8 @@ def report(results: dict, speeds: dict, output_dir: Path) -> None:
             print(f"  {variant:32}{cells}")
     for task, variants in speeds.items():
         print(f"\n{task}: seconds of audio trained a second (times the plain loop's)")
-        for variant, (_, rate) in variants.items():
-            print(f"  {variant:32} {rate:7.0f}  ({rate / variants['plain'][1]:.2f})")
+        for variant, (_, seconds, ratio) in variants.items():
+            print(f"  {variant:32} {seconds:7.0f}  ({ratio:.2f})")
     draw(figures, output_dir / "ablation.png")
     print(json.dumps({"cer": figures, "speeds": speeds}))
 

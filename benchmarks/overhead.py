@@ -17,7 +17,7 @@ from pathlib import Path
 import datasets
 import torch
 import yaml
-from ablation import Clock, Task, arguments, read_recipe
+from ablation import Task, arguments, read_recipe, time_recipe
 from torch.utils.data import DataLoader
 
 import hf_asr.training.run as run
@@ -28,17 +28,6 @@ from hf_asr.training.building import build
 from hf_asr.training.splits import load_splits
 
 SPEED = [{"name": "SpeedPerturbation", "factors": [0.9, 1.0, 1.1]}]
-
-
-def whole_run(task: Task, folder: Path, steps: int) -> float:
-    """Seconds a step of `train`."""
-    clock, original = Clock(skip=steps // 4), run.ShowTranscripts
-    run.ShowTranscripts = lambda *args: clock
-    try:
-        run.train(*arguments(task, task.recipe, folder / "run", steps))
-    finally:
-        run.ShowTranscripts = original
-    return clock.elapsed / clock.steps
 
 
 def bare_loop(task: Task, folder: Path, steps: int) -> float:
@@ -92,7 +81,7 @@ def main() -> None:
         task = Task("overhead", dataset_name, recipe)
         whole, bare = [], []
         for _ in range(args.rounds):
-            whole.append(whole_run(task, folder, args.steps))
+            whole.append(1 / time_recipe(task, task.recipe, folder / "run", steps=args.steps))
             bare.append(bare_loop(task, folder, args.steps))
     ratio = statistics.median(whole) / statistics.median(bare)
     print(yaml.safe_dump({"model": recipe["model"]}, default_flow_style=True).strip())
