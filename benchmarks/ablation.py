@@ -42,7 +42,8 @@ from hf_asr.checkpoint import load_checkpoint
 from hf_asr.data.audio import read_audio
 from hf_asr.data.batching import DurationBatchSampler
 from hf_asr.data.corpora import AUDIO_SUFFIXES
-from hf_asr.data.dataset import SpeechCollator, SpeechDataset, feature_statistics, inspect
+from hf_asr.data.dataset import SpeechCollator, SpeechDataset, feature_statistics
+from hf_asr.data.inspection import inspect
 from hf_asr.data.sources import load_source, read_row
 from hf_asr.data.synthetic import SyntheticCorpusArguments, make_corpus
 from hf_asr.decoding.recognizer import recognize

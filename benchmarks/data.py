@@ -25,7 +25,8 @@ from hf_asr import ConformerConfig, ConformerFeatureExtractor, ConformerProcesso
 from hf_asr.data.audio import read_audio
 from hf_asr.data.augment import build_augmentation
 from hf_asr.data.batching import DurationBatchSampler
-from hf_asr.data.dataset import SpeechCollator, SpeechDataset, inspect
+from hf_asr.data.dataset import SpeechCollator, SpeechDataset
+from hf_asr.data.inspection import inspect
 from hf_asr.data.sources import load_source, read_row
 from hf_asr.data.synthetic import SyntheticCorpusArguments, make_corpus
 

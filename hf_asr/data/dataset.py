@@ -1,14 +1,9 @@
-"""Rows to training examples: what can be used, what it takes to align it, and the features of a batch."""
+"""Rows to training examples: what it takes to align them, and the features of a batch."""
 
 import itertools
-import json
 import logging
-import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import datasets
 import numpy as np
@@ -17,61 +12,13 @@ from tqdm.auto import tqdm
 from transformers import BatchFeature, PreTrainedConfig
 
 from ..checkpoint import samples_per_frame
-from ..files import write_text
 from ..model.configuration_conformer import SUBSAMPLING_CONVOLUTIONS, ConformerConfig
 from ..model.feature_extraction_conformer import denoise
 from ..model.processing_conformer import ConformerProcessor
-from .audio import AudioError, missing_bytes
-from .sources import read_row, row_duration
+from .audio import AudioError
+from .sources import read_row
 
 logger = logging.getLogger("hf_asr")
-
-
-@dataclass
-class Finding:
-    """A row (its number) that was skipped or changed, and why."""
-
-    split: str
-    row: int
-    utterance_id: str
-    reason: str
-    detail: str = ""
-
-
-@dataclass
-class Inspection:
-    """What inspecting `rows` found: `kept` are numbers of those to use, `durations` their seconds."""
-
-    rows: datasets.Dataset | Sequence[dict]
-
-    kept: list[int] = field(default_factory=list)
-    durations: list[float] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def unusable_share(self) -> float:
-        """Rows that were skipped, over all."""
-        return 1 - len(self.kept) / max(1, len(self.rows))
-
-    def check(self, max_unusable_share: float) -> None:
-        """Raises ValueError if more was skipped than `max_unusable_share`, with the reasons and first examples."""
-        if self.unusable_share > max_unusable_share:
-            examples = {}
-            for finding in self.findings:
-                if finding.reason != "shorter than CTC needs":
-                    examples.setdefault(finding.reason, f"{finding.utterance_id}: {finding.detail}")
-            told = "; ".join(f"{reason}, as {example}" for reason, example in examples.items())
-            skipped = f"{len(self.rows) - len(self.kept)} of {len(self.rows)} rows"
-            raise ValueError(
-                f"{skipped} cannot be trained on ({self.unusable_share:.0%}, limit {max_unusable_share:.0%}): "
-                f"{told}. Mend them, or go on without them: --max_unusable_share 1"
-            )
-
-    def summary(self) -> str:
-        """One line: hours, and how many were skipped for which reason."""
-        reasons = Counter(finding.reason for finding in self.findings)
-        told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "nothing skipped"
-        return f"{len(self.kept)} utterances, {sum(self.durations) / 3600:.2f} h ({told})"
 
 
 def required_samples(labels: Sequence[int], *, config: PreTrainedConfig) -> int:
@@ -85,96 +32,6 @@ def required_samples(labels: Sequence[int], *, config: PreTrainedConfig) -> int:
     for kernel, stride in reversed(SUBSAMPLING_CONVOLUTIONS[config.subsampling_factor]):
         frames = (frames - 1) * stride + kernel
     return frames * config.hop_length + window
-
-
-def inspect(
-    rows: datasets.Dataset | Sequence[dict],
-    *,
-    split: str,
-    processor: ConformerProcessor,
-    config: PreTrainedConfig,
-    max_duration_seconds: float,
-    decode: bool = True,
-    show_progress: bool = True,
-) -> Inspection:
-    """Tells which rows can be trained on, and how long they are.
-
-    Skipped are undecodable and truncated recordings, those longer than `max_duration_seconds`, empty transcripts, and
-    transcripts that need more than twice the frames their audio has. Shorter lacks are padded with silence in training
-    (not in evaluation, where nobody knows the transcript), and counted.
-
-    Args:
-        decode: Decode every recording. False believes a `duration` column, or the header of each file: a hundred
-            thousand rows in seconds, and what cannot be decoded shows only when its turn comes.
-    """
-    sampling_rate = processor.feature_extractor.sampling_rate
-    shortest = getattr(processor.feature_extractor, "min_duration", 0.0)
-
-    def measure(place: int) -> float | AudioError:
-        row = rows[place]
-        try:
-            if not decode:
-                return row_duration(row)
-            waveform = read_row(row, sampling_rate=sampling_rate)
-            is_whole_file = row.get("start") is None and row.get("size") is None
-            if is_whole_file and (lack := missing_bytes(row["audio"]["bytes"] or row["audio"]["path"])):
-                raise AudioError(f"truncated: {lack} bytes of what its header promises are missing")
-            return len(waveform) / sampling_rate
-        except AudioError as error:
-            return error
-
-    inspection = Inspection(rows)
-    names, texts = column_values(rows, "utterance_id"), column_values(rows, "text")
-
-    def find(reason: str, detail: str) -> None:
-        inspection.findings.append(Finding(split, place, names[place], reason, detail))
-
-    told = not decode and isinstance(rows, datasets.Dataset) and {"duration", "start"} & set(rows.column_names)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # By number, not by row: the pool takes all it is given at once, and rows may hold their audio.
-        measured = tqdm(
-            rows["duration"][:] if told == {"duration"} else pool.map(measure, range(len(rows))),
-            total=len(rows),
-            desc=f"Inspecting {split}",
-            unit="file",
-            disable=not show_progress,
-        )
-        for place, (labels, duration) in enumerate(zip(_labels(texts, processor), measured, strict=True)):
-            if isinstance(duration, AudioError):
-                find("unreadable audio", str(duration))
-                continue
-            if not labels:
-                find("empty transcript", repr(texts[place]))
-                continue
-            if duration > max_duration_seconds:
-                find("too long", f"{duration:.1f} s, limit {max_duration_seconds} s (--max_duration_seconds)")
-                continue
-            duration = max(duration, shortest)
-            needed = required_samples(labels, config=config) / sampling_rate
-            if needed > 2 * duration + 0.1:
-                find("transcript too long for its audio", f"{len(labels)} tokens in {duration:.2f} s")
-                continue
-            if needed > duration:
-                find("shorter than CTC needs", f"{duration:.2f} s, {len(labels)} tokens need {needed:.2f} s")
-            inspection.kept.append(place)
-            inspection.durations.append(max(duration, needed))
-    return inspection
-
-
-def column_values(rows: datasets.Dataset | Sequence[dict], name: str) -> list:
-    """A column at once, not row by row."""
-    return rows[name][:] if isinstance(rows, datasets.Dataset) else [row[name] for row in rows]
-
-
-def _labels(texts: list[str], processor: ConformerProcessor) -> Iterator[list[int]]:
-    """Token ids of each transcript; a thousand at a time are tokenised much faster than one by one."""
-    for start in range(0, len(texts), 1000):
-        yield from processor.tokenizer(texts[start : start + 1000])["input_ids"]
-
-
-def write_findings(path: str | Path, findings: Sequence[Finding]) -> None:
-    """One JSON object a line."""
-    write_text(path, "".join(json.dumps(asdict(finding), ensure_ascii=False) + "\n" for finding in findings))
 
 
 class SpeechDataset(torch.utils.data.Dataset):

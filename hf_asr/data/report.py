@@ -10,7 +10,7 @@ from markupsafe import Markup
 from transformers import ProcessorMixin
 
 from .audio import AudioError
-from .dataset import Inspection, column_values
+from .inspection import Inspection, column_values
 from .pages import audio_uri, histogram, write_page
 from .sources import read_row
 

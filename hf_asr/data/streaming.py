@@ -14,7 +14,8 @@ from transformers import PreTrainedConfig
 
 from ..model.processing_conformer import ConformerProcessor
 from .batching import DurationBatchSampler
-from .dataset import SpeechCollator, SpeechDataset, inspect
+from .dataset import SpeechCollator, SpeechDataset
+from .inspection import inspect
 
 
 class StreamedBatches(torch.utils.data.IterableDataset):

@@ -14,7 +14,8 @@ from transformers import PreTrainedConfig, PreTrainedModel, set_seed
 
 from ..checkpoint import load_checkpoint
 from ..data.augment import build_augmentation
-from ..data.dataset import Inspection, SpeechCollator, SpeechDataset, feature_statistics, inspect, write_findings
+from ..data.dataset import SpeechCollator, SpeechDataset, feature_statistics
+from ..data.inspection import Inspection, inspect, write_findings
 from ..data.report import report_data
 from ..data.sources import read_row
 from ..data.streaming import StreamedBatches

@@ -10,14 +10,8 @@ from torch.utils.data import DataLoader
 from hf_asr import ConformerFeatureExtractor
 from hf_asr.data.augment import build_augmentation
 from hf_asr.data.batching import DurationBatchSampler
-from hf_asr.data.dataset import (
-    SpeechCollator,
-    SpeechDataset,
-    feature_statistics,
-    inspect,
-    required_samples,
-    write_findings,
-)
+from hf_asr.data.dataset import SpeechCollator, SpeechDataset, feature_statistics, required_samples
+from hf_asr.data.inspection import inspect, write_findings
 from hf_asr.data.sources import load_source
 
 

@@ -5,7 +5,8 @@ import torch
 
 from hf_asr.data.augment import build_augmentation
 from hf_asr.data.batching import DurationBatchSampler
-from hf_asr.data.dataset import SpeechCollator, SpeechDataset, inspect
+from hf_asr.data.dataset import SpeechCollator, SpeechDataset
+from hf_asr.data.inspection import inspect
 from hf_asr.data.sources import load_source
 from hf_asr.data.streaming import StreamedBatches
 
