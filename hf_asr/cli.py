@@ -11,8 +11,8 @@ from pathlib import Path
 import datasets
 
 from .checkpoint import load_checkpoint
-from .data.audio import AudioError, read_audio
-from .data.corpora import AUDIO_SUFFIXES
+from .data.audio import AUDIO_SUFFIXES, AudioError, read_recording
+from .data.rows import chosen_by
 from .data.sources import load_source
 from .decoding.recognizer import Transcript, recognize
 from .decoding.subtitles import to_srt, to_vtt
@@ -43,7 +43,9 @@ def evaluate(argv: Sequence[str] | None = None) -> None:
     metrics |= measured_on(args.model_name_or_path, [args.dataset_name], **options)
     for record in records:
         if "error" in record:
-            print(f"counted as deleted: {record['audio']}: {record['error']}", file=sys.stderr)
+            print(f"counted as deleted: {record['utterance_id']}: {record['error']}", file=sys.stderr)
+        if "damage" in record:
+            print(f"scored as far as it can be read: {record['utterance_id']}: {record['damage']}", file=sys.stderr)
     if args.output_dir:
         write_results(args.output_dir, metrics, records)
         write_report(args.output_dir / "report.html", metrics, records, rows, title=args.model_name_or_path)
@@ -109,7 +111,7 @@ def _load_rows(args: argparse.Namespace) -> datasets.Dataset:
         if column not in rows.column_names:
             raise ValueError(f"--speakers needs a column {column!r}; there are: {', '.join(rows.column_names)}")
         wanted = set(args.speakers)
-        rows = rows.filter(lambda name: str(name) in wanted, input_columns=column)
+        rows = chosen_by(rows, column, wanted.__contains__)
         if not len(rows):
             raise ValueError(
                 f"--speakers {' '.join(args.speakers)}: no utterance of theirs in {args.eval_split_name!r}"
@@ -140,11 +142,15 @@ def transcribe(argv: Sequence[str] | None = None) -> None:
         group, waveforms, readable = files[start : start + 64], [], []
         for file in group:
             try:
-                waveforms.append(read_audio(file, sampling_rate=processor.feature_extractor.sampling_rate))
-                readable.append(file)
+                recording = read_recording(file, sampling_rate=processor.feature_extractor.sampling_rate)
             except AudioError as error:
                 failed += 1
                 print(f"skipped {file}: {error}", file=sys.stderr)
+                continue
+            waveforms.append(recording.waveform)
+            readable.append(file)
+            for note in recording.damage + recording.remarks:
+                print(f"note: {file}: {note}", file=sys.stderr)
         show_progress = sys.stderr.isatty() or len(files) > 8
         transcripts = recognize(
             model, processor, waveforms, chunk_seconds=args.chunk_length_s, show_progress=show_progress
@@ -166,7 +172,8 @@ def transcribe(argv: Sequence[str] | None = None) -> None:
 def _audio_files(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
+            found = (file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
+            yield from sorted(file for file in found if file.is_file())
         else:
             yield path  # a missing one is told when it is read
 

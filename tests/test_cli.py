@@ -1,6 +1,8 @@
 import json
 
+import numpy as np
 import pytest
+import soundfile
 
 from hf_asr.cli import evaluate, transcribe
 
@@ -30,6 +32,22 @@ def test_an_unreadable_file_is_named_and_the_others_are_transcribed(checkpoint, 
     out, err = capsys.readouterr()
     assert json.loads(out)["file"] == str(good)
     assert "bad file.wav: not decodable" in err and "none.wav: file not found" in err
+
+
+def test_what_is_odd_about_a_recording_is_noted_and_it_is_transcribed(checkpoint, corpus, tmp_path, capsys):
+    (tmp_path / "folder.wav").mkdir()  # no recording
+    waveform, rate = soundfile.read(next((corpus / "validation").glob("*.flac")))
+    soundfile.write(tmp_path / "cut.aif", waveform, rate, format="AIFF")
+    (tmp_path / "cut.aif").write_bytes((tmp_path / "cut.aif").read_bytes()[:-16000])
+    soundfile.write(tmp_path / "phases.AU", np.stack([waveform, -waveform], 1), rate, format="AU")
+    transcribe(["--model_name_or_path", str(checkpoint), str(tmp_path)])
+    out, err = capsys.readouterr()
+    assert [line.split("\t")[0] for line in out.splitlines()] == [
+        str(tmp_path / "cut.aif"),
+        str(tmp_path / "phases.AU"),
+    ]
+    assert f"note: {tmp_path / 'cut.aif'}: truncated: " in err
+    assert f"note: {tmp_path / 'phases.AU'}: its channels cancel" in err
 
 
 def test_an_unreadable_file_counts_as_deleted(checkpoint, corpus, tmp_path, capsys):

@@ -6,7 +6,7 @@ import functools
 import tempfile
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import gradio as gr
@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..checkpoint import load_checkpoint
-from ..data.audio import AudioError, AudioTooLongError, read_audio
+from ..data.audio import AudioError, AudioTooLongError, read_recording
 from ..data.synthetic import SAMPLE_RATE, make_recording, make_sentences
 from ..decoding.recognizer import Transcript, Word, recognize
 from ..decoding.subtitles import to_srt, to_vtt
@@ -69,11 +69,15 @@ class Recognizer:
 
 @dataclass
 class Hearing:
-    """What a recogniser made of a recording: `waveform` (samples,) as it came to it, and the seconds that it took."""
+    """What a recogniser made of a recording: `waveform` (samples,) as it came to it, and the seconds that it took.
+
+    `notes` say what was damaged, or had to be read in an uncommon way.
+    """
 
     transcript: Transcript
     waveform: np.ndarray
     seconds: float
+    notes: list[str] = field(default_factory=list)
 
 
 class RefusedError(ValueError):
@@ -102,11 +106,12 @@ def hear(recognizer: Recognizer, path: str | None, *, use_denoise: bool) -> Hear
         raise RefusedError("missing_audio")
     rate = recognizer.sampling_rate
     try:
-        waveform = read_audio(path, sampling_rate=rate, max_seconds=MAX_SECONDS)
+        recording = read_recording(path, sampling_rate=rate, max_seconds=MAX_SECONDS)
     except AudioTooLongError as error:
         raise RefusedError("too_long") from error
     except AudioError as error:
         raise RefusedError("unreadable") from error
+    waveform = recording.waveform
     if np.abs(waveform).max() < SILENCE:
         raise RefusedError("silent")
     # A checkpoint that was trained with denoising does it by itself.
@@ -114,7 +119,8 @@ def hear(recognizer: Recognizer, path: str | None, *, use_denoise: bool) -> Hear
         waveform = denoise(waveform, sampling_rate=rate)
     started = time.perf_counter()
     transcript = recognize(recognizer.model, recognizer.processor, [waveform])[0]
-    return Hearing(transcript, waveform, time.perf_counter() - started)
+    notes = recording.damage + recording.remarks
+    return Hearing(transcript, waveform, time.perf_counter() - started, notes)
 
 
 def result_page(hearing: Hearing, recognizer: Recognizer, *, name: str, texts: dict[str, str]) -> Markup:
@@ -125,7 +131,7 @@ def result_page(hearing: Hearing, recognizer: Recognizer, *, name: str, texts: d
         extractor = ConformerFeatureExtractor(sampling_rate=rate)  # another family's may be no picture
     features = extractor(hearing.waveform, sampling_rate=rate, return_tensors="np")["input_features"][0]
     facts = texts["facts"].format(seconds=len(hearing.waveform) / rate, taken=hearing.seconds)
-    parts = []
+    parts = [_message(note) for note in hearing.notes]
     if words:
         parts += [_heading(texts["words"]), word_chips(words), legend(texts["confidence"])]
     else:
@@ -148,7 +154,8 @@ def comparison_page(recognizers: Sequence[Recognizer], hearings: Sequence[Hearin
         _card(recognizer, hearing, places, texts)
         for recognizer, hearing, places in zip(recognizers, hearings, framed, strict=True)
     ]
-    verdict = Markup("<p>{}</p>").format(texts["different" if any(framed) else "same"])
+    notes = [_message(note) for note in hearings[0].notes]  # both read the same file
+    verdict = Markup("").join(notes) + Markup("<p>{}</p>").format(texts["different" if any(framed) else "same"])
     cards = Markup('<div class="asr-cards">{}</div>').format(Markup("").join(cards))
     return verdict + cards + legend(texts["confidence"])
 

@@ -46,6 +46,7 @@ class _Request:
 
     future: Future
     paths: list[BestPath | None]
+    duration: float = 0.0
 
 
 @dataclass(order=True)
@@ -93,7 +94,7 @@ class Engine:
             ClosedError: `close` was called.
         """
         windows = cut(waveform, self.model, self.processor)
-        request = _Request(Future(), [None] * len(windows))
+        request = _Request(Future(), [None] * len(windows), len(waveform) / self.rate)
         with self._lock:
             if self.is_closed:
                 raise ClosedError("the server is shutting down")
@@ -187,7 +188,9 @@ class Engine:
     def _finish(self, request: _Request, *, error: Exception | None = None) -> None:
         with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
             try:
-                transcript = None if error else join(request.paths, self.model, self.processor)
+                transcript = None
+                if error is None:
+                    transcript = join(request.paths, self.model, self.processor, duration=request.duration)
             except Exception as failure:  # the thread must outlive it
                 error = failure
             if error is not None:

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 
-import numpy as np
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi_offline import FastAPIOffline
@@ -18,7 +17,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
 from .. import __version__
-from ..data.audio import AudioError, AudioTooLongError, read_audio
+from ..data.audio import AudioError, AudioTooLongError, Recording, read_recording
 from ..decoding.recognizer import Transcript
 from ..decoding.subtitles import cues, to_srt, to_vtt
 from .engine import ClosedError, Engine, QueueFullError
@@ -86,14 +85,15 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
         except ClientDisconnect:
             raise HTTPException(400, "the client went away") from None
 
-    async def decode(form: FormData, name: str) -> np.ndarray:
+    async def decode(form: FormData, name: str) -> Recording:
         """The recording in the form's field `name`; as many at a time are in memory as there are decoders."""
         upload = form.get(name)
         if not isinstance(upload, UploadFile):
             raise HTTPException(422, f"send the recording as a file in the multipart form field {name!r}")
 
-        def read() -> np.ndarray:
-            return read_audio(upload.file.read(), sampling_rate=engine.rate, max_seconds=options.max_audio_seconds)
+        def read() -> Recording:
+            data = upload.file.read()
+            return read_recording(data, sampling_rate=engine.rate, max_seconds=options.max_audio_seconds)
 
         return await asyncio.get_running_loop().run_in_executor(decoders, read)
 
@@ -109,8 +109,11 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
 
     async def transcribe(
         request: Request, name: str, check: Callable[[Fields], None] = lambda fields: None
-    ) -> tuple[Transcript, float, Fields]:
-        """Transcript, seconds of audio, and the form's other fields, which `check` may refuse before anything else."""
+    ) -> tuple[Transcript, float, Fields, list[str]]:
+        """Transcript, seconds of audio, the form's other fields, and what there is to say of the recording.
+
+        `check` may refuse the fields before anything else.
+        """
         nonlocal connections
         authorize(request)
         if connections >= options.max_connections:
@@ -122,12 +125,12 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
                 try:
                     fields = {key: [v for v in form.getlist(key) if isinstance(v, str)] for key in form}
                     check(fields)
-                    waveform = await decode(form, name)
+                    recording = await decode(form, name)
                 finally:
                     await form.close()
-                seconds = len(waveform) / engine.rate
-                future = engine.submit(waveform)
-                del waveform
+                seconds, warnings = len(recording.waveform) / engine.rate, recording.damage + recording.remarks
+                future = engine.submit(recording.waveform)
+                del recording
                 transcript = await answer(request, asyncio.wrap_future(future))
         except AudioTooLongError as error:
             raise HTTPException(413, f"the recording {error}") from error
@@ -143,18 +146,21 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
         finally:
             connections -= 1
         metrics.audio_seconds.inc(seconds)
-        return transcript, seconds, fields
+        return transcript, seconds, fields, warnings
 
     @app.post("/transcribe", openapi_extra=_form("audio"), responses=ERRORS)
-    async def transcribe_audio(request: Request) -> dict[str, str]:
-        """A recording of any format as the form field `audio`; answers `{"text": …}`."""
-        transcript, _, _ = await transcribe(request, "audio")
-        return {"text": transcript.text}
+    async def transcribe_audio(request: Request) -> dict[str, str | list[str]]:
+        """A recording of any format as the form field `audio`; answers `{"text": …}`.
+
+        Of a damaged one, or one that had to be read in an uncommon way, `warnings` say what there is to say.
+        """
+        transcript, _, _, warnings = await transcribe(request, "audio")
+        return {"text": transcript.text} | ({"warnings": warnings} if warnings else {})
 
     @app.post("/v1/audio/transcriptions", openapi_extra=_form("file", OPENAI_FIELDS), responses=ERRORS)
     async def transcribe_as_openai(request: Request) -> Response:
         """As OpenAI's clients call it; `model`, `prompt` and `temperature` are accepted and have no effect."""
-        transcript, seconds, fields = await transcribe(request, "file", check_fields)
+        transcript, seconds, fields, warnings = await transcribe(request, "file", check_fields)
         wanted = _first(fields, "response_format", "json")
         if wanted == "text":
             return PlainTextResponse(transcript.text + "\n")
@@ -162,8 +168,8 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
             return PlainTextResponse(to_srt(transcript.words))
         if wanted == "vtt":
             return PlainTextResponse(to_vtt(transcript.words))
-        is_verbose = wanted == "verbose_json"
-        return JSONResponse(_verbose(transcript, seconds, fields) if is_verbose else {"text": transcript.text})
+        answer = _verbose(transcript, seconds, fields) if wanted == "verbose_json" else {"text": transcript.text}
+        return JSONResponse(answer | ({"warnings": warnings} if warnings else {}))
 
     @app.get("/v1/models")
     async def models() -> dict:

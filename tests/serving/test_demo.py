@@ -170,6 +170,17 @@ def test_what_cannot_be_heard_is_refused_with_its_reason(recognizer, tmp_path, k
     assert error.value.key == key
 
 
+def test_damage_is_shown_above_what_was_heard(recognizer, speech, tmp_path):
+    (tmp_path / "cut.wav").write_bytes(speech.read_bytes()[:-16000])
+    hearing = hear(recognizer, str(tmp_path / "cut.wav"), use_denoise=False)
+    assert hearing.notes[0].startswith("truncated")
+    page = result_page(hearing, recognizer, name="a", texts=ENGLISH)
+    assert hearing.notes[0] in page and hearing.notes[0] in comparison_page(
+        [recognizer] * 2, [hearing] * 2, texts=ENGLISH
+    )
+    assert not hear(recognizer, str(speech), use_denoise=False).notes
+
+
 def test_denoising_is_what_the_recogniser_hears(recognizer, speech):
     plain, denoised = (hear(recognizer, str(speech), use_denoise=wanted).waveform for wanted in (False, True))
     np.testing.assert_array_equal(denoised, denoise(plain, sampling_rate=16000))

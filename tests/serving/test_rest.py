@@ -58,6 +58,22 @@ def test_any_format_is_taken_whatever_it_is_called(serve, parts, wav):
     assert answer.json() == {"text": text_of(parts, wav)}
 
 
+def test_what_is_damaged_is_transcribed_with_a_warning(serve, parts, wav):
+    client, cut = serve(), wav[:-16000]
+    answer = client.post("/transcribe", files={"audio": ("a.wav", cut)})
+    assert answer.status_code == 200 and answer.json()["text"] == text_of(parts, cut)
+    assert [warning for warning in answer.json()["warnings"] if warning.startswith("truncated")]
+    for wanted in ("json", "verbose_json"):
+        answer = client.post(
+            "/v1/audio/transcriptions", files={"file": ("a.wav", cut)}, data={"response_format": wanted}
+        ).json()
+        assert answer["warnings"][0].startswith("truncated")
+        whole = client.post(
+            "/v1/audio/transcriptions", files={"file": ("a.wav", wav)}, data={"response_format": wanted}
+        ).json()
+        assert "warnings" not in whole
+
+
 def test_a_browsers_webm_is_taken(serve, wav):
     waveform, rate = soundfile.read(io.BytesIO(wav), dtype="int16")
     target = io.BytesIO()

@@ -1,0 +1,290 @@
+"""What the headers of recordings promise: read by hand, because no decoder reports it."""
+
+import io
+import mmap
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+Data = bytes | mmap.mmap  # both are sliced and searched in the same way, and only what is touched is read
+
+SOUNDFILE_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b".snd", b"dns.", b"caff", b"fLaC")
+AU_SAMPLE_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
+
+MIN_LACK = 0.1  # seconds; less than that is no truncation
+
+# What people keep among recordings, and nobody here decodes; a name says more than "not decodable".
+FOREIGN = {
+    b"#!SILK": "SILK (WeChat, QQ)",
+    b"\x02#!SILK": "SILK (WeChat, QQ)",
+    b".RMF": "RealMedia",
+    b".ra\xfd": "RealAudio",
+    b"MThd": "MIDI: notes, no recording",
+    b"#EXTM3U": "a playlist (M3U)",
+    b"ffconcat": "a playlist (FFmpeg's concat)",
+    b"[playlist]": "a playlist (PLS)",
+    b"v=0": "a session description (SDP)",
+    b"version https://git-lfs": "a Git LFS pointer: run `git lfs pull`",
+    b"<!DOCTYPE": "a web page",
+    b"<!doctype": "a web page",
+    b"<html": "a web page",
+    b"<?xml": "XML",
+    b"{": "JSON",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "gzip",
+    b"%PDF": "PDF",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"OFR ": "OptimFROG",
+    b"LA0": "Lossless Audio",
+    b"MLTI": "DSS",
+    b"\x02dss": "DSS (a dictation recorder)",
+    b"\x03ds2": "DS2 (a dictation recorder)",
+}
+
+
+class AudioError(ValueError):
+    """A recording that cannot be used; the message says why."""
+
+
+class AudioTooLongError(AudioError):
+    """It is longer than was allowed."""
+
+
+@dataclass
+class DataChunk:
+    """Where an uncompressed file keeps its samples.
+
+    `promised` bytes follow `start`, by the header; None if it promises nothing, because it was never closed. `field` is
+    the place of that number: (offset, a struct format); it also counts `more` bytes before the samples. Without a known
+    rate `bytes_per_second` is 0.
+    """
+
+    start: int
+    promised: int | None
+    bytes_per_second: float
+    field: tuple[int, str]
+    more: int = 0
+    there: int = 0  # bytes from `start` to the end of the file
+
+    @property
+    def lack(self) -> int:
+        """Bytes that are promised and not there; less than 0.1 s of them are none.
+
+        A common recorder counts its header among its samples. Without a rate 1000 bytes a second are assumed, fewer
+        than a recording has.
+        """
+        missing = max(0, (self.promised or 0) - self.there)
+        return missing if missing >= MIN_LACK * (self.bytes_per_second or 1000.0) else 0
+
+
+@contextmanager
+def opened(source: str | Path | bytes) -> Iterator[Data]:
+    """Lend the file's bytes, without reading them."""
+    if isinstance(source, bytes):
+        yield source
+    else:
+        with open(source, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+
+def foreign_format(head: bytes) -> str | None:
+    """Return the name of a format that cannot be read, by the file's first bytes."""
+    return next((name for magic, name in FOREIGN.items() if head.lstrip(b"\xef\xbb\xbf \r\n").startswith(magic)), None)
+
+
+def data_chunk(source: str | Path | bytes) -> DataChunk | None:
+    """Return where a WAV, RF64, W64, AIFF, AU or CAF file keeps its samples; None for any other or a broken one."""
+    readers = {
+        b"RIFF": _of_riff,
+        b"RIFX": _of_riff,
+        b"RF64": _of_riff,
+        b"BW64": _of_riff,
+        b"riff": _of_w64,
+        b"FORM": _of_aiff,
+        b".snd": _of_au,
+        b"dns.": _of_au,
+        b"caff": _of_caf,
+    }
+    with opened(source) as data:
+        reader = readers.get(bytes(data[:4]))
+        try:
+            chunk = reader(data) if reader else None
+        except struct.error:  # it ends inside its header
+            return None
+        if chunk:
+            chunk.there = max(0, len(data) - chunk.start)
+        return chunk
+
+
+def closed(source: str | Path | bytes, chunk: DataChunk) -> io.BytesIO | mmap.mmap:
+    """Return a never closed file as if it had been closed: its header says how much there is.
+
+    The mapping is private: the file itself stays as it is.
+
+    Raises:
+        struct.error: There is more than the header can say.
+    """
+    if isinstance(source, bytes):
+        result: bytearray | mmap.mmap = bytearray(source)
+    else:
+        with open(source, "rb") as file:
+            result = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    offset, form = chunk.field
+    struct.pack_into(form, result, offset, chunk.there + chunk.more)
+    return io.BytesIO(result) if isinstance(result, bytearray) else result
+
+
+def _is_unknown(size: int) -> bool:
+    """Whether a size is what writers to a pipe put there, and what stands there until a file is closed."""
+    return size == 0 or 0x7FFFF000 <= size < 0x80000000 or size >= 0xFFFFF000
+
+
+def _chunks(data: Data, start: int, order: str) -> Iterator[tuple[bytes, int, int]]:
+    """Name, place and size of each chunk of a RIFF or IFF file."""
+    while start + 8 <= len(data):
+        size = struct.unpack_from(f"{order}I", data, start + 4)[0]
+        yield bytes(data[start : start + 4]), start + 8, size
+        start += 8 + size + size % 2
+
+
+def _of_riff(data: Data) -> DataChunk | None:
+    order = ">" if data[:4] == b"RIFX" else "<"
+    if data[8:12] != b"WAVE":
+        return None
+    rate, long_size = 0.0, None
+    for name, place, size in _chunks(data, 12, order):
+        if name == b"ds64":
+            long_size = struct.unpack_from("<Q", data, place + 8)[0]
+        elif name == b"fmt ":
+            _, channels, samples, rate, _, bits = struct.unpack_from(f"{order}HHIIHH", data, place)
+            rate = float(rate or samples * channels * bits // 8)
+        elif name == b"data":
+            field = place - 4, f"{order}I"
+            if long_size is not None and size == 0xFFFFFFFF:
+                size, field = long_size, (20 + 8, "<Q")
+            if size == 0 and _only_chunks(data, place, order):
+                return DataChunk(place, 0, rate, field)  # closed, and empty
+            return DataChunk(place, None if _is_unknown(size) else size, rate, field)
+    return None
+
+
+def _only_chunks(data: Data, start: int, order: str) -> bool:
+    """Whether whole chunks follow up to the end: then an empty chunk before them is empty indeed."""
+    for name, place, size in _chunks(data, start, order):
+        start = place + size + size % 2
+        if not name.isascii() or not name.decode("ascii").isprintable() or start > len(data) + 1:
+            return False
+    return start >= len(data)
+
+
+def _of_w64(data: Data) -> DataChunk | None:
+    place, rate = 40, 0.0
+    while place + 24 <= len(data):
+        name, size = bytes(data[place : place + 4]), struct.unpack_from("<Q", data, place + 16)[0]
+        if name == b"fmt ":
+            rate = float(struct.unpack_from("<I", data, place + 24 + 8)[0])
+        elif name == b"data":
+            is_open = size <= 24 or size >= 1 << 62
+            return DataChunk(place + 24, None if is_open else size - 24, rate, (place + 16, "<Q"), more=24)
+        elif size < 24:
+            return None
+        place += (size + 7) // 8 * 8
+    return None
+
+
+def _of_aiff(data: Data) -> DataChunk | None:
+    if data[8:12] not in (b"AIFF", b"AIFC"):
+        return None
+    seconds = 0.0
+    for name, place, size in _chunks(data, 12, ">"):
+        if name == b"COMM":
+            frames, exponent, mantissa = struct.unpack_from(">2xI2xHQ", data, place)
+            rate = mantissa * 2.0 ** (max(min(exponent & 0x7FFF, 16383 + 63), 16383) - 16383 - 63)
+            seconds = frames / rate if rate else 0.0
+        elif name == b"SSND":
+            is_open = _is_unknown(size) and len(data) > place + 8
+            promised = None if is_open else max(0, size - 8)
+            rate = promised / seconds if promised and seconds else 0.0
+            return DataChunk(place + 8, promised, rate, (place - 4, ">I"), more=8)
+    return None
+
+
+def _of_au(data: Data) -> DataChunk | None:
+    order = ">" if data[:4] == b".snd" else "<"
+    start, size, encoding, rate, channels = struct.unpack_from(f"{order}5I", data, 4)
+    bytes_per_second = float(AU_SAMPLE_BYTES.get(encoding, 0) * rate * channels)
+    return DataChunk(start, None if _is_unknown(size) else size, bytes_per_second, (8, f"{order}I"))
+
+
+def _of_caf(data: Data) -> DataChunk | None:
+    place, rate = 8, 0.0
+    while place + 12 <= len(data):
+        name, size = bytes(data[place : place + 4]), struct.unpack_from(">q", data, place + 4)[0]
+        if name == b"desc":
+            samples, packet_bytes, packet_frames = struct.unpack_from(">d8xII", data, place + 12)
+            rate = samples * packet_bytes / packet_frames if packet_frames else 0.0
+        elif name == b"data":  # its first four bytes count the edits
+            return DataChunk(place + 16, None if size < 4 else size - 4, rate, (place + 4, ">q"), more=4)
+        if size < 0:
+            return None
+        place += 12 + size
+    return None
+
+
+def ogg_links(data: Data) -> tuple[list[tuple[int, int]], bool, bool]:
+    """Return the parts of an Ogg file that are a file of their own, whether the last page is cut, and whether it ends.
+
+    Radio stations and some recorders write one stream after the other. Each begins with pages that say so (flag 2).
+    """
+    starts, place, was_first, is_cut, has_end = [0], 0, True, False, False
+    while 0 <= place < len(data):
+        header = bytes(data[place : place + 27])
+        if header[:4] != b"OggS" or len(header) < 27:
+            is_cut = header[:4] == b"OggS"[: len(header)]
+            place = data.find(b"OggS", place + 1)
+            continue
+        is_first = bool(header[5] & 2)
+        if is_first and not was_first:
+            starts.append(place)
+        was_first, has_end = is_first, bool(header[5] & 4)
+        place += 27 + header[26] + sum(data[place + 27 : place + 27 + header[26]])
+        is_cut = place > len(data)
+    return list(zip(starts, [*starts[1:], len(data)], strict=True)), is_cut, has_end
+
+
+def mp3_promise(data: Data) -> tuple[int, int] | None:
+    """Return the frames and the bytes that the first frame of an MP3 file promises (Xing, Info, VBRI); None without."""
+    start = 0
+    while data[start : start + 3] == b"ID3" and len(data) >= start + 10:
+        a, b, c, d = data[start + 6 : start + 10]
+        start += 10 + (a << 21 | b << 14 | c << 7 | d)
+    frame = bytes(data[start : start + 80])
+    for tag in (b"Xing", b"Info"):
+        if 0 < (place := frame.find(tag)) <= 42:  # after side information of 9, 17 or 32 bytes
+            flags, frames, size = struct.unpack_from(">III", frame, place + 4)
+            return (frames, size if flags & 2 else 0) if flags & 1 and frames else None
+    if (place := frame.find(b"VBRI")) > 0:
+        size, frames = struct.unpack_from(">II", frame, place + 10)
+        return (frames, size) if frames else None
+    return None
+
+
+def byte_promise(data: Data) -> int:
+    """Return the bytes that an AVI or MP4 file says it has up to the end of its audio; 0 if it does not say."""
+    if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
+        size = int.from_bytes(data[4:8], "little")
+        return 0 if _is_unknown(size) else size + 8
+    end = place = 0
+    while data[4:8] == b"ftyp" and place + 8 <= len(data):
+        size, name = int.from_bytes(data[place : place + 4], "big"), bytes(data[place + 4 : place + 8])
+        if size == 1:
+            size = int.from_bytes(data[place + 8 : place + 16], "big")
+        if size < 8:  # 0: up to the end
+            break
+        place += size
+        if name == b"mdat":
+            end = place
+    return end
