@@ -1,46 +1,40 @@
 """One way in for every source: a Hub id, a folder, a manifest, shards or a saved dataset becomes a `datasets` dataset.
 
-Whatever the source, the columns are `audio` ({"bytes", "path"}, not decoded), `text`, `utterance_id`, and the source's
-own others; `read_row` gives a row's waveform. Nothing here decodes audio or needs FFmpeg
-(`load_dataset("audiofolder", …)` would).
+Whatever the source, the columns are `audio` ({"bytes", "path"}, not decoded), `text`, `utterance_id` (each a different
+one), `audio_part` where a row is less than its file, and the source's own others; `read_row` gives a row's waveform.
+Nothing here decodes audio, copies it, or needs FFmpeg (`load_dataset("audiofolder", …)` would).
 """
 
 import difflib
-import glob
-import os
-import re
-from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from .audio import AudioError, audio_duration, read_audio
-from .corpora import SourceError, has_pairs, read_data_list, read_kaldi, read_pairs, read_tar
+from .audio import AudioError, Recording, audio_duration, read_array, read_recording
+from .folders import Reader, Rows, local_splits
+from .hub_files import ADDRESS, read_address, splits_on_hub
+from .manifests import AUDIO_COLUMNS, TEXT_COLUMNS, as_text, first_known
+from .rows import PART, SourceError, join_path, part, with_column, without_repeats
 
-Rows = datasets.Dataset | datasets.IterableDataset
-# Reads a split, as a stream or not, and tells the folder that its paths are relative to, if they are.
-Reader = Callable[[bool], tuple[Rows, Path | None]]
+logger = logging.getLogger("hf_asr")
 
-MANIFESTS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv"}
-SHARDS = (".parquet", ".tar")
-SPLIT_WORDS = ("train", "training", "validation", "valid", "val", "dev", "eval", "test", "testing")
+ARRAY = "audio_array"  # {"array", "sampling_rate"}, of a source that holds decoded audio
+AUDIO = datasets.Audio(decode=False)
 
 
-def split_names(dataset_name: str, *, config_name: str | None = None) -> list[str]:
-    """The splits that `dataset_name` has.
+def split_names(dataset_name: str, *, config_name: str | None = None, streaming: bool = False) -> list[str]:
+    """Return the splits that `dataset_name` has; when `streaming`, without downloading its audio.
 
     Raises:
         SourceError: There is no such dataset.
     """
-    local = _local_splits(dataset_name)
-    if local is not None:
-        return list(local)
-    try:
-        return datasets.get_dataset_split_names(dataset_name, config_name)
-    except Exception as error:  # the Hub's client raises a dozen classes
-        raise SourceError(f"{dataset_name} is neither a local path nor a dataset on the Hub: {error}") from error
+    return list(_splits(dataset_name, config_name, streaming=streaming))
 
 
 def load_source(
@@ -52,230 +46,235 @@ def load_source(
     text_column: str = "text",
     streaming: bool = False,
 ) -> Rows:
-    """A split of a dataset, with the columns this module promises; an `IterableDataset` when `streaming`.
+    """Return a split of a dataset, with the columns this module promises; an `IterableDataset` when `streaming`.
 
-    Paths in a folder's metadata (column `file_name`) or in a manifest are relative to the file that names them.
+    Paths in a folder's metadata or in a manifest are relative to the file that names them. Where there is no column of
+    the default name, the names of other toolkits are tried (see `manifests`).
 
     Raises:
-        SourceError: The dataset, the split or a column does not exist.
+        SourceError: The dataset, the split or a column does not exist, or holds no audio or no text.
     """
-    local = _local_splits(dataset_name)
-    names = list(local) if local is not None else split_names(dataset_name, config_name=config_name)
-    if split not in names:
+    splits = _splits(dataset_name, config_name, streaming=streaming)
+    if split not in splits:
         raise SourceError(
-            f"{dataset_name} has no split {split!r}, it has: {', '.join(names)}; "
+            f"{dataset_name} has no split {split!r}, it has: {', '.join(splits)}; "
             "choose with --train_split_name and --eval_split_name"
         )
-    if local is None:
-        rows, root = datasets.load_dataset(dataset_name, config_name, split=split, streaming=streaming), None
-    else:
-        rows, root = local[split](streaming)
+    rows, root = splits[split](streaming)
     # A stream may not know its columns before its first row.
     columns = rows.column_names or list(next(iter(rows), {}))
-    if audio_column == "audio" and "audio" not in columns and "file_name" in columns:
-        audio_column = "file_name"
-    for argument, column in (("audio_column_name", audio_column), ("text_column_name", text_column)):
-        if column not in columns:
-            close = difflib.get_close_matches(column, columns, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise SourceError(
-                f"{dataset_name} has no column {column!r}{hint}, it has: {', '.join(columns)}; choose with --{argument}"
-            )
-    if rows.features is not None and isinstance(rows.features[audio_column], datasets.Audio):
-        rows = rows.cast_column(audio_column, datasets.Audio(decode=False))
-    return _with_promised_columns(rows, root, audio_column, text_column)
+    audio_column = _column(dataset_name, columns, audio_column, known=AUDIO_COLUMNS, argument="audio_column_name")
+    text_column = _column(dataset_name, columns, text_column, known=TEXT_COLUMNS, argument="text_column_name")
+    for name, feature in (rows.features or {}).items():
+        if isinstance(feature, datasets.Audio | datasets.Image | datasets.Video):
+            rows = rows.cast_column(name, type(feature)(decode=False))  # of a second column, too
+    if isinstance(rows, datasets.IterableDataset):
+        return _promised_stream(rows, root, audio_column, text_column)
+    return _promised_table(dataset_name, rows, root, audio_column, text_column)
 
 
 def read_row(row: dict, *, sampling_rate: int, max_seconds: float = float("inf")) -> np.ndarray:
-    """A row's waveform, float32 (samples,), mono at `sampling_rate` Hz.
+    """Return a row's waveform, float32 (samples,), mono at `sampling_rate` Hz.
 
     Raises:
         AudioError: It cannot be read, or is longer than `max_seconds`; the message says why.
     """
-    part = {"start": row.get("start"), "end": row.get("end"), "max_seconds": max_seconds}
-    return read_audio(_stored(row), sampling_rate=sampling_rate, **part)
+    return row_recording(row, sampling_rate=sampling_rate, max_seconds=max_seconds).waveform
+
+
+def row_recording(row: dict, *, sampling_rate: int, max_seconds: float = float("inf")) -> Recording:
+    """Return a row's waveform with what is wrong with its recording.
+
+    Raises:
+        AudioError: It cannot be read, or is longer than `max_seconds`; the message says why.
+    """
+    meant = row.get(PART) or {}
+    options = {name: meant.get(name) for name in ("start", "end", "channel")}
+    options |= {"sampling_rate": sampling_rate, "max_seconds": max_seconds}
+    decoded = row.get(ARRAY)
+    if decoded is not None and decoded["array"] is not None:
+        return read_array(np.asarray(decoded["array"], dtype=np.float32), decoded["sampling_rate"], **options)
+    return read_recording(_stored(row), **options)
 
 
 def row_duration(row: dict) -> float:
-    """Seconds, without decoding: of the segment, of the `duration` column, or by the file's header.
+    """Return seconds, without decoding: of the part, of the `duration` column, or by the file's header.
 
     Raises:
-        AudioError: Nothing tells it.
+        AudioError: Nothing says it.
     """
-    if row.get("start") is not None and row.get("end") is not None:
-        return row["end"] - row["start"]
-    if isinstance(row.get("duration"), int | float):
-        return float(row["duration"])
-    return audio_duration(_stored(row)) - (row.get("start") or 0.0)
+    meant, duration = row.get(PART) or {}, row.get("duration")
+    if meant.get("problem"):
+        raise AudioError(meant["problem"])
+    if meant.get("start") is not None and meant.get("end") is not None:
+        return meant["end"] - meant["start"]
+    if is_duration(duration) and not meant.get("start"):
+        return float(duration)
+    decoded = row.get(ARRAY)
+    if decoded is not None and decoded["array"] is not None:
+        return len(decoded["array"]) / decoded["sampling_rate"]
+    return audio_duration(_stored(row)) - (meant.get("start") or 0.0)
+
+
+def is_duration(value: Any) -> bool:
+    """Return whether a value of a column `duration` says how long a recording is."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value) and value > 0
 
 
 def _stored(row: dict) -> str | bytes:
-    """What `read_audio` takes: the bytes, those of a file inside a tar shard among them, or else the path."""
-    audio = row["audio"]
-    if audio["bytes"] is not None or row.get("size") is None:
-        return audio["path"] if audio["bytes"] is None else audio["bytes"]
+    """What `read_recording` takes: the bytes, those of a file inside a tar shard among them, or else the path."""
+    audio, meant = row["audio"] or {"bytes": None, "path": None}, row.get(PART) or {}
+    if meant.get("problem"):
+        raise AudioError(meant["problem"])
+    if audio["bytes"] is not None:
+        return audio["bytes"]
+    if not audio["path"]:
+        raise AudioError("the row names no recording: it has neither a path nor audio")
     try:
+        if audio["path"].startswith(ADDRESS):
+            return read_address(audio["path"])
+        if meant.get("size") is None:
+            return audio["path"]
         with open(audio["path"], "rb") as shard:
-            shard.seek(row["offset"])
-            return shard.read(row["size"])
+            shard.seek(meant["offset"])
+            return shard.read(meant["size"])
     except OSError as error:
         raise AudioError(str(error)) from error
 
 
-def _local_splits(dataset_name: str) -> dict[str, Reader] | None:
-    """A reader for each split of something on this machine; None for what can only be a Hub id."""
-    path = Path(dataset_name).expanduser()
-    if path.is_dir():
-        return _splits_of_folder(path)
-    if any(character in dataset_name for character in "*?["):
-        files = [Path(name) for name in sorted(glob.glob(str(path)))]
-        if not files:
-            raise SourceError(f"{dataset_name}: no file matches")
-        return _splits_of_shards(files)
-    if path.is_file():
-        return _splits_of_file(path)
-    if path.suffix in (*MANIFESTS, *SHARDS, ".list") or dataset_name[0] in "./~" or dataset_name.count("/") > 1:
-        raise SourceError(f"{dataset_name} does not exist")
-    return None
+def _splits(dataset_name: str, config_name: str | None, *, streaming: bool) -> dict[str, Reader]:
+    local = local_splits(dataset_name)
+    return splits_on_hub(dataset_name, config_name, streaming=streaming) if local is None else local
 
 
-def _splits_of_folder(path: Path) -> dict[str, Reader]:
-    if (path / "dataset_info.json").is_file():
-        return {"train": partial(_read_saved, path, None)}
-    if (path / "dataset_dict.json").is_file():
-        return {name: partial(_read_saved, path, name) for name in datasets.load_from_disk(str(path))}
-    reader = _reader_of_folder(path)
-    if reader is not None:
-        return {"train": reader}
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    readers = {folder.name: reader for folder in folders if (reader := _reader_of_folder(folder)) is not None}
-    if readers:
-        return readers
-    shards = sorted(file for file in path.rglob("*") if file.suffix in SHARDS)
-    if shards:
-        return _splits_of_shards(shards)
-    # Folders of folders mean splits only if they are called so; else they are speakers or days.
-    named = {folder.name: partial(_read_rows, read_pairs, folder) for folder in folders if folder.name in SPLIT_WORDS}
-    if any(has_pairs(path / name) for name in named):
-        return named
-    if has_pairs(path):
-        return {"train": partial(_read_rows, read_pairs, path)}
+def _column(dataset_name: str, columns: Sequence[str], name: str, *, known: Sequence[str], argument: str) -> str:
+    """The column that is asked for, or where that is the default, one that other toolkits call otherwise."""
+    if name in columns:
+        return name
+    if name == known[0] and (found := first_known(columns, known)) is not None:
+        return found
+    close = difflib.get_close_matches(name, columns, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
     raise SourceError(
-        f"{path} holds nothing that is known, neither itself nor in a folder a split: metadata.jsonl or metadata.csv, "
-        "wav.scp and text, data.list, .parquet or .tar shards, or recordings with a .txt of the same name beside them"
+        f"{dataset_name} has no column {name!r}{hint}, it has: {', '.join(columns)}; choose with --{argument}"
     )
 
 
-def _reader_of_folder(folder: Path) -> Reader | None:
-    for end in MANIFESTS:
-        if (folder / f"metadata{end}").is_file():
-            return partial(_read_manifest, folder / f"metadata{end}")
-    if (folder / "wav.scp").is_file() and (folder / "text").is_file():
-        return partial(_read_rows, read_kaldi, folder)
-    if (folder / "data.list").is_file():
-        return partial(_read_rows, read_data_list, folder / "data.list")
-    return None
+def _promised_table(
+    dataset_name: str, rows: datasets.Dataset, root: str | None, audio_column: str, text_column: str
+) -> datasets.Dataset:
+    """Columns of text are made anew in memory; those that hold audio stay where they are."""
+    names = rows["utterance_id"][:] if "utterance_id" in rows.column_names else None
+    names = rows["id"][:] if names is None and "id" in rows.column_names else names
+    texts, feature = rows[text_column][:], rows.features[text_column]
+    if isinstance(feature, datasets.ClassLabel):
+        texts = [None if label is None or label < 0 else feature.int2str(label) for label in texts]
+    texts = list(map(as_text, texts))
+    if None in texts:
+        raise SourceError(f"{dataset_name}: column {text_column!r} holds {feature}: text is expected")
+    if text_column not in ("text", audio_column):
+        rows = rows.remove_columns(text_column)
+    rows = _audio_first(dataset_name, rows, root, audio_column)
+    paths = _paths(rows)
+    names = [None] * len(rows) if names is None else names
+    names = [
+        str(path or place if name is None else name)
+        for place, (name, path) in enumerate(zip(names, paths, strict=True))
+    ]
+    rows = with_column(rows, "text", texts)
+    return with_column(rows, "utterance_id", without_repeats(names))
 
 
-def _splits_of_file(path: Path) -> dict[str, Reader]:
-    if path.suffix in SHARDS:
-        return _splits_of_shards([path])
-    if path.suffix == ".list":
-        return {"train": partial(_read_rows, read_data_list, path)}
-    rows, _ = _read_manifest(path, False)
-    if "split" not in rows.column_names:
-        return {"train": partial(_read_manifest, path)}
-    return {name: partial(_read_manifest, path, split=name) for name in sorted(set(rows["split"]))}
+def _audio_first(dataset_name: str, rows: datasets.Dataset, root: str | None, audio_column: str) -> datasets.Dataset:
+    """With `audio` as {"bytes", "path"}; what is decoded already becomes the column `ARRAY` as it is."""
+    kind = rows.features[audio_column]
+    if audio_column != "audio":
+        rows = rows.remove_columns("audio") if "audio" in rows.column_names else rows
+        rows = rows.rename_column(audio_column, "audio")
+    if isinstance(kind, datasets.Value) and kind.dtype in ("string", "large_string"):
+        paths = [join_path(root, path or "") for path in rows["audio"][:]]
+        return _with_paths(rows, paths)
+    fields = set(kind) if isinstance(kind, dict) else set()
+    if {"array", "sampling_rate"} <= fields:
+        if ARRAY in rows.column_names:
+            rows = rows.remove_columns(ARRAY)
+        return _with_paths(rows.rename_column("audio", ARRAY), [""] * len(rows))
+    if not isinstance(kind, datasets.Audio) and not {"bytes", "path"} & fields:
+        raise SourceError(
+            f"{dataset_name}: column {audio_column!r} holds {kind}: a path, an Audio feature, bytes and "
+            "path, or array and sampling_rate are expected"
+        )
+    if isinstance(kind, datasets.Audio) or {"bytes", "path"} == fields:
+        if not pc.sum(pc.is_valid(_field(rows, "bytes"))).as_py():
+            return _with_paths(rows, [join_path(root, path or "") for path in _paths(rows)])
+        return rows.cast_column("audio", AUDIO)
+    if "bytes" not in fields:
+        return _with_paths(rows, [join_path(root, audio and audio["path"] or "") for audio in rows["audio"][:]])
+    # More or less than the two: only what is not audio is made anew.
+    paths = _paths(rows) if "path" in fields else [None] * len(rows)
+    structs = pa.StructArray.from_arrays(
+        [_field(rows, "bytes").combine_chunks(), pa.array(paths, pa.string())], names=["bytes", "path"]
+    )
+    return _replaced(rows, structs)
 
 
-def _splits_of_shards(files: Sequence[Path]) -> dict[str, Reader]:
-    """Shards belong to the split that the beginning of their name, or their folder, is called; else to train."""
-    splits: dict[str, list[str]] = {}
-    for file in files:
-        stem = re.sub(r"[-_.]?\d+(-of-\d+)?$", "", file.stem)
-        name = next((word for word in (stem, file.parent.name) if word in SPLIT_WORDS), "train")
-        splits.setdefault(name, []).append(str(file))
-    return {name: partial(_read_shards, shards) for name, shards in splits.items()}
+def _with_paths(rows: datasets.Dataset, paths: list[str]) -> datasets.Dataset:
+    empty = pa.nulls(len(paths), pa.binary())
+    return _replaced(rows, pa.StructArray.from_arrays([empty, pa.array(paths, pa.string())], names=["bytes", "path"]))
 
 
-def _read_saved(path: Path, split: str | None, streaming: bool) -> tuple[Rows, None]:
-    saved = datasets.load_from_disk(str(path))
-    return _as_stream(saved if split is None else saved[split], streaming), None
+def _replaced(rows: datasets.Dataset, audio: pa.StructArray) -> datasets.Dataset:
+    struct = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+    return with_column(rows, "audio", audio, feature=struct).cast_column("audio", AUDIO)
 
 
-def _read_rows(read: Callable[[Path], list[dict]], path: Path, streaming: bool) -> tuple[Rows, None]:
-    rows = read(path)
-    if not rows:
-        raise SourceError(f"{path} names no recording")
-    columns = dict.fromkeys(key for row in rows for key in row)
-    table = datasets.Dataset.from_dict({name: [row.get(name) for row in rows] for name in columns})
-    return _as_stream(table, streaming), None
+def _field(rows: datasets.Dataset, name: str) -> pa.ChunkedArray:
+    """A field of all rows' `audio`, without a copy of it."""
+    return pc.struct_field(rows.data.column("audio"), name)
 
 
-def _read_shards(files: list[str], streaming: bool) -> tuple[Rows, None]:
-    suffixes = {Path(file).suffix for file in files}
-    if len(suffixes) > 1:
-        raise SourceError(f"both .parquet and .tar shards in one split: {files[0]} …")
-    if suffixes == {".parquet"}:
-        return datasets.load_dataset("parquet", data_files=files, split="train", streaming=streaming), None
-    if streaming:
-        return datasets.IterableDataset.from_generator(_tar_rows, gen_kwargs={"files": files}), None
-    return _read_rows(_tar_rows, files, False)
+def _paths(rows: datasets.Dataset) -> list[str | None]:
+    return _field(rows, "path").to_pylist()
 
 
-def _tar_rows(files: Sequence[str]) -> list[dict]:
-    return [row for file in files for row in read_tar(Path(file))]
+def _promised_stream(
+    rows: datasets.IterableDataset, root: str | None, audio_column: str, text_column: str
+) -> datasets.IterableDataset:
+    feature = (rows.features or {}).get(text_column)
+    seen: Counter[str] = Counter()
 
-
-def _read_manifest(path: Path, streaming: bool, *, split: str | None = None) -> tuple[Rows, Path]:
-    kind = MANIFESTS.get(path.suffix)
-    if kind is None:
-        raise SourceError(f"{path} is no manifest: {', '.join((*MANIFESTS, '.list', *SHARDS))} are read")
-    # A transcript "null" is a word, not a missing value.
-    options = {"sep": "\t" if path.suffix == ".tsv" else ",", "keep_default_na": False} if kind == "csv" else {}
-    try:
-        rows = datasets.load_dataset(kind, data_files=str(path), split="train", **options)
-    except datasets.exceptions.DatasetGenerationError as error:
-        raise SourceError(f"{path} cannot be read as {path.suffix[1:]}: {error.__cause__ or error}") from error
-    if split is not None:
-        rows = rows.filter(lambda name: name == split, input_columns="split")
-    return _as_stream(rows, streaming), path.parent
-
-
-def _as_stream(rows: datasets.Dataset, streaming: bool) -> Rows:
-    return rows.to_iterable_dataset() if streaming else rows
-
-
-def _with_promised_columns(rows: Rows, root: Path | None, audio_column: str, text_column: str) -> Rows:
     def promise(batch: dict, places: list[int]) -> dict:
-        promised: dict[str, list] = {"audio": [], "text": [], "utterance_id": []}
-        names = batch.get("utterance_id") or batch.get("id") or [None] * len(places)
-        for audio, text, name, place in zip(batch[audio_column], batch[text_column], names, places, strict=True):
-            stored, path = (audio["bytes"], audio["path"]) if isinstance(audio, dict) else (None, str(audio))
-            name = path or place if name is None else name
-            if root is not None and stored is None:
-                path = os.path.join(root, path)
-            promised["audio"].append({"bytes": stored, "path": path})
-            promised["text"].append("" if text is None else str(text))
-            promised["utterance_id"].append(str(name))
-        return promised
+        if places[0] == 0:
+            seen.clear()  # a new pass
+        promised: dict[str, list] = {"audio": [], "text": [], PART: batch.get(PART) or [None] * len(places)}
+        decoded, names = [], batch.get("utterance_id") or batch.get("id") or [None] * len(places)
+        ids = []
+        for number, (audio, text, name) in enumerate(zip(batch[audio_column], batch[text_column], names, strict=True)):
+            stored, array = _stored_audio(audio, root)
+            if isinstance(feature, datasets.ClassLabel) and text is not None:
+                text = feature.int2str(text) if text >= 0 else None
+            text = as_text(text)
+            if text is None:
+                promised[PART][number] = part(problem=f"its transcript is no text (column {text_column!r})")[PART]
+            promised["audio"].append(stored)
+            promised["text"].append(text or "")
+            decoded.append(array)
+            ids.append(str((stored["path"] or places[number]) if name is None else name))
+        if any(array is not None for array in decoded):
+            promised[ARRAY] = decoded
+        return promised | {"utterance_id": without_repeats(ids, seen)}
 
     removed = [name for name in dict.fromkeys((audio_column, text_column)) if name not in ("audio", "text")]
-    if isinstance(rows, datasets.IterableDataset):
-        return rows.map(promise, batched=True, batch_size=16, with_indices=True, remove_columns=removed)
-    features = {
-        **{name: feature for name, feature in rows.features.items() if name not in (audio_column, text_column)},
-        "audio": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
-        "text": datasets.Value("string"),
-        "utterance_id": datasets.Value("string"),
-    }
-    return rows.map(
-        promise,
-        batched=True,
-        with_indices=True,
-        remove_columns=removed,
-        features=datasets.Features(features),
-        load_from_cache_file=False,
-        keep_in_memory=root is not None,  # paths only
-        desc="Reading rows",
-    )
+    return rows.map(promise, batched=True, batch_size=16, with_indices=True, remove_columns=removed)
+
+
+def _stored_audio(audio: Any, root: str | None) -> tuple[dict, dict | None]:
+    """{"bytes", "path"} and {"array", "sampling_rate"}, of which a row has one."""
+    if isinstance(audio, bytes):
+        return {"bytes": audio, "path": None}, None
+    if isinstance(audio, dict) and audio.get("array") is not None:
+        return {"bytes": None, "path": ""}, {name: audio[name] for name in ("array", "sampling_rate")}
+    if isinstance(audio, dict):
+        stored, path = audio.get("bytes"), audio.get("path")
+        return {"bytes": stored, "path": join_path(root, path) if path and stored is None else path}, None
+    return {"bytes": None, "path": join_path(root, str(audio or ""))}, None

@@ -65,7 +65,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
             rows, count, kept = iter(self.rows), 0, 0
             while buffer := list(itertools.islice(rows, self.buffer_size)):
                 count += len(buffer)
-                for batch in self._batches(buffer, epoch):
+                for batch in self._batches(buffer, epoch, first_row=count - len(buffer)):
                     kept += len(batch["labels"])
                     yield batch
             if not count:  # more workers than shards: nothing is left for this one
@@ -73,7 +73,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
             if not kept:
                 raise ValueError(f"none of {count} streamed rows can be trained on: see {self.report}")
 
-    def _batches(self, buffer: list[dict], epoch: int) -> Iterator[dict[str, torch.Tensor]]:
+    def _batches(self, buffer: list[dict], epoch: int, *, first_row: int) -> Iterator[dict[str, torch.Tensor]]:
         inspection = inspect(
             buffer,
             split=self.split,
@@ -81,6 +81,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
             config=self.config,
             max_duration_seconds=self.max_duration_seconds,
             show_progress=False,
+            first_row=first_row,
         )
         if epoch == 0 and self.report is not None and inspection.findings:
             with open(self.report, "a", encoding="utf-8") as file:

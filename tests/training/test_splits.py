@@ -1,6 +1,7 @@
 import json
 from collections import Counter
 
+import datasets
 import pytest
 
 from hf_asr.data.sources import read_row
@@ -17,6 +18,36 @@ def test_held_out_by_speaker_without_a_validation_split(corpus):
     again = load_splits(arguments, seed=0).evaluation
     assert again["utterance_id"] == eval_rows["utterance_id"]
     assert load_splits(arguments, seed=1).evaluation["utterance_id"] != eval_rows["utterance_id"]
+
+
+def test_a_speaker_who_is_not_known_is_one_alone(corpus, tmp_path):
+    lines = [json.loads(line) for line in (corpus / "train" / "metadata.jsonl").read_text().splitlines()]
+    for place, line in enumerate(lines):
+        line |= {"audio": str(corpus / "train" / line.pop("file_name")), "speaker": None if place % 2 else "x"}
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    arguments = DataArguments(dataset_name=str(tmp_path / "m.jsonl"), held_out_share=0.3)
+    splits = load_splits(arguments, seed=0)
+    assert len(splits.train) + len(splits.evaluation) == 40
+    assert len(splits.evaluation) < 10 or len(set(splits.evaluation["speaker"])) == 2  # the unknown are not one group
+    only_unknown = [line | {"speaker": None} for line in lines]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in only_unknown))
+    assert len(load_splits(arguments, seed=0).evaluation) == 12
+
+
+def test_sources_are_mixed_without_a_copy_of_their_audio(corpus, tmp_path, monkeypatch):
+    stored = [{"bytes": path.read_bytes(), "path": path.name} for path in sorted((corpus / "train").glob("*.flac"))[:6]]
+    table = {"audio": stored, "text": ["x"] * 6, "speaker": list("aabbcc"), "id": [1] * 6}
+    datasets.Dataset.from_dict(table).save_to_disk(tmp_path / "saved")
+    for name in ("map", "flatten_indices", "filter"):
+        monkeypatch.setattr(datasets.Dataset, name, lambda *_, **__: pytest.fail("that copies the audio"))
+    names = [{"name": str(tmp_path / "saved"), "weight": 2}, {"name": str(corpus)}]
+    arguments = DataArguments(dataset_name=names, held_out_share=0.3)
+    splits = load_splits(arguments, seed=0)
+    assert len(splits.train) == 2 * 4 + 40 and len(splits.evaluation) == 2 + 8
+    ids = splits.train["utterance_id"][:]
+    assert len(set(ids)) == len(ids)
+    for row in splits.train.select([0, 4, 8]):
+        assert len(read_row(row, sampling_rate=16000)) > 1000
 
 
 def test_excluded_speakers_are_in_neither_split(corpus):

@@ -1,0 +1,128 @@
+"""Tar shards of webdataset and WeNet: the files of one utterance have one name and different suffixes."""
+
+import json
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from .audio import AUDIO_SUFFIXES
+from .manifests import TEXT_COLUMNS, as_text, first_known
+from .rows import SourceError, part, unusable
+from .text import EncodingError, decode_text
+
+
+def read_tar(path: Path) -> list[dict]:
+    """Return the rows of a shard, whose audio stays in it: `audio` is the shard's path, `audio_part` the place.
+
+    The name of an utterance is what stands before the last dot, as WeNet has it. The transcript is a `.txt`, or `text`
+    (or one of its other names) in a `.json`, whose other entries become columns.
+
+    Raises:
+        SourceError: It is no tar archive, or a compressed one.
+    """
+    length = path.stat().st_size
+    groups: dict[str, dict[str, tarfile.TarInfo]] = {}
+    rows = []
+    try:
+        with tarfile.open(path, "r:") as shard:
+            for member, key, suffix in _members(shard):
+                if suffix in groups.setdefault(key, {}):
+                    rows.append(unusable(member.name, f"{path.name} holds {member.name} twice"))
+                else:
+                    groups[key][suffix] = member
+
+            def read(member: tarfile.TarInfo) -> bytes:
+                return shard.extractfile(member).read()
+
+            def place(member: tarfile.TarInfo) -> dict:
+                if member.offset_data + member.size > length:
+                    return {"audio": ""} | part(problem=f"{path.name} ends inside {member.name}")
+                return {"audio": str(path)} | part(offset=member.offset_data, size=member.size)
+
+            for key, members in groups.items():
+                rows += _utterances(key, members, read, place)
+    except (OSError, tarfile.TarError) as error:
+        raise SourceError(f"{path} cannot be read as an uncompressed tar shard: {error}") from error
+    return rows
+
+
+def stream_tar(file: IO[bytes], *, name: str) -> Iterator[dict]:
+    """Yield the rows of a shard that arrives from its beginning to its end, with the bytes of their audio.
+
+    The files of one utterance follow one another.
+
+    Raises:
+        SourceError: It is no tar archive, or a compressed one.
+    """
+    key, members, contents = None, {}, {}
+
+    def rows() -> list[dict]:
+        return _utterances(
+            key, members, lambda member: contents[member.name], lambda member: {"audio": contents[member.name]}
+        )
+
+    try:
+        with tarfile.open(fileobj=file, mode="r|") as shard:
+            for member, member_key, suffix in _members(shard):
+                if member_key != key and members:
+                    yield from rows()
+                    members, contents = {}, {}
+                key = member_key
+                if suffix in members:
+                    yield unusable(member.name, f"{name} holds {member.name} twice")
+                    continue
+                members[suffix] = member
+                contents[member.name] = shard.extractfile(member).read()
+        if members:
+            yield from rows()
+    except tarfile.TarError as error:
+        raise SourceError(f"{name} cannot be read as an uncompressed tar shard: {error}") from error
+
+
+def _members(shard: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, str, str]]:
+    """Each file with the name and the suffix that it has in its utterance."""
+    for member in shard:
+        base = member.name.rpartition("/")[2]
+        if not member.isfile() or base.startswith("._") or base == ".DS_Store":  # macOS adds these
+            continue
+        stem, dot, suffix = member.name.rpartition(".") if "." in base else (member.name, "", "")
+        yield member, stem.removeprefix("./"), (dot + suffix).lower()
+
+
+def _utterances(
+    key: str,
+    members: dict[str, tarfile.TarInfo],
+    read: Callable[[tarfile.TarInfo], bytes],
+    place: Callable[[tarfile.TarInfo], dict],
+) -> Iterable[dict]:
+    """The row of one utterance, and a row for each further recording of the same name."""
+    audio = [suffix for suffix in members if suffix in AUDIO_SUFFIXES]
+    row: dict[str, Any] = {"text": "", "utterance_id": key}
+    problem = None
+    if ".json" in members:
+        try:
+            entry = json.loads(decode_text(read(members[".json"])))
+            if not isinstance(entry, dict):
+                raise ValueError(f"is {type(entry).__name__}, an object is expected")
+            text = as_text(entry.get(first_known(entry, TEXT_COLUMNS)))
+            if text is None:
+                raise ValueError("has a transcript that is no text")
+            # Only a `.txt`, and the shard itself, say what these are.
+            entry = {name: value for name, value in entry.items() if not isinstance(value, list | dict)}
+            row = entry | row | {"text": text}
+        except ValueError as error:
+            problem = f"{members['.json'].name} {error}"
+    if ".txt" in members:
+        try:
+            row["text"], problem = decode_text(read(members[".txt"])).strip(), None
+        except EncodingError as error:
+            problem = f"its transcript {members['.txt'].name} {error}"
+    if not audio:
+        names = ", ".join(sorted(member.name for member in members.values()))
+        return [unusable(key, problem or f"no recording of a known suffix among {names}", text=row["text"])]
+    row |= place(members[audio[0]])
+    if problem:
+        row |= {"audio": ""} | part(problem=problem)
+    more = [unusable(members[name].name, f"{key}{audio[0]} is used in its place") for name in audio[1:]]
+    return [row, *more]

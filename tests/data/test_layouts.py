@@ -1,0 +1,108 @@
+"""Kaldi, WeNet, LJSpeech, Common Voice and pairs of files: what they name is a row, with or without its recording."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from hf_asr.data.sources import load_source, read_row, split_names
+
+
+def kaldi(folder, *, encoding: str = "utf-8", **files: str):
+    for name, content in files.items():
+        (folder / name.replace("wav_scp", "wav.scp")).write_bytes(content.encode(encoding))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_kaldi_with_a_byte_order_mark(folder, read, encoding):
+    kaldi(folder, wav_scp="u1 a.wav\nu2 b.wav\n", text="u1 one\nu2 two  words\n", encoding=encoding)
+    assert read(folder) == [("one", 1600), ("two  words", 3200)]
+
+
+def test_kaldi_names_what_has_no_other_half(folder, read):
+    kaldi(folder, wav_scp=f"u1 a.wav\nu2 b.wav\nu2 c.wav\nlong {'x' * 5000}\n", text="u1 one\nu3 three\nu1 again\n")
+    found = read(folder)
+    assert found[2:4] == [("one", 1600), ("", 3200)]
+    assert ("three", "it is in text and not in wav.scp") in found
+    assert ("", "wav.scp has u2 more than once") in found and ("again", "text has u1 more than once") in found
+    assert len(found) == 6 and all(isinstance(reason, str) for text, reason in found if text in ("again", "three"))
+
+
+def test_kaldi_segments_may_name_a_channel(folder):
+    left, right = np.linspace(0, 0.5, 16000, dtype=np.float32), np.linspace(0, -0.5, 16000, dtype=np.float32)
+    soundfile.write(folder / "call.wav", np.stack([left, right], 1), 16000, subtype="FLOAT")
+    segments = "u1 rec 0.1 0.2 0\nu2 rec 0.1 0.2 B\nu3 rec x 2\nu4 gone 0 1\nu5 rec 0.5 -1\n"
+    kaldi(folder, wav_scp="rec call.wav\n", text="u1 one\nu2 two\nu3 three\nu4 four\nu5 five\n", segments=segments)
+    rows = list(load_source(str(folder), split="train"))
+    assert [row["text"] for row in rows] == ["one", "two", "three", "four", "five"]
+    np.testing.assert_array_equal(read_row(rows[0], sampling_rate=16000), left[1600:3200])
+    np.testing.assert_array_equal(read_row(rows[1], sampling_rate=16000), right[1600:3200])
+    assert "recording, start and end in seconds" in rows[2]["audio_part"]["problem"]
+    assert "'gone' is not in wav.scp" in rows[3]["audio_part"]["problem"]
+    assert len(read_row(rows[4], sampling_rate=16000)) == 8000
+
+
+def test_wenet_data_list_names_lines_that_are_none(folder, read):
+    entries = [{"key": "1", "wav": "a.wav", "txt": "one"}, {"key": "2", "wav": "b.wav"}, {"wav": 7, "txt": "x"}]
+    entries.append({"key": "4", "wav": "c.wav", "txt": "part", "start": 0.1, "end": 0.2})
+    lines = [*map(json.dumps, entries), '{"key"', "gone.tar"]
+    (folder / "data.list").write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
+    found = read(folder)
+    assert found[0] == ("one", 1600) and found[3] == ("part", 1600) and len(found) == 6
+    assert "data.list, line 2: key, wav and txt" in found[1][1] and "line 3: wav is a path" in found[2][1]
+    assert "line 5: key, wav and txt" in found[4][1] and "line 6: gone.tar is no file" in found[5][1]
+
+
+def test_pairs_in_utf_16_are_read_and_in_gbk_named(folder, read):
+    (folder / "a.txt").write_bytes("turn on".encode("utf-16"))
+    (folder / "b.txt").write_bytes("打开客厅的灯".encode("gbk"))
+    (folder / "d.txt").write_text("nobody says this")
+    found = read(folder)
+    assert found[0] == ("turn on", 1600) and found[2] == ("", 4800)
+    assert "its transcript b.txt is not UTF-8" in found[1][1]
+    assert found[3] == ("", "d.txt has no recording of the same name beside it")
+
+
+@pytest.mark.parametrize("suffix", [".aif", ".oga", ".mka", ".mov", ".caf", ".3gp", ".au", ".m4b", ".AVI", ".ts"])
+def test_pairs_of_any_container_are_found(tmp_path, suffix):
+    (tmp_path / f"a{suffix}").write_bytes(b"?")
+    (tmp_path / "a.txt").write_text("one")
+    assert load_source(str(tmp_path), split="train")["text"][:] == ["one"]
+
+
+def test_common_voice_as_downloaded(folder, read):
+    (folder / "clips").mkdir()
+    (folder / "a.wav").rename(folder / "clips" / "a.wav")
+    for split in ("train", "dev", "test", "validated"):
+        lines = 'client_id\tpath\tsentence\tsentence_domain\nx\ta.wav\t"Hello," he said\t\n'
+        (folder / f"{split}.tsv").write_text(lines)
+    (folder / "clip_durations.tsv").write_text("clip\tduration[ms]\na.wav\t100\n")
+    assert split_names(str(folder)) == ["dev", "test", "train", "validated"]
+    assert read(folder) == read(folder, split="dev") == [('"Hello," he said', 1600)]
+
+
+def test_ljspeech_as_downloaded(folder, read):
+    (folder / "wavs").mkdir()
+    (folder / "a.wav").rename(folder / "wavs" / "LJ001-0001.wav")
+    (folder / "metadata.csv").write_text('LJ001-0001|In "1455", the press|In fourteen\nLJ001-0002\n')
+    found = read(folder)
+    assert found[0] == ('In "1455", the press', 1600) and "metadata.csv, line 2: name|text|text" in found[1][1]
+
+
+def test_a_folder_with_brackets_in_its_name(folder, read):
+    inner = folder / "corpus [v2]*"
+    inner.mkdir()
+    (folder / "a.wav").rename(inner / "a [1].wav")
+    (inner / "metadata.jsonl").write_text('{"file_name": "a [1].wav", "text": "x"}\n')
+    assert read(inner) == read(inner / "metadata.jsonl") == [("x", 1600)]
+
+
+def test_a_folder_a_split_may_hold_different_things(folder, read):
+    for split in ("train", "dev"):
+        (folder / split).mkdir()
+    (folder / "a.wav").rename(folder / "train" / "a.wav")
+    (folder / "train" / "metadata.csv").write_text("file_name,text\na.wav,one\n")
+    (folder / "b.wav").rename(folder / "dev" / "b.wav")
+    (folder / "dev" / "b.txt").write_text("two")
+    assert read(folder) == [("one", 1600)] and read(folder, split="dev") == [("two", 3200)]
