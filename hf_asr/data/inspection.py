@@ -1,36 +1,30 @@
 """What can be trained on: every row is kept, or named with its reason."""
 
 import json
-import logging
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import datasets
-from tqdm.auto import tqdm
 from transformers import PreTrainedConfig
 
 from ..files import write_text
 from ..model.processing_conformer import ConformerProcessor
-from .audio import AudioError, missing_bytes
 from .dataset import required_samples
-from .sources import read_row, row_duration
-
-logger = logging.getLogger("hf_asr")
+from .measuring import measure, measure_together
 
 
 @dataclass
 class Finding:
-    """A row (its number) that was skipped or changed, and why."""
+    """A row (its number) that is skipped, or used with a remark, and why."""
 
     split: str
     row: int
     utterance_id: str
     reason: str
     detail: str = ""
+    is_skipped: bool = True
 
 
 @dataclass
@@ -53,7 +47,7 @@ class Inspection:
         if self.unusable_share > max_unusable_share:
             examples = {}
             for finding in self.findings:
-                if finding.reason != "shorter than CTC needs":
+                if finding.is_skipped:
                     examples.setdefault(finding.reason, f"{finding.utterance_id}: {finding.detail}")
             told = "; ".join(f"{reason}, as {example}" for reason, example in examples.items())
             skipped = f"{len(self.rows) - len(self.kept)} of {len(self.rows)} rows"
@@ -78,68 +72,57 @@ def inspect(
     max_duration_seconds: float,
     decode: bool = True,
     show_progress: bool = True,
+    is_shared: bool = False,
+    first_row: int = 0,
 ) -> Inspection:
-    """Tells which rows can be trained on, and how long they are.
+    """Decide which rows can be trained on, and how long they are.
 
-    Skipped are undecodable and truncated recordings, those longer than `max_duration_seconds`, empty transcripts, and
+    Skipped are undecodable and damaged recordings, those longer than `max_duration_seconds`, empty transcripts, and
     transcripts that need more than twice the frames their audio has. Shorter lacks are padded with silence in training
     (not in evaluation, where nobody knows the transcript), and counted.
 
     Args:
         decode: Decode every recording. False believes a `duration` column, or the header of each file: a hundred
             thousand rows in seconds, and what cannot be decoded shows only when its turn comes.
+        is_shared: All processes that train together call this with the same rows: each decodes a share of them.
+        first_row: The number of the first of `rows` in its source.
+
+    Raises:
+        ValueError: With `is_shared`, the processes have different rows.
     """
     sampling_rate = processor.feature_extractor.sampling_rate
     shortest = getattr(processor.feature_extractor, "min_duration", 0.0)
-
-    def measure(place: int) -> float | AudioError:
-        row = rows[place]
-        try:
-            if not decode:
-                return row_duration(row)
-            waveform = read_row(row, sampling_rate=sampling_rate)
-            is_whole_file = row.get("start") is None and row.get("size") is None
-            if is_whole_file and (lack := missing_bytes(row["audio"]["bytes"] or row["audio"]["path"])):
-                raise AudioError(f"truncated: {lack} bytes of what its header promises are missing")
-            return len(waveform) / sampling_rate
-        except AudioError as error:
-            return error
-
+    options = {"sampling_rate": sampling_rate, "decode": decode, "show_progress": show_progress}
+    options["label"] = f"Inspecting {split}"
+    measured = measure_together(rows, **options) if is_shared else measure(rows, **options)
     inspection = Inspection(rows)
     names, texts = column_values(rows, "utterance_id"), column_values(rows, "text")
 
-    def find(reason: str, detail: str) -> None:
-        inspection.findings.append(Finding(split, place, names[place], reason, detail))
+    def find(reason: str, detail: str, *, is_skipped: bool = True) -> None:
+        inspection.findings.append(Finding(split, first_row + place, names[place], reason, detail, is_skipped))
 
-    told = not decode and isinstance(rows, datasets.Dataset) and {"duration", "start"} & set(rows.column_names)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # By number, not by row: the pool takes all it is given at once, and rows may hold their audio.
-        measured = tqdm(
-            rows["duration"][:] if told == {"duration"} else pool.map(measure, range(len(rows))),
-            total=len(rows),
-            desc=f"Inspecting {split}",
-            unit="file",
-            disable=not show_progress,
-        )
-        for place, (labels, duration) in enumerate(zip(_labels(texts, processor), measured, strict=True)):
-            if isinstance(duration, AudioError):
-                find("unreadable audio", str(duration))
-                continue
-            if not labels:
-                find("empty transcript", repr(texts[place]))
-                continue
-            if duration > max_duration_seconds:
-                find("too long", f"{duration:.1f} s, limit {max_duration_seconds} s (--max_duration_seconds)")
-                continue
-            duration = max(duration, shortest)
-            needed = required_samples(labels, config=config) / sampling_rate
-            if needed > 2 * duration + 0.1:
-                find("transcript too long for its audio", f"{len(labels)} tokens in {duration:.2f} s")
-                continue
-            if needed > duration:
-                find("shorter than CTC needs", f"{duration:.2f} s, {len(labels)} tokens need {needed:.2f} s")
-            inspection.kept.append(place)
-            inspection.durations.append(max(duration, needed))
+    for place, (labels, item) in enumerate(zip(_labels(texts, processor), measured, strict=True)):
+        for remark in item.remarks:
+            find("read with a remark", remark, is_skipped=False)
+        if item.problem is not None:
+            find("unreadable audio", item.problem)
+            continue
+        if not labels:
+            find("empty transcript", repr(texts[place]))
+            continue
+        if item.seconds > max_duration_seconds:
+            find("too long", f"{item.seconds:.1f} s, limit {max_duration_seconds} s (--max_duration_seconds)")
+            continue
+        duration = max(item.seconds, shortest)
+        needed = required_samples(labels, config=config) / sampling_rate
+        if needed > 2 * duration + 0.1:
+            find("transcript too long for its audio", f"{len(labels)} tokens in {duration:.2f} s")
+            continue
+        if needed > duration:
+            detail = f"{duration:.2f} s, {len(labels)} tokens need {needed:.2f} s"
+            find("shorter than CTC needs", detail, is_skipped=False)
+        inspection.kept.append(place)
+        inspection.durations.append(max(duration, needed))
     return inspection
 
 

@@ -86,6 +86,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
         config=config,
         max_duration_seconds=float("inf"),
         decode=data_args.inspect_audio,
+        is_shared=True,
     )
     if is_main:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -287,6 +288,7 @@ def inspect_training_set(
         config=config,
         max_duration_seconds=data_args.max_duration_seconds,
         decode=data_args.inspect_audio,
+        is_shared=True,
     )
     kept = rows.select(inspection.kept)
     augment = build_augmentation(data_args.augmentations, seed=args.seed, rows=kept)

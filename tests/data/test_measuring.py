@@ -1,0 +1,143 @@
+"""Recordings are decoded once: a second look remembers, and processes share the work and compare their data."""
+
+import json
+import os
+import subprocess
+import sys
+
+import datasets
+import pytest
+import soundfile
+
+from hf_asr.data import measuring
+from hf_asr.data.measuring import Measurement, measure
+from hf_asr.data.sources import load_source
+
+
+@pytest.fixture(autouse=True)
+def memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "HF_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def rows(folder):
+    (folder / "broken.wav").write_bytes(b"no audio")
+    names = ["a.wav", "broken.wav", "b.wav"]
+    lines = (json.dumps({"audio": name, "text": name}) + "\n" for name in names)
+    (folder / "m.jsonl").write_text("".join(lines))
+    return lambda: load_source(str(folder / "m.jsonl"), split="train")
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The paths that are decoded, as they are."""
+    found, read = [], measuring.row_recording
+
+    def counted(row, **options):
+        found.append(os.path.basename(row["audio"]["path"] or "") or row["utterance_id"])
+        return read(row, **options)
+
+    monkeypatch.setattr(measuring, "row_recording", counted)
+    return found
+
+
+def look(rows, **options) -> list[Measurement]:
+    return measure(rows, sampling_rate=16000, show_progress=False, **options)
+
+
+def test_what_was_measured_is_remembered_until_a_file_changes(rows, decoded, folder):
+    first = look(rows())
+    assert [item.seconds for item in first] == pytest.approx([0.1, 0, 0.2])
+    assert first[1].problem and first[0].problem is None and sorted(decoded) == ["a.wav", "b.wav", "broken.wav"]
+    decoded.clear()
+    assert look(rows()) == first and not decoded
+    assert look(rows().select([2, 0])) == [first[2], first[0]]  # chosen rows are others: decoded, not mixed up
+    assert sorted(decoded) == ["a.wav", "b.wav"]
+    soundfile.write(folder / "broken.wav", [0.1] * 800, 16000)
+    assert look(rows())[1] == Measurement(0.05)
+
+
+def test_another_rate_or_part_is_another_measurement(folder, decoded):
+    def segments(*offsets: float) -> datasets.Dataset:
+        lines = ({"audio_filepath": "c.wav", "offset": offset, "duration": 0.1, "text": "x"} for offset in offsets)
+        (folder / "n.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return load_source(str(folder / "n.jsonl"), split="train")
+
+    look(segments(0, 0.1))
+    look(segments(0, 0.2))
+    measure(segments(0, 0.2), sampling_rate=8000, show_progress=False)
+    assert len(decoded) == 6
+    look(segments(0, 0.1))
+    assert len(decoded) == 6
+
+
+def test_audio_inside_files_is_remembered_by_these(folder, decoded):
+    stored = [{"bytes": (folder / f"{name}.wav").read_bytes(), "path": f"{name}.wav"} for name in "ab"]
+    datasets.Dataset.from_dict({"audio": stored, "text": ["x", "y"]}).save_to_disk(folder / "saved")
+    rows = load_source(str(folder / "saved"), split="train")
+    assert [item.seconds for item in look(rows)] == pytest.approx([0.1, 0.2])
+    look(load_source(str(folder / "saved"), split="train"))
+    assert len(decoded) == 2
+    assert look(rows.select([1]))[0].seconds == pytest.approx(0.2)
+    datasets.Dataset.from_dict({"audio": stored[::-1], "text": ["x", "y"]}).save_to_disk(folder / "other")
+    assert look(load_source(str(folder / "other"), split="train"))[0].seconds == pytest.approx(0.2)
+
+
+def test_a_home_that_cannot_be_written_costs_the_memory_only(rows, memory):
+    memory.write_text("a file in its place")
+    assert [item.seconds for item in look(rows())] == pytest.approx([0.1, 0, 0.2])
+
+
+def test_known_durations_need_no_file(tmp_path):
+    lines = ({"audio": "gone.wav", "text": "x", "duration": duration} for duration in (1.5, 2))
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = look(load_source(str(tmp_path / "m.jsonl"), split="train"), decode=False)
+    assert found == [Measurement(1.5), Measurement(2.0)]
+
+
+# Two processes with gloo; `argv[2]` says whether the second one reads other data.
+TOGETHER = """
+import os, sys
+import torch.distributed as distributed
+from hf_asr.data import measuring
+from hf_asr.data.sources import load_source
+
+distributed.init_process_group("gloo")
+rank, count = distributed.get_rank(), 0
+read = measuring.row_recording
+def counted(row, **options):
+    global count
+    count += 1
+    return read(row, **options)
+measuring.row_recording = counted
+rows = load_source(sys.argv[1], split="train")
+if sys.argv[2] == "other" and rank == 1:
+    rows = rows.select([0, 1])
+try:
+    found = measuring.measure_together(rows, sampling_rate=16000, decode=True, label="x")
+    print(f"rank {rank}: {count} decoded, {[round(item.seconds, 2) for item in found]}", flush=True)
+except ValueError as error:
+    print(f"rank {rank}: {error}", flush=True)
+distributed.destroy_process_group()
+"""
+
+
+def together(path, home, kind: str) -> str:
+    (home.parent / "together.py").write_text(TOGETHER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(home.parent / "together.py"), str(path), kind]
+    environment = os.environ | {"HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_processes_share_the_work_and_compare_their_data(rows, folder, memory):
+    rows()
+    told = together(folder / "m.jsonl", memory, "same")
+    assert "rank 0: 2 decoded, [0.1, 0.0, 0.2]" in told and "rank 1: 1 decoded, [0.1, 0.0, 0.2]" in told
+    again = together(folder / "m.jsonl", memory, "same")
+    assert again.count(": 0 decoded, [0.1, 0.0, 0.2]") == 2
+    other = together(folder / "m.jsonl", memory, "other")
+    assert other.count("the processes read different data: process 0 has 3 rows, process 1 2") == 2

@@ -1,0 +1,63 @@
+"""Every row of a split is scored, each is read once, and a source's own columns stay what they are."""
+
+import json
+
+import datasets
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from hf_asr.data.sources import load_source
+from hf_asr.scoring import evaluation
+from hf_asr.scoring.evaluation import evaluate_rows
+
+
+@pytest.fixture
+def rows(tmp_path) -> datasets.Dataset:
+    sound = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    for place in range(20):
+        soundfile.write(tmp_path / f"{place}.wav", sound[: 8000 + 400 * place], 16000)
+    (tmp_path / "3.wav").write_bytes(b"no audio")
+    whole = (tmp_path / "4.wav").read_bytes()
+    (tmp_path / "4.wav").write_bytes(whole[: len(whole) // 2])
+    lines = ({"audio": f"{place}.wav", "text": "fox", "error": "none", "duration": None} for place in range(20))
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return load_source(str(tmp_path / "m.jsonl"), split="train")
+
+
+def test_every_row_is_scored_in_its_place_however_many_fit_into_memory(rows, tiny_model, processor, monkeypatch):
+    at_once, records = evaluate_rows(tiny_model, processor, rows, show_progress=False)
+    assert [record["audio"].rsplit("/", 1)[1] for record in records] == [f"{place}.wav" for place in range(20)]
+    assert [i for i, record in enumerate(records) if "error" in record] == [3] and at_once["unreadable"] == 1
+    assert [i for i, record in enumerate(records) if "damage" in record] == [4]
+    assert records[3]["deletions"] == 3 and records[5]["duration"] == pytest.approx(10000 / 16000, abs=1e-3)
+    monkeypatch.setattr(evaluation, "GROUP_SECONDS", 1.0)
+    in_groups, again = evaluate_rows(tiny_model, processor, rows, show_progress=False)
+    assert again == records and in_groups["cer"] == at_once["cer"]
+
+
+def test_a_recording_is_read_once(rows, tiny_model, processor, monkeypatch):
+    places, original = [], evaluation.row_recording
+    monkeypatch.setattr(
+        evaluation, "row_recording", lambda row, **k: places.append(row["audio"]["path"]) or original(row, **k)
+    )
+    rows_read, item = [], datasets.Dataset.__getitem__
+    monkeypatch.setattr(
+        datasets.Dataset,
+        "__getitem__",
+        lambda self, key: (rows_read.append(key) if isinstance(key, int) else None) or item(self, key),
+    )
+    evaluate_rows(tiny_model, processor, rows, show_progress=False)
+    assert len(places) == len(set(places)) == 20 and sorted(rows_read) == list(range(20))
+
+
+def test_columns_that_hold_audio_are_no_metadata(tiny_model, processor, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.full(8000, 0.1, np.float32), 16000)
+    stored = {"bytes": (tmp_path / "a.wav").read_bytes(), "path": None}
+    table = {"audio": [stored], "noisy": [stored], "text": ["fox"], "speaker": ["x"]}
+    datasets.Dataset.from_dict(table).to_parquet(tmp_path / "train.parquet")
+    rows = load_source(str(tmp_path / "train.parquet"), split="train")
+    with torch.inference_mode():
+        _, (record,) = evaluate_rows(tiny_model, processor, rows, show_progress=False)
+    assert record["speaker"] == "x" and "noisy" not in record
