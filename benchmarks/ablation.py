@@ -39,11 +39,11 @@ from transformers import TrainerCallback
 
 import hf_asr.training.run as run
 from hf_asr.checkpoint import load_checkpoint
-from hf_asr.data.audio import read_audio
+from hf_asr.data.audio import AUDIO_SUFFIXES, read_audio
 from hf_asr.data.batching import DurationBatchSampler
-from hf_asr.data.corpora import AUDIO_SUFFIXES
 from hf_asr.data.dataset import SpeechCollator, SpeechDataset, feature_statistics
 from hf_asr.data.inspection import inspect
+from hf_asr.data.rows import chosen_by
 from hf_asr.data.sources import load_source, read_row
 from hf_asr.data.synthetic import SyntheticCorpusArguments, make_corpus
 from hf_asr.decoding.recognizer import recognize
@@ -359,7 +359,7 @@ def digits_tasks(folder: str, files: list[str], noises: list[np.ndarray], *, cli
     rows = load_source(folder, split="train")
     tasks = {}
     for speaker in sorted(set(rows["speaker"])):
-        own = rows.filter(lambda name, speaker=speaker: name == speaker, input_columns="speaker")
+        own = chosen_by(rows, "speaker", speaker.__eq__)
         chosen = own.select(np.random.default_rng(0).permutation(len(own))[:clips])
         tasks[speaker] = Task(speaker, folder, recipe, [speaker], False, conditions(chosen, noises))
     return tasks
@@ -371,7 +371,7 @@ def spoken_task(output_dir: Path, files: list[str], noises: list[np.ndarray]) ->
     corpus = make_corpus(output_dir / "corpus", SyntheticCorpusArguments(**sizes))
     unseen = ["en-us+m7", "en-us+f4", "cmn+m7", "cmn+f4"]
     test = load_source(str(corpus), split="validation")
-    test = test.filter(lambda name: name in unseen, input_columns="speaker")
+    test = chosen_by(test, "speaker", unseen.__contains__)
     augmentations = [{"name": "SpeedPerturbation", "factors": [0.9, 1.0, 1.1]}]
     recipe = with_noise(read_recipe("configs/quickstart.yaml", augmentations=augmentations), files)
     return Task("spoken", str(corpus), recipe, unseen, True, conditions(test, noises))

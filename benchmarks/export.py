@@ -3,13 +3,14 @@
     python benchmarks/export.py --model_name_or_path runs/digits --dataset_name ../shared/data/digits_en
 
 Every runtime gets the same recordings, one at a time, from waveform to text (features by our extractor where the graph
-or the recogniser does not compute them). Interleaved rounds, medians; leave the machine idle. sherpa-onnx's texts are
-compared with ours as well. Without a model, random weights of the 12x256 Conformer on ten seconds of noise: its size
-and speed alone.
+or the recogniser does not compute them). Interleaved rounds, medians; leave the machine idle. Texts are compared with
+PyTorch's, of whole recordings and of the first 0.1, 0.2 and 0.3 s of each (`--rounds 0`: nothing is timed). Without a
+model, random weights of the 12x256 Conformer on ten seconds of noise: its size and speed alone.
 """
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -36,6 +37,7 @@ from hf_asr.export.providers import open_session
 from hf_asr.scoring.metrics import error_rates
 
 Transcriber = Callable[[np.ndarray], str]
+CUTS = (0.1, 0.2, 0.3)  # seconds
 # of the 12x256 model: Mandarin's usual 4233 characters
 RANDOM = {"hidden_size": 256, "num_hidden_layers": 12, "num_attention_heads": 4, "intermediate_size": 2048}
 
@@ -63,7 +65,7 @@ def sherpa_transcriber(path: Path, threads: int) -> Transcriber:
     import sherpa_onnx
 
     tokens = str(path.parent / "tokens.txt")
-    recognizer = sherpa_onnx.OfflineRecognizer.from_wenet_ctc(model=str(path), tokens=tokens, num_threads=threads)
+    recognizer = sherpa_onnx.OfflineRecognizer.from_zipformer_ctc(model=str(path), tokens=tokens, num_threads=threads)
 
     def run(waveform: np.ndarray) -> str:
         stream = recognizer.create_stream()
@@ -114,6 +116,8 @@ def main() -> None:
         waveforms = [np.random.default_rng(0).normal(0, 0.1, 160000).astype(np.float32)]
         references = None
     normalize = processor.tokenizer.normalize
+    parts = {"whole": waveforms}
+    parts |= {f"{seconds} s": [waveform[: round(16000 * seconds)] for waveform in waveforms] for seconds in CUTS}
     with tempfile.TemporaryDirectory() as folder:
         paths = export_all(model, processor, Path(folder))
         sizes = {name: path.stat().st_size / 1e6 for name, path in paths.items()}
@@ -123,7 +127,10 @@ def main() -> None:
             torch.set_num_threads(threads)
             runs = transcribers(model, processor, paths, threads)
             if threads == 1:
-                texts = {name: [normalize(run(waveform)) for waveform in waveforms] for name, run in runs.items()}
+                texts = {
+                    name: {part: [normalize(run(waveform)) for waveform in group] for part, group in parts.items()}
+                    for name, run in runs.items()
+                }
             times: dict[str, list[float]] = {name: [] for name in runs}
             timed = waveforms[: args.timed]
             for round_ in range(args.rounds + 1):
@@ -135,18 +142,22 @@ def main() -> None:
                         times[name].append(time.perf_counter() - started)
             audio = sum(len(waveform) for waveform in timed) / 16000
             for name, values in times.items():
-                results.setdefault(name, {})[f"rtf_{threads}"] = statistics.median(values) / audio
+                results.setdefault(name, {})[f"rtf_{threads}"] = statistics.median(values or [math.nan]) / audio
     print(f"{len(waveforms)} recordings, {args.rounds} interleaved rounds of {min(args.timed, len(waveforms))}")
     for name, result in results.items():
         result["size_mb"] = sizes.get(name)
-        result["same_text"] = np.mean([a == b for a, b in zip(texts[name], texts["PyTorch float32"], strict=True)])
+        result["same_text"] = {
+            part: float(np.mean([a == b for a, b in zip(found, texts["PyTorch float32"][part], strict=True)]))
+            for part, found in texts[name].items()
+        }
         if references is not None:
-            result["cer"] = error_rates([normalize(text) for text in references], texts[name])["cer"]
+            result["cer"] = error_rates([normalize(text) for text in references], texts[name]["whole"])["cer"]
         faster = [results["PyTorch float32"][key] / result[key] for key in ("rtf_1", "rtf_2")]
         size = "" if result["size_mb"] is None else f"{result['size_mb']:7.1f} MB"
         cer = f"CER {result['cer']:.2%}, " if references is not None else ""
+        same = ", ".join(f"{share:.1%} {part}" for part, share in result["same_text"].items())
         print(
-            f"  {name:20} {size:>11}  {cer}same text {result['same_text']:.1%}, real-time factor "
+            f"  {name:20} {size:>11}  {cer}same text {same}; real-time factor "
             f"{result['rtf_1']:.4f} on one thread ({faster[0]:.2f} times PyTorch), "
             f"{result['rtf_2']:.4f} on two ({faster[1]:.2f})"
         )

@@ -2,8 +2,9 @@
 
 python benchmarks/noise.py --dataset_name ../shared/data/digits_en --noise ../shared/data/noise
 
-Trains configs/digits.yaml twice (a run that is there already is kept): as it is, and with noise and babble added to its
-augmentations. The noise clips are split: every second one is for training, the others for the test.
+Trains configs/digits.yaml three times (a run that is there already is kept): as it is, with noise and babble added to
+its augmentations, and with those and `denoise: true`, which denoises after augmentation and at inference. The noise
+clips are split: every second one is for training, the others for the test.
 """
 
 import argparse
@@ -15,8 +16,7 @@ import numpy as np
 import yaml
 
 from hf_asr.checkpoint import load_checkpoint
-from hf_asr.data.audio import read_audio
-from hf_asr.data.corpora import AUDIO_SUFFIXES
+from hf_asr.data.audio import AUDIO_SUFFIXES, read_audio
 from hf_asr.data.sources import load_source, read_row
 from hf_asr.data.transforms import mix, rms
 from hf_asr.decoding.recognizer import recognize
@@ -63,7 +63,13 @@ def main() -> None:
     noise = {"name": "AddBackgroundNoise", "sounds_path": list(map(str, for_training)), "p": 0.6}
     noise |= {"min_snr_db": 0.0, "max_snr_db": 20.0}
     babble = {"name": "AddBabble", "min_snr_db": 5.0, "max_snr_db": 20.0, "p": 0.2}
-    recipes = {"without noise": recipe, "with noise": [*recipe, noise, babble]}
+    noisy = [*recipe, noise, babble]
+    # Augmentations, settings of the extractor, and what is done to the copies before they are transcribed.
+    recipes = {
+        "without noise": (recipe, {}, ("as it is", "denoised")),
+        "with noise": (noisy, {}, ("as it is", "denoised")),
+        "with noise, denoising": (noisy, {"denoise": True}, ("as it is",)),
+    }
 
     rows = load_source(args.dataset_name, split="validation")
     waveforms = [read_row(row, sampling_rate=16000) for row in rows]
@@ -78,28 +84,29 @@ def main() -> None:
         results["si_sdr"][snr] = [float(value) for value in pair]
         print(f"  {snr:>4} dB  {pair[0]:6.2f} -> {pair[1]:6.2f}")
 
-    for name, augmentations in recipes.items():
-        folder = args.output_dir / name.replace(" ", "-")
+    for name, (augmentations, extractor, labels) in recipes.items():
+        folder = args.output_dir / name.replace(",", "").replace(" ", "-")
         if not (folder / "metrics.json").is_file():
             steps = ["--max_steps", str(args.max_steps)] if args.max_steps else []
             train(
                 ["--config", args.config, "--dataset_name", args.dataset_name, "--output_dir", str(folder)]
-                + ["--augmentations", yaml.safe_dump(augmentations), *steps]
+                + ["--augmentations", yaml.safe_dump(augmentations)]
+                + ["--feature_extractor", yaml.safe_dump(extractor), *steps]
             )
         model, processor = load_checkpoint(str(folder))
         references = [processor.tokenizer.normalize(text) for text in rows["text"]]
-        for label, groups in (("as it is", copies), ("denoised", cleaned)):
-            for snr, group in groups.items():
+        for label in labels:
+            for snr, group in (copies if label == "as it is" else cleaned).items():
                 texts = [processor.tokenizer.normalize(item.text) for item in recognize(model, processor, group)]
                 counts = count_errors(references, texts, unit="character")
                 rate = counts[:, :3].sum() / counts[:, 3].sum()
                 results["cer"][f"{name}, {label}, {snr}"] = [float(rate), *bootstrap_interval(counts)]
     print("\nCER, % (95 % interval)" + "".join(f"{f'{snr} dB' if snr != 'none' else 'no noise':>21}" for snr in copies))
-    for name in recipes:
-        for label in ("as it is", "denoised"):
+    for name, (_, _, labels) in recipes.items():
+        for label in labels:
             cells = (results["cer"][f"{name}, {label}, {snr}"] for snr in copies)
-            told = "".join(f"{100 * rate:8.1f} ({100 * low:4.1f}-{100 * high:4.1f})" for rate, low, high in cells)
-            print(f"trained {name}, {label:<9}{told}")
+            row = "".join(f"{100 * rate:8.1f} ({100 * low:4.1f}-{100 * high:4.1f})" for rate, low, high in cells)
+            print(f"trained {name}, {label:<9}{row}")
     print(json.dumps(results))
 
 

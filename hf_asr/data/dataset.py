@@ -21,29 +21,43 @@ from .sources import read_row
 logger = logging.getLogger("hf_asr")
 
 
-def required_samples(labels: Sequence[int], *, config: PreTrainedConfig) -> int:
-    """Samples of audio that CTC needs to align `labels`: a frame each, and one between two that are equal."""
-    frames = len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
-    window = 400  # 25 ms: the reach of an encoder's first frame beyond its hop
-    if not isinstance(config, ConformerConfig):
-        # wav2vec2's SpecAugment refuses batches that are shorter than one of its masks.
-        frames = max(frames, getattr(config, "mask_time_length", 0)) + 2
-        return frames * samples_per_frame(config) + window
+def ctc_frames(labels: Sequence[int]) -> int:
+    """Count the frames of logits that CTC needs to align `labels`: one each, and one between two that are equal."""
+    return len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
+
+
+def required_frames(labels: Sequence[int], *, config: ConformerConfig) -> int:
+    """Count the frames of features, before subsampling, that CTC needs to align `labels`."""
+    frames = ctc_frames(labels)
     for kernel, stride in reversed(SUBSAMPLING_CONVOLUTIONS[config.subsampling_factor]):
         frames = (frames - 1) * stride + kernel
-    return frames * config.hop_length + window
+    return frames
+
+
+def required_samples(labels: Sequence[int], *, config: PreTrainedConfig) -> int:
+    """Count the samples of audio that suffice for CTC to align `labels`."""
+    window = 400  # 25 ms: the reach of an encoder's first frame beyond its hop
+    if isinstance(config, ConformerConfig):
+        return required_frames(labels, config=config) * config.hop_length + window
+    # wav2vec2's SpecAugment refuses batches that are shorter than one of its masks.
+    frames = max(ctc_frames(labels), getattr(config, "mask_time_length", 0)) + 2
+    return frames * samples_per_frame(config) + window
 
 
 class SpeechDataset(torch.utils.data.Dataset):
-    """Decodes, denoises and augments one utterance at a time.
+    """Decodes, augments and denoises one utterance at a time.
 
     An item is asked for by (epoch, index), so that augmentation is a function of both wherever a worker stands; a plain
-    index is epoch 0. It holds `waveform` float32 (samples,) and `labels`, a list of token ids. A recording that cannot
-    be read any more becomes half a second of silence without a word, is logged, and stops nothing.
+    index is epoch 0. It holds `waveform` float32 (samples,), `labels`, a list of token ids, and `min_frames`, the
+    frames that its features are filled up to with silence. A recording that cannot be read any more becomes half a
+    second of silence without a word, is logged, and stops nothing.
+
+    A model that denoises does so after augmentation: noise that is added here stands for noise that is there when the
+    model is used, and the denoiser gets that too.
 
     Args:
         augment: Function of waveform, sampling rate, epoch and utterance id.
-        pad_to_labels: Append the silence without which CTC cannot align the labels (training only).
+        pad_to_labels: Add the silence without which CTC cannot align the labels (training only).
     """
 
     def __init__(
@@ -69,22 +83,32 @@ class SpeechDataset(torch.utils.data.Dataset):
             waveform = read_row(row, sampling_rate=extractor.sampling_rate)
         except AudioError as error:
             logger.warning(f"skipped {row['utterance_id']} ({row['audio']['path']}): {error}")
-            return {"waveform": np.zeros(extractor.sampling_rate // 2, np.float32), "labels": []}
-        if getattr(extractor, "denoise", False):
-            waveform = denoise(waveform, sampling_rate=extractor.sampling_rate)
+            silence = np.zeros(extractor.sampling_rate // 2, np.float32)
+            return {"waveform": silence, "labels": [], "min_frames": 0}
         if self.augment is not None:
             waveform = self.augment(waveform, extractor.sampling_rate, epoch, row["utterance_id"])
-        labels = self.processor.tokenizer(row["text"])["input_ids"]
-        if self.pad_to_labels:
+        if getattr(extractor, "denoise", False):
+            waveform = denoise(waveform, sampling_rate=extractor.sampling_rate)
+        labels, min_frames = self.processor.tokenizer(row["text"])["input_ids"], 0
+        if self.pad_to_labels and isinstance(self.config, ConformerConfig):
+            min_frames = required_frames(labels, config=self.config)
+        elif self.pad_to_labels:
             lack = required_samples(labels, config=self.config) - len(waveform)
             waveform = np.pad(waveform, (0, max(0, lack)))
-        return {"waveform": waveform, "labels": labels}
+        return {"waveform": waveform, "labels": labels, "min_frames": min_frames}
 
 
 def extract_features(
-    processor: ConformerProcessor, waveforms: Sequence[np.ndarray | torch.Tensor], *, device: str | torch.device = "cpu"
+    processor: ConformerProcessor,
+    waveforms: Sequence[np.ndarray | torch.Tensor],
+    *,
+    min_frames: torch.Tensor | None = None,
+    device: str | torch.device = "cpu",
 ) -> BatchFeature:
-    """A model's inputs, computed on `device` by our extractor and on CPU by others; nothing is denoised."""
+    """A model's inputs, computed on `device` by our extractor and on CPU by others; nothing is denoised.
+
+    `min_frames` (batch,) are those of the examples, which other families' extractors do not know.
+    """
     extractor = processor.feature_extractor
     return extractor(
         list(waveforms),
@@ -93,16 +117,17 @@ def extract_features(
         padding=True,
         return_attention_mask=True,
         denoise=False,
+        min_frames=min_frames,
         device=device,
     )
 
 
 @dataclass
 class SpeechCollator:
-    """Examples to the model's inputs; recordings were denoised before they were augmented, so not here.
+    """Examples to the model's inputs; recordings are denoised already.
 
     Args:
-        compute_features: False leaves the `waveforms` as they are, for features on the device that trains.
+        compute_features: False leaves `waveforms` and `min_frames` as they are, for features on the device that trains.
     """
 
     processor: ConformerProcessor
@@ -110,10 +135,11 @@ class SpeechCollator:
 
     def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor | list[torch.Tensor]]:
         waveforms = [example["waveform"] for example in examples]
+        min_frames = torch.tensor([example["min_frames"] for example in examples])  # (B,)
         if self.compute_features:
-            inputs = extract_features(self.processor, waveforms)
+            inputs = extract_features(self.processor, waveforms, min_frames=min_frames)
         else:
-            inputs = {"waveforms": [torch.from_numpy(waveform) for waveform in waveforms]}
+            inputs = {"waveforms": [torch.from_numpy(waveform) for waveform in waveforms], "min_frames": min_frames}
         return {**inputs, "labels": self.processor.pad_labels([example["labels"] for example in examples])}
 
 

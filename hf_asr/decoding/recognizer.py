@@ -9,8 +9,9 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..checkpoint import output_lengths, samples_per_frame
+from ..model import ConformerFeatureExtractor
 
-MIN_SECONDS = 0.25  # shorter windows are padded with silence: some families' convolutions do not fit into less
+MIN_SECONDS = 0.25  # other families' shorter windows are padded with silence: their convolutions do not fit into less
 
 
 @dataclass
@@ -75,7 +76,8 @@ def cut(
 def best_paths(model: PreTrainedModel, processor: ProcessorMixin, windows: Sequence[Window]) -> list[BestPath]:
     """What CTC hears in each window, without its context; all of them in one batch."""
     extractor, tokenizer = processor.feature_extractor, processor.tokenizer
-    shortest = round(MIN_SECONDS * extractor.sampling_rate)
+    is_ours = isinstance(extractor, ConformerFeatureExtractor)  # which adds silence itself, to the features
+    shortest = 1 if is_ours else round(MIN_SECONDS * extractor.sampling_rate)
     inputs = processor(
         [np.pad(window.waveform, (0, max(0, shortest - len(window.waveform)))) for window in windows],
         sampling_rate=extractor.sampling_rate,
@@ -99,8 +101,10 @@ def best_paths(model: PreTrainedModel, processor: ProcessorMixin, windows: Seque
     return paths
 
 
-def join(paths: Sequence[BestPath], model: PreTrainedModel, processor: ProcessorMixin) -> Transcript:
-    """The transcript of a recording from the paths of its windows, in their order."""
+def join(
+    paths: Sequence[BestPath], model: PreTrainedModel, processor: ProcessorMixin, *, duration: float
+) -> Transcript:
+    """The transcript of a recording of `duration` seconds from the paths of its windows, in their order."""
     path = [frame for part in paths for frame in part]
     if not path:
         return Transcript("")
@@ -110,7 +114,8 @@ def join(paths: Sequence[BestPath], model: PreTrainedModel, processor: Processor
     for offset in output["word_offsets"]:
         start, end = offset["start_offset"], offset["end_offset"]
         confidence = sum(probability for _, probability in path[start:end]) / max(1, end - start)
-        times = round(start * seconds, 3), round(end * seconds, 3)
+        # A short recording's last frames are of the silence that follows it.
+        times = (round(min(frame * seconds, duration), 3) for frame in (start, end))
         words.append(Word(offset["word"], *times, confidence=round(confidence, 3)))
     return Transcript(output["text"], words)
 
@@ -143,8 +148,11 @@ def recognize(
             paths[i] = path
         progress.update(len(batch))
     progress.close()
-    ordered = iter(paths)
-    return [join([next(ordered) for _ in parts], model, processor) for parts in cuts]
+    ordered, rate = iter(paths), processor.feature_extractor.sampling_rate
+    return [
+        join([next(ordered) for _ in parts], model, processor, duration=len(waveform) / rate)
+        for parts, waveform in zip(cuts, waveforms, strict=True)
+    ]
 
 
 def batches(windows: Sequence[Window], *, batch_seconds: float, rate: int) -> Iterator[list[int]]:

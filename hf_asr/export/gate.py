@@ -13,9 +13,11 @@ from tqdm.auto import tqdm
 
 from ..model import ConformerForCTC, ConformerProcessor
 from ..scoring.metrics import count_errors
+from . import sherpa
 
 MAX_CER_LOSS = 0.003  # what int8 may cost
 SPEED_UTTERANCES = 20
+SHORT_UTTERANCES, SHORT_SECONDS = 20, 0.3  # cut to less than `min_duration`: there a graph adds silence itself
 
 
 @dataclass
@@ -23,8 +25,9 @@ class Comparison:
     """A graph against its source.
 
     Attributes:
-        max_difference: Largest difference of log-probabilities, over real frames and all tokens.
+        max_difference: Largest difference of log-probabilities, over real frames and all tokens, the short cuts too.
         same_text: Share of utterances with the same greedy transcript.
+        same_short_text: The same of the first of them, cut to 0.3 s.
         cer_before, cer_after: Against the transcripts; where there are none, against PyTorch's own text.
         size_mb: Of the file, in 10^6 bytes.
         real_time_factor, source_real_time_factor: Computing time over audio, one utterance at a time, features included
@@ -36,6 +39,7 @@ class Comparison:
     utterances: int
     max_difference: float
     same_text: float
+    same_short_text: float
     cer_before: float
     cer_after: float
     size_mb: float
@@ -66,30 +70,34 @@ def compare(
     waveforms: Sequence[np.ndarray],
     references: Sequence[str] | None,
 ) -> Comparison:
-    """Runs both on each utterance, alone.
+    """Runs both on each utterance, alone, and on short cuts of the first ones.
 
     Args:
         waveforms: Mono float32 (samples,) each, at the model's rate.
         references: Transcripts; None takes PyTorch's own.
     """
     run, reference_run = graph_runner(session, processor), source_runner(model, processor)
+    rate, count = processor.feature_extractor.sampling_rate, len(waveforms)
+    cuts = [waveform[: round(SHORT_SECONDS * rate)] for waveform in waveforms[:SHORT_UTTERANCES]]
     differences, texts, source_texts = [], [], []
-    for waveform in tqdm(waveforms, desc=f"Comparing {path.name}", unit="utterance"):
+    for waveform in tqdm([*waveforms, *cuts], desc=f"Comparing {path.name}", unit="utterance"):
         found, expected = run(waveform), reference_run(waveform)
         if found.shape != expected.shape:
             raise ValueError(f"{path.name} gives {found.shape} where PyTorch gives {expected.shape}: a bug, report it")
         differences.append(np.abs(found - expected).max(initial=0.0))
         texts.append(processor.tokenizer.decode(found.argmax(-1).tolist()))
         source_texts.append(processor.tokenizer.decode(expected.argmax(-1).tolist()))
+    is_same = [a == b for a, b in zip(texts, source_texts, strict=True)]
+    texts, source_texts = texts[:count], source_texts[:count]
     normalize = processor.tokenizer.normalize
     references = source_texts if references is None else [normalize(text) for text in references]
-    rate = processor.feature_extractor.sampling_rate
     speed, source_speed = _speeds([run, reference_run], waveforms[:SPEED_UTTERANCES], rate=rate)
     return Comparison(
         file=path.name,
-        utterances=len(waveforms),
+        utterances=count,
         max_difference=float(np.max(differences)),  # NaN, if there is one
-        same_text=sum(a == b for a, b in zip(texts, source_texts, strict=True)) / len(texts),
+        same_text=sum(is_same[:count]) / count,
+        same_short_text=sum(is_same[count:]) / len(cuts),
         cer_before=_cer(references, source_texts, normalize),
         cer_after=_cer(references, texts, normalize),
         size_mb=sum(file.stat().st_size for file in graph_files(path)) / 1e6,
@@ -123,11 +131,10 @@ def graph_inputs(
     if names == ["waveforms", "lengths"]:
         return {"waveforms": waveform[None], "lengths": np.array([len(waveform)])}
     extractor = processor.feature_extractor
-    features = extractor(waveform, return_tensors="np", sampling_rate=extractor.sampling_rate)
-    values = [features["input_features"], features["attention_mask"]]
     if names == ["x", "x_lens"]:
-        values[1] = values[1].sum(-1)
-    return dict(zip(names, values, strict=True))
+        return sherpa.inputs(extractor, waveform)
+    features = extractor(waveform, return_tensors="np", sampling_rate=extractor.sampling_rate)
+    return {name: features[name] for name in names}
 
 
 def graph_runner(

@@ -3,7 +3,6 @@
 Letters in shape comments: B batch, T feature frames, M mel bins, S encoder frames, V vocabulary.
 """
 
-import math
 from copy import deepcopy
 
 import torch
@@ -14,6 +13,7 @@ from optimum.utils.input_generators import DummyInputGenerator
 from torch import nn
 
 from ..model import ConformerConfig, ConformerFeatureExtractor, ConformerForCTC
+from . import sherpa
 
 TASK = "automatic-speech-recognition"
 SAMPLES = ("waveforms", "lengths")  # inputs that are counted in samples
@@ -45,21 +45,21 @@ class WaveformsToLogProbs(FeaturesToLogProbs):
 
 
 class SherpaToLogProbs(FeaturesToLogProbs):
-    """sherpa-onnx's `wenet_ctc`: features x (B, T, M) and x_lens (B,) to log_probs and log_probs_lens (B,).
+    """sherpa-onnx's `zipformer_ctc`: features x (B, T, M) and x_lens (B,) to log_probs and log_probs_lens (B,).
 
-    It computes the features of short recordings as they are; ours pads them with silence first, so the graph does.
+    It computes features of samples in [-1, 1], and those of short recordings as they are; ours are of larger samples
+    and followed by silence, so the graph does the one and the other. Opened as a `wenet_ctc`, it gets features of the
+    larger samples: their mean says which they are.
     """
 
     def forward(self, x: torch.Tensor, x_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        shortest = self.extractor.num_frames(1)
-        total = torch.sym_max(x.shape[1], shortest)
-        x = torch.nn.functional.pad(x, (0, 0, 0, total - x.shape[1]))  # (B, T, M)
-        places = torch.arange(total, device=x.device)[None]
-        silence = math.log(torch.finfo(torch.float32).eps)
-        x = x.masked_fill((places >= x_lens[:, None])[:, :, None], silence)
-        frames = x_lens.clamp(min=shortest)
-        log_probs = super().forward(x, (places < frames[:, None]).long())
-        return log_probs, self.model.get_output_lengths(frames)
+        is_real = torch.arange(x.shape[1], device=x.device) < x_lens[:, None]  # (B, T)
+        cells = (x_lens * x.shape[2]).clamp(min=1)
+        mean = torch.where(is_real[:, :, None], x, 0.0).sum((1, 2)) / cells  # (B,)
+        x = x + torch.where(mean < sherpa.MAX_MEAN, sherpa.log_scale(self.extractor), 0.0)[:, None, None]
+        features, frames = self.extractor.add_silence(x, x_lens, min_frames=self.extractor.num_frames(0))
+        mask = (torch.arange(features.shape[1], device=x.device) < frames[:, None]).long()
+        return super().forward(features, mask), self.model.get_output_lengths(frames)
 
 
 class DummyConformerInputs(DummyInputGenerator):

@@ -174,9 +174,9 @@ def summary(comparison: Comparison) -> str:
     faster = comparison.source_real_time_factor / comparison.real_time_factor
     return (
         f"{comparison.file}: differs by at most {comparison.max_difference:.1e}, same text for "
-        f"{comparison.same_text:.1%} of {comparison.utterances}, CER {comparison.cer_before:.2%} -> "
-        f"{comparison.cer_after:.2%}, {comparison.size_mb:.1f} MB, real-time factor {comparison.real_time_factor:.4f} "
-        f"({faster:.2f} times as fast as PyTorch)"
+        f"{comparison.same_text:.1%} of {comparison.utterances} ({comparison.same_short_text:.1%} cut short), CER "
+        f"{comparison.cer_before:.2%} -> {comparison.cer_after:.2%}, {comparison.size_mb:.1f} MB, real-time factor "
+        f"{comparison.real_time_factor:.4f} ({faster:.2f} times as fast as PyTorch)"
     )
 
 

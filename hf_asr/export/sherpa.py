@@ -1,26 +1,50 @@
-"""Files of sherpa-onnx's offline recogniser (`from_wenet_ctc`), which runs on phones, boards and in browsers."""
+"""Files of sherpa-onnx's offline recogniser (`from_zipformer_ctc`), which runs on phones, boards and in browsers.
 
+Of its kinds of CTC models this is the one whose features are ours. `wenet_ctc` adds noise of one 16-bit step to the
+samples before it computes (2.0.1, whatever its setting of dither says): recordings with quiet bands get other features,
+and other ones each time. The same files can be opened as that. Time stamps of tokens are right for a subsampling of 4,
+which `zipformer_ctc` takes for granted.
+"""
+
+import math
 from pathlib import Path
+
+import numpy as np
+import torch
 
 from ..files import write_text
 from ..model import ConformerConfig, ConformerFeatureExtractor, ConformerTokenizer
 
-# What sherpa-onnx computes, whatever a model was trained on; found by a graph that returned its input.
+# What sherpa-onnx computes, whatever a model was trained on, but for the scale; its own tests spell it out.
 FEATURES = ConformerFeatureExtractor()
 CHECKED = ("num_mel_bins", "sampling_rate", "frame_length", "frame_shift", "preemphasis", "remove_dc_offset")
-CHECKED += ("window_type", "low_freq", "high_freq", "snip_edges", "dither", "waveform_scale")
+CHECKED += ("window_type", "low_freq", "high_freq", "snip_edges", "dither", "waveform_scale", "energy_floor")
+# The mean log-mel of samples in [-1, 1] is below that, unless they are noise at full scale; that of 16-bit samples is
+# above, for silence has 4.3 with the noise that `wenet_ctc` adds.
+MAX_MEAN = 3.0
 
 
 def metadata(config: ConformerConfig) -> dict[str, str]:
-    """What sherpa-onnx reads from the graph to know it."""
+    """Give what sherpa-onnx reads from the graph; `wenet_ctc` asks for the last two."""
     return {
-        "model_type": "wenet_ctc",
+        "model_type": "zipformer2_ctc",
         "version": "1",
         "model_author": "hf_asr",
         "comment": "Conformer CTC",
         "subsampling_factor": str(config.subsampling_factor),
         "vocab_size": str(config.vocab_size),
     }
+
+
+def log_scale(extractor: ConformerFeatureExtractor) -> float:
+    """Give what our features are above those of samples in [-1, 1]."""
+    return 2 * math.log(extractor.waveform_scale)
+
+
+def inputs(extractor: ConformerFeatureExtractor, waveform: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute what sherpa-onnx would give the graph for a waveform (samples,), if it computed as `extractor` does."""
+    features, frames = extractor.log_mel(torch.from_numpy(waveform)[None], torch.tensor([len(waveform)]))
+    return {"x": features[:, : int(frames)].numpy() - log_scale(extractor), "x_lens": frames.numpy()}
 
 
 def refusal(extractor: ConformerFeatureExtractor, *, allow_differences: bool = False) -> str | None:

@@ -1,7 +1,9 @@
 """Raw log-mel filter banks as Kaldi computes them (https://kaldi-asr.org/doc/feat.html), batched, in torch."""
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ except ImportError:  # only checkpoints that ask for denoising need it
     noisereduce = None
 
 WINDOWS = ("povey", "hann", "hamming", "rectangular")
+EPSILON = 2.0**-23  # of float32
 
 
 def denoise(waveform: np.ndarray, *, sampling_rate: int) -> np.ndarray:
@@ -86,11 +89,14 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
             and mirrors the signal at its ends.
         dither: Standard deviation of noise added to the scaled samples.
         waveform_scale: Samples in [-1, 1] are multiplied by this first.
+        energy_floor: Energies of a mel filter below it count as it. sherpa-onnx computes with samples in [-1, 1] and
+            lets nothing below float32's epsilon: that is 128 for samples that are 32768 times as large.
         denoise: Reduce stationary noise before anything else.
-        min_duration: Seconds. Shorter recordings are padded with silence to this length: a fast "three" of a quarter of
-            a second has fewer frames at 4x subsampling than CTC needs to spell it.
+        min_duration: Seconds. The frames of shorter recordings are followed by frames of silence up to this length: a
+            fast "three" of a quarter of a second has fewer frames at 4x subsampling than CTC needs to spell it.
 
-    The defaults are lhotse's, icefall's and sherpa-onnx's; WeNet's are `high_freq=0, snip_edges=True`.
+    The defaults are lhotse's, icefall's and sherpa-onnx's; WeNet's are `high_freq=0, snip_edges=True` and
+    `energy_floor=2**-23`.
     """
 
     model_input_names = ["input_features", "attention_mask"]
@@ -109,6 +115,7 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         snip_edges: bool = False,
         dither: float = 0.0,
         waveform_scale: float = 32768.0,
+        energy_floor: float = 128.0,
         denoise: bool = False,
         min_duration: float = 0.5,
         **kwargs,
@@ -117,6 +124,8 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         super().__init__(feature_size=num_mel_bins, sampling_rate=sampling_rate, padding_value=0.0, **kwargs)
         if window_type not in WINDOWS:
             raise ValueError(f"window_type is one of {', '.join(WINDOWS)}, not {window_type!r}")
+        if not energy_floor > 0:
+            raise ValueError(f"energy_floor is more than 0, not {energy_floor}: a logarithm is taken of it")
         self.num_mel_bins = num_mel_bins
         self.frame_length = frame_length
         self.frame_shift = frame_shift
@@ -128,8 +137,14 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         self.snip_edges = snip_edges
         self.dither = dither
         self.waveform_scale = waveform_scale
+        self.energy_floor = energy_floor
         self.denoise = denoise
         self.min_duration = min_duration
+
+    @classmethod
+    def from_dict(cls, feature_extractor_dict: dict[str, Any], **kwargs) -> "ConformerFeatureExtractor":
+        """Read settings; a checkpoint from before there was an `energy_floor` was trained on float32's epsilon."""
+        return super().from_dict({"energy_floor": EPSILON} | feature_extractor_dict, **kwargs)
 
     @property
     def hop_length(self) -> int:
@@ -141,13 +156,9 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         """Samples in a frame."""
         return int(self.sampling_rate * self.frame_length / 1000)
 
-    @property
-    def _min_samples(self) -> int:
-        return round(self.min_duration * self.sampling_rate)
-
     def num_frames(self, num_samples: int) -> int:
-        """Frames that a waveform of `num_samples` samples gives."""
-        num_samples = max(num_samples, self._min_samples)
+        """Frames that a waveform of `num_samples` samples gives; 0 tells the fewest that there are."""
+        num_samples = max(num_samples, round(self.min_duration * self.sampling_rate))
         if self.snip_edges:
             return max(0, 1 + (num_samples - self.window_length) // self.hop_length)
         return (num_samples + self.hop_length // 2) // self.hop_length
@@ -159,6 +170,7 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         return_tensors: str | None = None,
         return_attention_mask: bool = True,
         denoise: bool | None = None,
+        min_frames: torch.Tensor | None = None,
         device: str | torch.device = "cpu",
         padding: bool | str = True,
         **kwargs,
@@ -169,6 +181,7 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
             sampling_rate: Of the waveforms, Hz. Checked.
             return_tensors: `"pt"` or `"np"`; lists of numpy arrays otherwise.
             denoise: Overrides the setting of the same name.
+            min_frames: Of each waveform (batch,), where `min_duration` is not enough; filled up with silence likewise.
             device: Where to compute.
             padding: Accepted for callers that pass it; batches are always padded to the longest.
 
@@ -197,6 +210,8 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
             lengths = torch.cat([frame_length for _, frame_length in alone])
         else:
             features, lengths = self.fbank(pad_sequence(waveforms, batch_first=True), lengths)
+        if min_frames is not None:
+            features, lengths = self.add_silence(features, lengths, min_frames=min_frames.to(device))
         data = {"input_features": features}
         if return_attention_mask:
             places = torch.arange(features.shape[1], device=features.device)
@@ -228,11 +243,38 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         Returns:
             (batch, frames, num_mel_bins), zero where padded, and the frames of each (batch,).
         """
+        features, frame_lengths = self.log_mel(waveforms, lengths)
+        return self.add_silence(features, frame_lengths, min_frames=self.num_frames(0))
+
+    def add_silence(
+        self, features: torch.Tensor, lengths: torch.Tensor, *, min_frames: int | torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Follow real frames by frames of digital silence, up to `min_frames`, which count as real from now on.
+
+        Silence is added here and not to the waveform, whose last frames would be others: Kaldi mirrors its end.
+
+        Args:
+            features: (batch, frames, num_mel_bins), anything where padded.
+            lengths: Real frames, (batch,).
+            min_frames: The same for all, or of each (batch,).
+
+        Returns:
+            As `fbank`.
+        """
+        longest = min_frames if isinstance(min_frames, int) else int(min_frames.max())
+        total = torch.sym_max(features.shape[1], longest)
+        features = F.pad(features, (0, 0, 0, total - features.shape[1]))
+        places = torch.arange(total, device=features.device)
+        is_real = (places < lengths[:, None])[:, :, None]  # (B, T, 1)
+        lengths = lengths.clamp(min=min_frames)
+        padding = torch.where(places < lengths[:, None], math.log(self.energy_floor), 0.0)  # (B, T)
+        return torch.where(is_real, features, padding[:, :, None]), lengths
+
+    def log_mel(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the frames that a recording has itself: as `fbank`, without `min_duration`; anything where padded."""
         window_length, hop, device = self.window_length, self.hop_length, waveforms.device
-        shortest = max(1, self._min_samples)
-        samples = torch.sym_max(waveforms.shape[1], shortest)
-        waveforms = F.pad(waveforms, (0, samples - waveforms.shape[1]))
-        lengths = lengths.clamp(min=shortest)
+        waveforms = F.pad(waveforms, (0, torch.sym_max(0, 1 - waveforms.shape[1])))  # one sample to mirror at least
+        samples, lengths = waveforms.shape[1], lengths.clamp(min=1)
         if self.snip_edges:
             first, total = 0, (samples - window_length) // hop + 1
             frame_lengths = (torch.div(lengths - window_length, hop, rounding_mode="floor") + 1).clamp(min=0)
@@ -258,9 +300,7 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         spectrum = torch.fft.rfft(frames, n=fft_length)  # (B, T, fft / 2 + 1)
         power = spectrum.real.square() + spectrum.imag.square()  # abs() alone would be a third of the time
         filters = mel_filters(self.num_mel_bins, fft_length, self.sampling_rate, self.low_freq, self.high_freq, device)
-        features = (power @ filters).clamp(min=torch.finfo(torch.float32).eps).log()  # (B, T, M)
-        is_padding = torch.arange(total, device=device) >= frame_lengths[:, None]
-        return features.masked_fill(is_padding[:, :, None], 0.0), frame_lengths
+        return (power @ filters).clamp(min=self.energy_floor).log(), frame_lengths  # (B, T, M)
 
 
 def _denoise(waveform: torch.Tensor, sampling_rate: int) -> torch.Tensor:

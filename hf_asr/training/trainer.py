@@ -124,8 +124,8 @@ class ConformerTrainer(Trainer):
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         if "waveforms" in inputs:  # before Trainer sees them: DeepSpeed's would make half floats of the samples
             inputs = dict(inputs)
-            waveforms = inputs.pop("waveforms")
-            inputs |= extract_features(self.processing_class, waveforms, device=self.args.device)
+            parts = {name: inputs.pop(name) for name in ("waveforms", "min_frames")}
+            inputs |= extract_features(self.processing_class, **parts, device=self.args.device)
         return super()._prepare_inputs(inputs)
 
     # Steps

@@ -7,7 +7,7 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from hf_asr import ConformerFeatureExtractor
+from hf_asr import ConformerFeatureExtractor, ConformerProcessor
 from hf_asr.data.augment import build_augmentation
 from hf_asr.data.batching import DurationBatchSampler
 from hf_asr.data.dataset import SpeechCollator, SpeechDataset, feature_statistics, required_samples
@@ -108,13 +108,24 @@ def test_a_batch_holds_features_of_real_frames_and_padded_labels(rows, processor
     dataset = SpeechDataset(rows.select([0, 1]), processor=processor, config=tiny_model.config, pad_to_labels=True)
     examples = [dataset[0], dataset[(3, 1)]]
     batch = SpeechCollator(processor)(examples)
-    assert len(examples[1]["waveform"]) > 12000  # padded so that its transcript can be aligned
-    assert len(scored[0]["waveform"]) == 12000  # in scoring as a listener gets it
-    assert batch["attention_mask"].sum(-1).tolist() == [
-        processor.feature_extractor.num_frames(len(example["waveform"])) for example in examples
-    ]
+    frames = batch["attention_mask"].sum(-1)
+    assert frames.tolist() == [300, examples[1]["min_frames"]]
+    assert tiny_model.get_output_lengths(frames[1]) >= len(examples[1]["labels"])  # its transcript can be aligned
+    alone = SpeechCollator(processor)([scored[0]])["input_features"][0]  # in scoring as a listener gets it
+    assert alone.shape[0] == 75 < frames[1]
+    torch.testing.assert_close(batch["input_features"][1, :75], alone, atol=0, rtol=0)
     assert (batch["labels"] == -100).any() and batch["labels"].shape[0] == 2
     assert torch.isfinite(tiny_model(**batch).loss) and tiny_model(**batch).loss > 0
+
+
+def test_noise_is_added_before_it_is_denoised_as_when_the_model_is_used(rows, processor, tiny_model):
+    denoising = ConformerProcessor(ConformerFeatureExtractor(denoise=True), processor.tokenizer)
+    augment = build_augmentation([{"name": "AddGaussianSNR", "min_snr_db": 0, "max_snr_db": 5, "p": 1.0}], seed=3)
+    options = {"config": tiny_model.config, "augment": augment}
+    noisy = SpeechDataset(rows.select([0]), processor=processor, **options)[(2, 0)]["waveform"]
+    trained_on = SpeechCollator(denoising)([SpeechDataset(rows.select([0]), processor=denoising, **options)[(2, 0)]])
+    heard = denoising(noisy, sampling_rate=16000)
+    torch.testing.assert_close(trained_on["input_features"], heard["input_features"], atol=0, rtol=0)
 
 
 def test_statistics_normalise_the_features(rows, processor, tiny_model):

@@ -18,6 +18,28 @@ def test_batched_is_alone_and_in_order(tiny_model, processor, waveforms):
     assert len({t.text for t in together}) > 1
 
 
+@pytest.mark.parametrize("samples", [0, 1, 50, 320, 1600, 4800])
+def test_a_short_recording_has_its_words_within_itself(tiny_model, processor, samples):
+    torch.nn.init.zeros_(tiny_model.ctc_head.weight)
+    with torch.no_grad():
+        tiny_model.ctc_head.bias.copy_(10.0 * (torch.arange(tiny_model.config.vocab_size) == 7))  # a word throughout
+    waveform = np.full(samples, 0.1, np.float32)
+    (transcript,) = recognize(tiny_model, processor, [waveform])
+    (word,) = transcript.words
+    assert 0 <= word.start <= word.end == pytest.approx(samples / 16000, abs=1e-3)
+    beside_a_long_one = recognize(tiny_model, processor, [np.full(40000, 0.1, np.float32), waveform])[1]
+    assert beside_a_long_one == transcript
+
+
+def test_a_short_recording_is_heard_by_the_features_of_its_extractor(tiny_model, processor, monkeypatch, waveforms):
+    """Silence behind the waveform would change its last frames, which the mirrored end is in."""
+    heard, forward = [], tiny_model.forward
+    monkeypatch.setattr(tiny_model, "forward", lambda **inputs: (heard.append(inputs), forward(**inputs))[1])
+    recognize(tiny_model, processor, [waveforms[0][:1600]])
+    expected = processor.feature_extractor(waveforms[0][:1600], return_tensors="pt").input_features
+    assert torch.equal(heard[0]["input_features"], expected)
+
+
 class Clock(torch.nn.Module):
     """Stands for a model: emits a token in every frame that holds a click."""
 

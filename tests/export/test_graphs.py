@@ -8,6 +8,8 @@ from optimum.exporters.tasks import TasksManager
 
 from hf_asr import ConformerConfig, ConformerForCTC
 from hf_asr.checkpoint import load_checkpoint
+from hf_asr.export import sherpa
+from hf_asr.export.gate import graph_runner, source_runner
 from hf_asr.export.graphs import TASK, exporter_config, half_precision
 from hf_asr.export.onnx import export_onnx, quantize_int8
 
@@ -47,8 +49,12 @@ def test_features_in_equals_pytorch(graphs, model, batch, frames):
     np.testing.assert_allclose(log_probs, expected(model, features, mask), atol=1e-4)
 
 
+def noise(samples: int) -> np.ndarray:
+    return np.random.default_rng(samples).normal(0, 0.1, samples).astype(np.float32)
+
+
 def test_waveforms_in_equals_pytorch_padded_or_short(graphs, model, processor):
-    waveforms = [RANDOM.normal(0, 0.1, samples).astype(np.float32) for samples in (30000, 47111, 3000, 1)]
+    waveforms = [noise(samples) for samples in (30000, 47111, 3000, 1)]
     padded = np.zeros((4, 47111), np.float32)
     for row, waveform in zip(padded, waveforms, strict=True):
         row[: len(waveform)] = waveform
@@ -59,11 +65,15 @@ def test_waveforms_in_equals_pytorch_padded_or_short(graphs, model, processor):
     np.testing.assert_allclose(log_probs, found, atol=1e-3)
 
 
-def test_a_waveform_shorter_than_the_least_is_padded_in_the_graph(graphs, model, processor):
-    waveform = RANDOM.normal(0, 0.1, 2000).astype(np.float32)
-    log_probs, _ = run(graphs["onnx-waveform"], waveform[None], [2000])
-    inputs = processor(waveform, sampling_rate=16000)
-    np.testing.assert_allclose(log_probs, expected(model, inputs["input_features"], None), atol=1e-3)
+@pytest.mark.parametrize("name", ["onnx", "onnx-waveform", "sherpa-onnx"])
+@pytest.mark.parametrize("samples", [1, 50, 320, 1600, 4800, 7984, 8000, 8016, 11200])
+def test_every_graph_hears_a_short_recording_as_pytorch_does(graphs, model, processor, name, samples):
+    waveform = noise(samples)
+    session = onnxruntime.InferenceSession(graphs[name], providers=["CPUExecutionProvider"])
+    found = graph_runner(session, processor)(waveform)
+    exact = source_runner(model, processor)(waveform)
+    assert found.shape == exact.shape
+    np.testing.assert_allclose(found, exact, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -92,15 +102,15 @@ def test_silence_gives_no_nan(graphs):
     assert np.isfinite(log_probs).all()
 
 
-def test_sherpas_graph_hears_short_features_as_ours_does(graphs, model):
-    features, mask = random_batch(2, 20)
-    lengths = mask.sum(-1)
-    silence = torch.full((2, 50, 80), float(np.log(np.finfo(np.float32).eps)))
-    for row, own, length in zip(silence, features, lengths, strict=True):
-        row[:length] = own[:length]
-    log_probs, frames = run(graphs["sherpa-onnx"], features, lengths)
-    assert frames.tolist() == [model.get_output_lengths(torch.tensor(50))] * 2
-    np.testing.assert_allclose(log_probs, expected(model, silence, torch.ones(2, 50)), atol=1e-4)
+def test_sherpas_graph_takes_several_recordings_filled_up_with_anything(graphs, model, processor):
+    waveforms = [noise(samples) for samples in (1600, 4800, 11200)]
+    parts = [sherpa.inputs(processor.feature_extractor, waveform) for waveform in waveforms]
+    x = np.full((3, 70, 80), -23.0, np.float32)
+    for row, part in zip(x, parts, strict=True):
+        row[: len(part["x"][0])] = part["x"][0]
+    log_probs, frames = run(graphs["sherpa-onnx"], x, np.concatenate([part["x_lens"] for part in parts]))
+    for row, count, waveform in zip(log_probs, frames, waveforms, strict=True):
+        np.testing.assert_allclose(row[:count], source_runner(model, processor)(waveform), atol=1e-3)
 
 
 def test_float16_is_equal_to_its_precision_and_half_as_large(graphs, model, processor, tmp_path):
@@ -143,11 +153,11 @@ def test_int8_leaves_the_frontend_alone(graphs, processor, tmp_path):
 def test_axes_have_names_and_metadata_is_kept(model, processor, tmp_path):
     import onnx
 
-    export_onnx(model, processor.feature_extractor, tmp_path / "m.onnx", metadata={"model_type": "wenet_ctc"})
+    export_onnx(model, processor.feature_extractor, tmp_path / "m.onnx", metadata=sherpa.metadata(model.config))
     proto = onnx.load(tmp_path / "m.onnx")
     shape = proto.graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_param or dim.dim_value for dim in shape] == ["batch", "frames", 80]
-    assert {item.key: item.value for item in proto.metadata_props}["model_type"] == "wenet_ctc"
+    assert {item.key: item.value for item in proto.metadata_props}["model_type"] == "zipformer2_ctc"
 
 
 def test_optimum_knows_the_model(model):

@@ -8,16 +8,21 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from transformers import pipeline
 
+from hf_asr import ConformerFeatureExtractor
 from hf_asr.checkpoint import load_checkpoint
 from hf_asr.cli import evaluate, transcribe
 from hf_asr.data.sources import load_source, read_row
 from hf_asr.decoding.recognizer import recognize
 from hf_asr.export import run as export_module
 from hf_asr.export.gate import Comparison
+from hf_asr.export.graphs import SherpaToLogProbs
 from hf_asr.export.ort_model import OrtConformerForCTC
 from hf_asr.export.run import main
+
+FORWARD = SherpaToLogProbs.forward
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +41,7 @@ def waveforms(corpus):
 def test_the_report_holds_what_was_compared(exported):
     graphs = json.loads((exported / "export_report.json").read_text())["graphs"]
     assert [graph["file"] for graph in graphs] == ["model.onnx", "model.int8.onnx"]
-    assert graphs[0]["max_difference"] < 1e-4 and graphs[0]["same_text"] == 1.0
+    assert graphs[0]["max_difference"] < 1e-4 and graphs[0]["same_text"] == graphs[0]["same_short_text"] == 1.0
     assert graphs[0]["cer_before"] == graphs[0]["cer_after"] > 0
     assert graphs[1]["size_mb"] == pytest.approx((exported / "model.int8.onnx").stat().st_size / 1e6)
     assert all(graph["real_time_factor"] > 0 and graph["utterances"] == 4 for graph in graphs)
@@ -77,7 +82,7 @@ def test_scored_and_transcribed_by_the_same_commands(exported, checkpoint, corpu
 
 
 def test_a_graph_that_differs_is_refused_and_not_left_behind(checkpoint, tmp_path, monkeypatch):
-    wrong = Comparison("model.onnx", 3, 0.5, 0.1, 0.1, 0.1, 1.0, 0.1, 0.1, "CPUExecutionProvider")
+    wrong = Comparison("model.onnx", 3, 0.5, 0.1, 0.1, 0.1, 0.1, 1.0, 0.1, 0.1, "CPUExecutionProvider")
     monkeypatch.setattr(export_module, "compare", lambda *args: wrong)
     with pytest.raises(SystemExit, match="differs from PyTorch by 0.5, more than 0.0001 .*--allow_differences"):
         main(["--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path)])
@@ -85,8 +90,14 @@ def test_a_graph_that_differs_is_refused_and_not_left_behind(checkpoint, tmp_pat
 
 
 def test_int8_may_cost_three_tenths_of_a_point():
-    values = {"file": "m", "utterances": 1, "max_difference": 9.0, "same_text": 0.5, "size_mb": 1.0, "provider": ""}
-    values |= {"real_time_factor": 1.0, "source_real_time_factor": 1.0, "cer_before": 0.05}
+    values = {"file": "m", "utterances": 1, "max_difference": 9.0, "same_text": 0.5, "same_short_text": 0.5}
+    values |= {
+        "size_mb": 1.0,
+        "provider": "",
+        "real_time_factor": 1.0,
+        "source_real_time_factor": 1.0,
+        "cer_before": 0.05,
+    }
     assert Comparison(**values, cer_after=0.0529).refusal(None) is None
     assert "costs 0.40 points of CER (5.00% -> 5.40%)" in Comparison(**values, cer_after=0.054).refusal(None)
     assert "differs" in Comparison(**values | {"max_difference": float("nan")}, cer_after=0.05).refusal(1e-4)
@@ -114,10 +125,34 @@ def test_what_a_target_cannot_carry_is_refused_with_the_reason(checkpoint, tmp_p
 
 
 def test_a_difference_that_is_no_number_is_refused():
-    values = {"file": "m", "utterances": 2, "same_text": 1.0, "size_mb": 1.0, "provider": "", "cer_before": 0.0}
+    values = {
+        "file": "m",
+        "utterances": 2,
+        "same_text": 1.0,
+        "same_short_text": 1.0,
+        "size_mb": 1.0,
+        "provider": "",
+        "cer_before": 0.0,
+    }
     values |= {"real_time_factor": 1.0, "source_real_time_factor": 1.0, "cer_after": 0.0}
     differences = [np.float32(0.1), np.float32("nan")]
     assert Comparison(**values, max_difference=float(np.max(differences))).refusal(1.0)
+
+
+def test_a_graph_that_is_wrong_below_half_a_second_alone_is_refused(checkpoint, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(SherpaToLogProbs, "forward", other_silence)
+    options = ["--target", "sherpa-onnx", "--dataset_name", str(corpus), "--max_utterances", "2"]
+    with pytest.raises(SystemExit, match="model.onnx differs from PyTorch"):
+        main(["--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path), *options])
+
+
+def other_silence(graph: SherpaToLogProbs, x: torch.Tensor, x_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The graph, but that short recordings are followed by another silence than in PyTorch."""
+    own, graph.extractor = graph.extractor, ConformerFeatureExtractor(energy_floor=2.0**-23)
+    try:
+        return FORWARD(graph, x, x_lens)
+    finally:
+        graph.extractor = own
 
 
 def test_what_was_admitted_stays_when_int8_is_refused(checkpoint, corpus, tmp_path, monkeypatch):

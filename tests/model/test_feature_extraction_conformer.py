@@ -1,10 +1,14 @@
+import json
+import math
+import shutil
+
 import numpy as np
 import pytest
 import torch
 import torchaudio
 from torch.nn.utils.rnn import pad_sequence
 
-from hf_asr import ConformerFeatureExtractor
+from hf_asr import ConformerFeatureExtractor, ConformerProcessor
 
 GENERATOR = np.random.default_rng(0)
 WAVEFORMS = [GENERATOR.normal(0, 0.1, samples).astype(np.float32) for samples in (16000, 23456, 1000, 401, 400)]
@@ -58,18 +62,73 @@ def test_fewer_samples_than_a_frame_give_a_frame_of_padding(snip_edges):
     assert inputs.input_features.shape == (1, 1, 80) and not inputs.input_features.any()
 
 
-def test_a_short_recording_is_padded_with_silence():
+# 1 and 50 samples are less than a frame's share; half a second is the least that is not followed by silence.
+SHORT = [1, 50, 320, 1600, 4800, 7984, 8000, 8016, 11200]
+
+
+@pytest.mark.parametrize("snip_edges", [True, False])
+@pytest.mark.parametrize("samples", SHORT)
+def test_a_short_recordings_own_frames_are_followed_by_frames_of_silence(snip_edges, samples):
+    waveform = WAVEFORMS[0][:samples]
+    extractor = ConformerFeatureExtractor(snip_edges=snip_edges)
+    inputs = extractor(waveform, return_tensors="pt")
+    own = ConformerFeatureExtractor(snip_edges=snip_edges, min_duration=0.0)
+    frames, least = own.num_frames(samples), own.num_frames(8000)
+    features = inputs.input_features[0]
+    assert len(features) == inputs.attention_mask.sum() == extractor.num_frames(samples) == max(frames, least)
+    torch.testing.assert_close(
+        features[:frames], own(waveform, return_tensors="pt").input_features[0, :frames], atol=0, rtol=0
+    )
+    assert torch.equal(features[frames:], own(np.zeros(16000), return_tensors="pt").input_features[0, frames:least])
+
+
+def test_a_short_recording_is_the_same_beside_a_long_one():
     extractor = ConformerFeatureExtractor()
-    features = extractor(WAVEFORMS[0][:4000], return_tensors="pt").input_features  # a quarter of a second
-    assert features.shape == (1, 50, 80) and extractor.num_frames(4000) == 50
-    padded = np.pad(WAVEFORMS[0][:4000], (0, 4000))
-    torch.testing.assert_close(features, extractor(padded, return_tensors="pt").input_features, atol=0, rtol=0)
+    waveforms = [torch.from_numpy(WAVEFORMS[0][:samples]) for samples in [*SHORT, 16000]]
+    lengths = torch.tensor([len(waveform) for waveform in waveforms])
+    batch, frames = extractor.fbank(pad_sequence(waveforms, batch_first=True), lengths)  # as a GPU and graphs do
+    for row, count, waveform in zip(batch, frames, waveforms, strict=True):
+        alone = extractor(waveform, return_tensors="pt").input_features[0]
+        torch.testing.assert_close(row[:count], alone, atol=1e-4, rtol=0)
+        assert not row[count:].any()
+
+
+def test_each_may_ask_for_more_frames_of_silence():
+    extractor = ConformerFeatureExtractor()
+    waveforms = [WAVEFORMS[0][:4800], WAVEFORMS[0], WAVEFORMS[0][:4800]]
+    inputs = extractor(waveforms, min_frames=torch.tensor([120, 7, 7]), return_tensors="pt")
+    assert inputs.attention_mask.sum(-1).tolist() == [120, 100, 50]
+    assert (inputs.input_features[0, 30:] == np.float32(math.log(128))).all()
+    assert torch.equal(inputs.input_features[0, :50], inputs.input_features[2, :50])
+    assert not inputs.input_features[1, 100:].any()
+
+
+def test_what_is_quieter_than_the_floor_counts_as_it():
+    quiet = WAVEFORMS[0] * 1e-4
+    floored, exact = (
+        ConformerFeatureExtractor(energy_floor=floor)(quiet, return_tensors="pt").input_features
+        for floor in (128.0, 2.0**-23)
+    )
+    assert exact.min() < math.log(128) < exact.max()
+    torch.testing.assert_close(floored, exact.clamp(min=math.log(128)), atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="energy_floor is more than 0"):
+        ConformerFeatureExtractor(energy_floor=0.0)
 
 
 def test_settings_survive_a_reload(tmp_path):
-    ConformerFeatureExtractor(snip_edges=True, high_freq=0.0, denoise=True).save_pretrained(tmp_path)
+    ConformerFeatureExtractor(snip_edges=True, high_freq=0.0, denoise=True, energy_floor=64.0).save_pretrained(tmp_path)
     loaded = ConformerFeatureExtractor.from_pretrained(tmp_path)
     assert (loaded.snip_edges, loaded.high_freq, loaded.denoise, loaded.num_mel_bins) == (True, 0.0, True, 80)
+    assert loaded.energy_floor == 64.0
+
+
+def test_a_checkpoint_from_before_the_floor_keeps_its_features(checkpoint, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "old")
+    path = tmp_path / "old" / "processor_config.json"
+    config = json.loads(path.read_text())
+    assert config["feature_extractor"].pop("energy_floor") == 128.0
+    path.write_text(json.dumps(config))
+    assert ConformerProcessor.from_pretrained(path.parent).feature_extractor.energy_floor == 2.0**-23
 
 
 def test_denoising_lowers_stationary_noise():

@@ -66,12 +66,15 @@ def test_gradients_of_one_big_batch(
 def test_features_on_the_training_device_are_those_of_the_workers(checkpoint, corpus, tmp_path):
     model, processor = load_checkpoint(str(checkpoint), device="cpu")
     rows = load_source(str(corpus), split="train").select(range(3))
-    examples = [SpeechDataset(rows, processor=processor, config=model.config)[i] for i in range(3)]
+    dataset = SpeechDataset(rows, processor=processor, config=model.config, pad_to_labels=True)
+    examples = [dataset[i] for i in range(3)]
+    examples.append(examples[0] | {"waveform": examples[0]["waveform"][:4800]})  # which needs silence
     args = ConformerTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
     trainer = ConformerTrainer(model=model, args=args, processing_class=processor, eval_dataset=[])
     expected = SpeechCollator(processor)(examples)
     found = trainer._prepare_inputs(SpeechCollator(processor, compute_features=False)(examples))
     assert expected.keys() == found.keys()
+    assert expected["attention_mask"][3].sum() == examples[3]["min_frames"] > 50
     for name, value in expected.items():
         assert torch.equal(value, found[name]), name
 
