@@ -1,13 +1,26 @@
 """Loading a checkpoint, ours or any CTC model that transformers knows, and what the rest has to ask of either."""
 
+import json
+import logging
 from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
-from transformers import AutoModelForCTC, AutoProcessor, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModelForCTC,
+    AutoProcessor,
+    AutoTokenizer,
+    FeatureExtractionMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from .model import ConformerProcessor, ConformerTokenizer
-from .model.tokenization_conformer import SPACE, text_normalizer
+from .model.tokenization_conformer import SPACE, splits_special_tokens, text_normalizer
+
+logger = logging.getLogger("hf_asr")
 
 
 def load_checkpoint(
@@ -70,33 +83,62 @@ def load_processor(
     """
     try:
         processor = AutoProcessor.from_pretrained(model_name_or_path)
-    except TypeError:  # how a tokenizer of wav2vec2's family takes it that there is no vocabulary
+        extractor, tokenizer = getattr(processor, "feature_extractor", None), getattr(processor, "tokenizer", None)
+    except ImportError:  # Wav2Vec2ProcessorWithLM wants pyctcdecode
         processor = None
+        extractor, tokenizer = _without_language_model(model_name_or_path)
+    except TypeError:  # how a tokenizer of wav2vec2's family takes it that there is no vocabulary
+        processor = extractor = tokenizer = None
     if isinstance(processor, ConformerProcessor):
         return processor
-    tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None:
         raise NoTokenizerError(f"{model_name_or_path} has no tokenizer: it has to be trained on transcripts first")
+    if hasattr(processor, "decoder"):
+        logger.warning(
+            f"{model_name_or_path}: loaded without its n-gram language model, which nothing here decodes with"
+        )
     adapted = as_conformer_tokenizer(tokenizer, blank_id=config.pad_token_id, text_normalization=text_normalization)
-    return ConformerProcessor(processor.feature_extractor, adapted)
+    return ConformerProcessor(extractor, adapted)
+
+
+def _without_language_model(model_name_or_path: str) -> tuple[FeatureExtractionMixin, PreTrainedTokenizerBase]:
+    """Extractor and tokenizer of a processor that cannot be imported; re-raises where they need the import as well."""
+    parts = AutoFeatureExtractor.from_pretrained(model_name_or_path), AutoTokenizer.from_pretrained(model_name_or_path)
+    logger.warning(f"{model_name_or_path}: loaded without its n-gram language model, which nothing here decodes with")
+    return parts
 
 
 def as_conformer_tokenizer(
     tokenizer: PreTrainedTokenizerBase, *, blank_id: int, text_normalization: str
 ) -> ConformerTokenizer:
     """Another family's CTC vocabulary, ids unchanged, with our normalisation, decoding and offsets."""
+    roles = {
+        "pad_token": tokenizer.convert_ids_to_tokens(blank_id),
+        "unk_token": tokenizer.unk_token,
+        "bos_token": tokenizer.bos_token,
+        "eos_token": tokenizer.eos_token,
+    }
     if hasattr(tokenizer, "backend_tokenizer"):
-        backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        description = json.loads(tokenizer.backend_tokenizer.to_str())
+        description |= {"post_processor": None, "truncation": None, "padding": None}  # labels are the text's alone
+        backend = Tokenizer.from_str(json.dumps(description))
         own = [] if backend.normalizer is None else [backend.normalizer]
         backend.normalizer = normalizers.Sequence([text_normalizer(text_normalization), *own])
+        own = [] if backend.pre_tokenizer is None else [backend.pre_tokenizer]
+        special = {token for token in [*roles.values(), *tokenizer.all_special_tokens] if token and len(token) > 1}
+        backend.pre_tokenizer = pre_tokenizers.Sequence([*own, splits_special_tokens(sorted(special))])
     else:  # wav2vec2's: characters, and a sign between words
         delimiter = getattr(tokenizer, "word_delimiter_token", None)
-        vocabulary = {(SPACE if token == delimiter else token): i for token, i in tokenizer.get_vocab().items()}
-        special = set(tokenizer.all_special_tokens)
+        # A blank called "-" is renamed, or every hyphen of a transcript would be one.
+        names = {token: f"<{token}>" for token in roles.values() if token and len(token) == 1}
+        roles = {role: names.get(token, token) for role, token in roles.items()}
+        names |= {delimiter: SPACE}
+        vocabulary = {names.get(token, token): i for token, i in tokenizer.get_vocab().items()}
+        special = {names.get(token, token) for token in tokenizer.all_special_tokens} | set(roles.values())
         lowered = {(token if token in special else token.lower()): i for token, i in vocabulary.items()}
         if text_normalization != "none" and len(lowered) == len(vocabulary):
             vocabulary = lowered  # theirs is upper case, normalised transcripts are lower case
-        backend = Tokenizer(models.WordLevel(vocabulary, unk_token=tokenizer.unk_token))
+        backend = Tokenizer(models.WordLevel(vocabulary, unk_token=roles["unk_token"]))
         backend.normalizer = text_normalizer(text_normalization)
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [
@@ -106,10 +148,7 @@ def as_conformer_tokenizer(
         )
     return ConformerTokenizer(
         tokenizer_object=backend,
-        pad_token=tokenizer.convert_ids_to_tokens(blank_id),
-        unk_token=tokenizer.unk_token,
-        bos_token=tokenizer.bos_token,
-        eos_token=tokenizer.eos_token,
+        **roles,
         clean_up_tokenization_spaces=False,
         text_normalization=text_normalization,
     )

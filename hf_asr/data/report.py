@@ -1,14 +1,19 @@
 """What is in the data, before it is trained on: a table to read, and a page to look at and listen to."""
 
 import logging
-from collections import defaultdict
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
-from transformers import ProcessorMixin
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
+from ..model.spelling_conformer import HAN
+from ..model.tokenization_conformer import SPELLS_NUMBERS
 from .audio import AudioError
 from .inspection import Inspection, column_values
 from .pages import audio_uri, histogram, write_page
@@ -79,7 +84,16 @@ def _facts(
     ]
     if inspection.kept and speaker_column in inspection.rows[inspection.kept[0]]:
         speakers = column_values(inspection.rows, speaker_column)
-        facts.insert(0, ("speakers", str(len({speakers[i] for i in inspection.kept}))))
+        facts.insert(0, ("speakers", str(len({speakers[i] for i in inspection.kept} - {None}))))
+    rule = processor.tokenizer.init_kwargs.get("text_normalization")
+    written = column_values(inspection.rows, "text")
+    changed = changed_letters(processor.tokenizer, [written[i] for i in inspection.kept])
+    if changed:
+        logger.warning(
+            f"text_normalization {rule} changes {changed.total()} letters of these transcripts ({_commonest(changed)}) "
+            "and of every score's references: where they should stay, choose basic"
+        )
+    rest = Counter(word for text in texts for word in text.split() if re.search(r"\d", word))
     ids = processor.tokenizer(texts)["input_ids"] if texts else []
     unknown = sum(token == processor.tokenizer.unk_token_id for line in ids for token in line)
     total = sum(map(len, ids))
@@ -88,8 +102,44 @@ def _facts(
         ("vocabulary", f"{len(processor.tokenizer)} tokens"),
         ("tokens", f"{total} ({len(set().union(*ids))} different)"),
         ("unknown tokens", f"{unknown} ({unknown / max(1, total):.2%})"),
-        ("normalisation", str(processor.tokenizer.init_kwargs.get("text_normalization"))),
+        ("normalisation", str(rule)),
+        ("letters it changes", f"{changed.total()} ({_commonest(changed)})" if changed else "0"),
+        *(
+            [("numbers left as written", f"{rest.total()} ({_commonest(rest)})")]
+            if rest and rule in SPELLS_NUMBERS
+            else []
+        ),
     ]
+
+
+def changed_letters(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Counter[str]:
+    """Count letters, with their marks, that normalising makes others of, or nothing: `{"ä → a": 12}`.
+
+    Upper and lower case, and what Unicode holds for the same letter (ﬁ, full width), are one.
+    """
+    counts: Counter[str] = Counter()
+    for text in texts:
+        if not text.isascii():
+            counts.update(re.findall(r"[^\W\d_][^\w\s\x00-\x7f]*", unicodedata.normalize("NFC", text)))
+
+    def folded(letters: str) -> str:
+        return unicodedata.normalize("NFKC", letters.casefold()).replace("i\u0307", "i")
+
+    changed: Counter[str] = Counter()
+    for letters, count in counts.items():
+        letters = "".join(character for character in letters if unicodedata.category(character)[0] in "LM")
+        letters = re.sub(
+            "[\u034f\u17b4\u17b5\ufe00-\ufe0f\U000e0100-\U000e01ef]", "", letters
+        )  # marks that nobody sees
+        if letters.isascii() or HAN.match(letters):
+            continue
+        if folded(result := tokenizer.normalize(letters)) != folded(letters):
+            changed[f"{letters} → {result or 'nothing'}"] += count
+    return changed
+
+
+def _commonest(counts: Counter[str]) -> str:
+    return ", ".join(name for name, _ in counts.most_common(5)) + (" …" if len(counts) > 5 else "")
 
 
 def _illustrate(split: _Split, inspection: Inspection, texts: list[str]) -> None:

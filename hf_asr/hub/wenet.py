@@ -1,6 +1,7 @@
 """Importing WeNet's Conformer encoders with their CTC head (https://github.com/wenet-e2e/wenet).
 
-A model directory holds `final.pt`, `train.yaml`, `units.txt` and, as a rule, `global_cmvn`.
+A model directory holds `final.pt`, `train.yaml`, `units.txt` and, as a rule, `global_cmvn`; a model of BPE also its
+sentencepiece model, `train_960_unigram5000.model` or the like.
 """
 
 import json
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import torch
 import yaml
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from transformers.convert_slow_tokenizer import import_protobuf
 
 from ..model import (
     ConformerConfig,
@@ -19,7 +21,7 @@ from ..model import (
     ConformerProcessor,
     ConformerTokenizer,
 )
-from ..model.tokenization_conformer import SPACE
+from ..model.tokenization_conformer import NO_SPACES_AT_HAN, SPACE, splits_special_tokens, text_normalizer
 
 logger = logging.getLogger(__name__)
 
@@ -146,22 +148,58 @@ def read_cmvn(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return mean.float(), variance.clamp(min=1e-20).rsqrt().float()
 
 
-def read_tokenizer(units: Path, *, special_tokens: dict[str, int] | None = None) -> ConformerTokenizer:
-    """A character tokenizer with the ids of `units.txt`; `<sos/eos>` is the last unless the recipe tells."""
+def find_pieces(wenet_dir: Path, recipe: dict) -> Path | None:
+    """The sentencepiece model that the recipe names, or else the one there is; None where there is none.
+
+    Raises:
+        ValueError: There are several, and the recipe names none of them.
+    """
+    named = (recipe.get("tokenizer_conf") or {}).get("bpe_path")
+    if named and (wenet_dir / Path(named).name).is_file():  # a released recipe keeps its author's path
+        return wenet_dir / Path(named).name
+    found = sorted(wenet_dir.glob("*.model"))
+    if len(found) > 1:
+        raise ValueError(f"{wenet_dir} has {len(found)} sentencepiece models: leave the one that goes with units.txt")
+    return found[0] if found else None
+
+
+def read_tokenizer(
+    units: Path, *, special_tokens: dict[str, int] | None = None, pieces: Path | None = None
+) -> ConformerTokenizer:
+    """A tokenizer with the ids of `units.txt`; `<sos/eos>` is the last unless the recipe says otherwise.
+
+    Args:
+        pieces: The sentencepiece model that cuts transcripts into units of several characters. Without it a model of
+            such units transcribes, and is not fine-tuned without a new vocabulary.
+    """
     vocabulary = {}
-    for line in units.read_text(encoding="utf-8").splitlines():
-        token, place = line.rsplit(maxsplit=1)
-        vocabulary[token] = int(place)
+    for line in units.read_text(encoding="utf-8-sig").splitlines():
+        if line.strip():
+            token, place = line.rsplit(maxsplit=1)
+            vocabulary[SPACE if token == "<space>" else token] = int(place)
     names = {place: token for token, place in vocabulary.items()}
     sos_eos = names[(special_tokens or {}).get("<eos>", max(names))]
     unknown = names[(special_tokens or {}).get("<unk>", 1)]
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Metaspace(SPACE, prepend_scheme="never", split=False),
-            pre_tokenizers.Split(Regex("."), "isolated"),
-        ]
-    )
+    are_pieces = any(len(token) > 1 and not re.fullmatch(r"<.+>|\[.+\]", token) for token in vocabulary)
+    if are_pieces and pieces is not None:
+        tokenizer = _piece_tokenizer(vocabulary, unknown, pieces)
+    else:
+        if are_pieces:
+            logger.warning(
+                "%s: units of several characters, and no sentencepiece .model beside it: it transcribes, and is "
+                "fine-tuned with --vocabulary new only",
+                units,
+            )
+        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Metaspace(SPACE, prepend_scheme="never", split=False),
+                pre_tokenizers.Split(Regex("."), "isolated"),
+            ]
+        )
+    tokenizer.normalizer = text_normalizer("none")
+    if are_pieces:  # WeNet makes capitals of what it cuts into pieces, and its pieces know no space beside Han
+        tokenizer.normalizer = normalizers.Sequence([tokenizer.normalizer, NO_SPACES_AT_HAN])
     return ConformerTokenizer(
         tokenizer_object=tokenizer,
         pad_token=names[0],
@@ -170,7 +208,49 @@ def read_tokenizer(units: Path, *, special_tokens: dict[str, int] | None = None)
         eos_token=sos_eos,
         clean_up_tokenization_spaces=False,
         text_normalization="none",
+        **({"in_capitals": True} if are_pieces else {}),
     )
+
+
+def _piece_tokenizer(vocabulary: dict[str, int], unknown: str, path: Path) -> Tokenizer:
+    """Cuts text as WeNet does: each Han character is a token, sentencepiece cuts what stands between them.
+
+    Raises:
+        ValueError: The file is no sentencepiece model of BPE or unigrams.
+    """
+    proto = import_protobuf().ModelProto()
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except Exception as error:  # protobuf's DecodeError, which this package does not depend on
+        raise ValueError(f"{path} is no sentencepiece model: {error}") from error
+    scores = {piece.piece: piece.score for piece in proto.pieces if piece.type == 1}  # normal ones
+    if proto.trainer_spec.model_type == 1:
+        lowest = min(scores.values(), default=0.0)
+        ordered = sorted(vocabulary, key=vocabulary.get)
+        model = models.Unigram([(token, scores.get(token, lowest)) for token in ordered], vocabulary[unknown])
+    elif proto.trainer_spec.model_type == 2:
+        # Pieces that are only steps to longer ones are not in units.txt; their ids come after those of the model.
+        steps = [piece for piece in scores if piece not in vocabulary]
+        vocabulary = vocabulary | {piece: max(vocabulary.values()) + 1 + i for i, piece in enumerate(steps)}
+        merges = sorted(
+            (-scores[piece], piece[:cut], piece[cut:])
+            for piece in scores
+            for cut in range(1, len(piece))
+            if piece[:cut] in scores and piece[cut:] in scores
+        )
+        model = models.BPE(vocabulary, [(left, right) for _, left, right in merges], unk_token=unknown, fuse_unk=True)
+    else:
+        raise ValueError(f"{path}: of sentencepiece's models those of BPE and unigrams are read")
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"[一-鿿]"), "isolated"),
+            pre_tokenizers.Metaspace(SPACE, prepend_scheme="always"),
+            pre_tokenizers.Split(Regex(rf"{SPACE}(?=[一-鿿])"), "removed"),
+            splits_special_tokens(token for token in vocabulary if re.fullmatch(r"<.+>", token)),
+        ]
+    )
+    return tokenizer
 
 
 def import_wenet(wenet_dir: str | Path, output_dir: str | Path | None = None) -> tuple:
@@ -185,7 +265,9 @@ def import_wenet(wenet_dir: str | Path, output_dir: str | Path | None = None) ->
             raise ValueError(f"{wenet_dir} is no WeNet model directory: it has no {name}")
     recipe = yaml.safe_load((wenet_dir / "train.yaml").read_text(encoding="utf-8"))
     special_tokens = (recipe.get("tokenizer_conf") or {}).get("special_tokens")
-    tokenizer = read_tokenizer(wenet_dir / "units.txt", special_tokens=special_tokens)
+    tokenizer = read_tokenizer(
+        wenet_dir / "units.txt", special_tokens=special_tokens, pieces=find_pieces(wenet_dir, recipe)
+    )
     state = torch.load(wenet_dir / "final.pt", map_location="cpu", weights_only=True)
     config = config_from_wenet(recipe, vocab_size=state["ctc.ctc_lo.weight"].shape[0])
     config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -207,6 +289,7 @@ def import_wenet(wenet_dir: str | Path, output_dir: str | Path | None = None) ->
         frame_shift=float(fbank.get("frame_shift", 10)),
         high_freq=0.0,
         snip_edges=True,
+        energy_floor=2**-23,
         min_duration=0.0,
     )
     config.hop_length = extractor.hop_length

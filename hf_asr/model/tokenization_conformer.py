@@ -1,48 +1,107 @@
 """Characters or BPE over normalised transcripts; decoding collapses CTC (Graves et al. 2006) and tells times."""
 
 import itertools
+import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
-from .spelling_conformer import HAN, spell_numbers
+from .spelling_conformer import HAN, has_number, spell_numbers
 
 BLANK, UNKNOWN, SOS_EOS = "<blk>", "<unk>", "<sos/eos>"
 SPACE = "▁"
 
-_COLLAPSE_SPACES = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
-_WORDS_ONLY = [
-    normalizers.Replace(Regex(r"\[[^\]]*\]|<[^>]*>"), " "),  # annotations: [laughter], <noise>
-    normalizers.Lowercase(),
-    normalizers.Replace(Regex("[’‘`´＇]"), "'"),
-    # Letters, their marks, digits and apostrophes inside words stay; everything else separates words.
-    normalizers.Replace(Regex(r"[^\p{L}\p{M}\p{N}']"), " "),
-    normalizers.Replace(Regex(r"(?<![\p{L}\p{N}])'+|'+(?![\p{L}\p{N}])"), " "),
+
+def _replace(pattern: str, by: str) -> normalizers.Normalizer:
+    return normalizers.Replace(Regex(pattern), by)
+
+
+# Scripts in which an invisible joiner or non-joiner is part of a word's spelling: می‌خواهم, ශ්‍රී
+_JOINED = "".join(
+    rf"\p{{{script}}}"
+    for script in (
+        *("Arabic", "Syriac", "Devanagari", "Bengali", "Gurmukhi", "Gujarati", "Oriya", "Tamil", "Telugu", "Kannada"),
+        *("Malayalam", "Sinhala", "Khmer", "Myanmar", "Mongolian"),
+    )
+)
+_JOINERS = r"\u180e\u200c\u200d"
+
+_NOTHING_INVISIBLE = [
+    # Soft hyphens, zero-width spaces, marks of direction, variation selectors, the keycap of 1️⃣
+    _replace(rf"[\p{{Default_Ignorable_Code_Point}}\u20dd-\u20e4&&[^{_JOINERS}\u180b-\u180d\u180f]]", ""),
+    _replace(rf"(?<![{_JOINED}])[{_JOINERS}]+|[{_JOINERS}]+(?![{_JOINED}])", ""),
 ]
-_NO_SPACES_AT_HAN = [normalizers.Replace(Regex(r"(?<=\p{Han})\s+|\s+(?=\p{Han})"), "")]
-_NO_ACCENTS = [normalizers.NFKD(), normalizers.StripAccents()]
-_NO_ENGLISH_FILLERS = [normalizers.Replace(Regex(r"(?<![\p{L}\p{N}'])(uh+|um+|h+m+|m+h+m+|mm+)(?![\p{L}\p{N}'])"), " ")]
-_NO_MANDARIN_FILLERS = [normalizers.Replace("呃", " ")]
+# One spelling of what looks the same, and nothing invisible: no rule goes without.
+_ONE_SPELLING = [
+    # NFKC would make a space and a mark of a spacing accent, and one number of 10² or ①②.
+    _replace("´", "'"),
+    _replace("゛", "\u3099"),
+    _replace("゜", "\u309a"),
+    _replace(r"(?<=\p{N})(?=\p{No})|(?<=\p{No})(?=\p{N})|(?<=№)(?=\p{N})", " "),
+    *_NOTHING_INVISIBLE,
+    normalizers.NFKC(),
+    # Of these vowels of Thai and Lao NFKC makes two; nobody writes them so.
+    normalizers.Replace("\u0e4d\u0e32", "\u0e33"),
+    normalizers.Replace("\u0ecd\u0eb2", "\u0eb3"),
+]
+# [laughter], <noise>, [background noise]: a word or two; not what stands between two signs of a < b > c.
+_ANNOTATION = _replace(r"\[\s*[^\s\[\]]+(?:\s+[^\s\[\]]+)?\s*\]|<[/|*+]?\p{L}[^\s<>]*(?:\s+[^\s<>]+)?>", " ")
+_NO_STRAY_MARKS = _replace(rf"(?<![^\s\p{{Cc}}{SPACE}])[\p{{M}}{_JOINERS}]+", "")
+_NO_ARMENIAN_SIGNS = _replace("[՛՜՞՟]", "")  # which stand over a vowel inside the word
+_COLLAPSE_SPACES = [
+    normalizers.NFC(),
+    _replace(rf"[\s\p{{Cc}}{SPACE}]+", " "),
+    normalizers.Strip(),
+]
+_WORDS_ONLY = [
+    _ANNOTATION,
+    normalizers.Lowercase(),
+    _replace("i\u0307+", "i"),  # what Unicode's lower case makes of İ
+    _replace("[’‘‛`՚]", "'"),
+    _NO_ARMENIAN_SIGNS,
+    _replace("(?<=l)[·•‧∙⋅](?=l)|(?<=[ns])[·•‧∙⋅](?=h)", "·"),  # Catalan's l·l, Occitan's n·h
+    # Letters, their marks, digits and what a word has inside it stay; everything else separates words. Myanmar's ၌၍၎၏
+    # are words; ་ ends a syllable of Tibetan, ׳ and ״ stand in Hebrew's abbreviations.
+    _replace(rf"[^\p{{L}}\p{{M}}\p{{N}}{_JOINERS}၌-၏'·་׳״]", " "),
+    _replace(rf"(?<![\p{{L}}\p{{M}}\p{{N}}{_JOINERS}])[\p{{M}}{_JOINERS}]+", ""),  # marks on no letter
+    _replace(
+        r"·(?!(?<=l·)l)(?!(?<=[ns]·)h)"
+        r"|(?<![\p{Tibetan}&&[\p{L}\p{M}་]])(?>་+)|(?>་+)(?![\p{Tibetan}&&\p{L}])"
+        r"|(?<![\p{Hebrew}&&[\p{L}\p{M}]])[׳״]|[׳״](?![\p{Hebrew}&&[\p{L}\p{M}]])",
+        " ",
+    ),
+    _replace(r"(?<![\p{L}\p{M}\p{N}])'|'(?![\p{L}\p{N}])", " "),
+    _replace(r"(?<=[\p{Greek}\p{Mn}])σ(?![\p{Greek}\p{M}'])", "ς"),  # lower case makes no ς of the last Σ of a word
+]
+NO_SPACES_AT_HAN = _replace(r"(?<=\p{Han})\s+|\s+(?=\p{Han})", "")
+# Of Latin letters alone: in other scripts a mark makes another letter or sound (й, が, कि).
+_NO_ACCENTS = [normalizers.NFD(), _replace(r"(?<=\p{Latin})\p{Mn}+", ""), normalizers.NFC()]
+_NO_ENGLISH_FILLERS = _replace(r"(?<![\p{L}\p{M}\p{N}'·])(uh+|um+|h+m+|m+h+m+|mm+)(?![\p{L}\p{M}\p{N}'·])", " ")
+_NO_MANDARIN_FILLERS = normalizers.Replace("呃", " ")
 
 # What each setting of `text_normalization` does to a transcript, in training and in scoring alike, after the numbers
 # were spelled in the language of the rule (`en`, `zh` and `zh-en`).
 TEXT_NORMALIZATIONS: dict[str, list] = {
-    "none": [normalizers.NFKC(), *_COLLAPSE_SPACES],
-    "basic": [normalizers.NFKC(), *_WORDS_ONLY, *_COLLAPSE_SPACES],
-    "en": [*_NO_ACCENTS, *_WORDS_ONLY, *_NO_ENGLISH_FILLERS, *_COLLAPSE_SPACES],
-    "zh": [normalizers.NFKC(), *_WORDS_ONLY, *_NO_MANDARIN_FILLERS, *_NO_SPACES_AT_HAN, *_COLLAPSE_SPACES],
+    "none": [*_ONE_SPELLING, _NO_STRAY_MARKS, *_COLLAPSE_SPACES],
+    "basic": [*_ONE_SPELLING, *_WORDS_ONLY, *_COLLAPSE_SPACES],
+    "en": [*_ONE_SPELLING, *_WORDS_ONLY, *_NO_ACCENTS, _NO_ENGLISH_FILLERS, *_COLLAPSE_SPACES],
+    "zh": [*_ONE_SPELLING, _NO_MANDARIN_FILLERS, *_WORDS_ONLY, NO_SPACES_AT_HAN, *_COLLAPSE_SPACES],
     "zh-en": [
-        *_NO_ACCENTS,
+        *_ONE_SPELLING,
+        _NO_MANDARIN_FILLERS,
         *_WORDS_ONLY,
-        *_NO_ENGLISH_FILLERS,
-        *_NO_MANDARIN_FILLERS,
-        *_NO_SPACES_AT_HAN,
+        *_NO_ACCENTS,
+        _NO_ENGLISH_FILLERS,
+        NO_SPACES_AT_HAN,
         *_COLLAPSE_SPACES,
     ],
 }
 SPELLS_NUMBERS = ("en", "zh", "zh-en")
+# What may stand between the digits of a number, and what is taken out whole
+_BEFORE_NUMBERS = normalizers.Sequence([*_NOTHING_INVISIBLE, _NO_ARMENIAN_SIGNS, _ANNOTATION])
 
 
 def text_normalizer(name: str) -> normalizers.Normalizer:
@@ -57,7 +116,9 @@ def text_normalizer(name: str) -> normalizers.Normalizer:
 
 
 def _spell(text: str, rule: str | None) -> str:
-    return spell_numbers(text, language=rule) if rule in SPELLS_NUMBERS else text
+    if rule in SPELLS_NUMBERS and has_number(text):
+        return spell_numbers(_BEFORE_NUMBERS.normalize_str(text), language=rule)
+    return text
 
 
 def normalize_text(text: str, *, rule: str) -> str:
@@ -67,6 +128,12 @@ def normalize_text(text: str, *, rule: str) -> str:
         ValueError: There is no such rule.
     """
     return text_normalizer(rule).normalize_str(_spell(text, rule))
+
+
+def splits_special_tokens(tokens: Iterable[str]) -> pre_tokenizers.PreTokenizer:
+    """Cuts a transcript that spells a special token so that no model takes it for one; Unigram models would."""
+    rest = "|".join(rf"(?<={re.escape(token[0])}){re.escape(token[1:])}" for token in tokens)
+    return pre_tokenizers.Split(Regex(rest), "isolated")
 
 
 class ConformerTokenizer(PreTrainedTokenizerFast):
@@ -89,7 +156,7 @@ class ConformerTokenizer(PreTrainedTokenizerFast):
             kind: `"char"`, one token a character, or `"bpe"`, at most `vocab_size` tokens, never across Han characters.
 
         Raises:
-            ValueError: Another kind or normalisation; no text.
+            ValueError: Another kind or normalisation; no text; a `vocab_size` that the characters alone exceed.
         """
         normalizer = text_normalizer(text_normalization)
         texts = [normalize_text(text, rule=text_normalization) for text in texts]
@@ -107,15 +174,26 @@ class ConformerTokenizer(PreTrainedTokenizerFast):
                 ]
             )
         elif kind == "bpe":
+            least = len(special) + len({SPACE}.union(*texts) - {" "})
+            if vocab_size < least:
+                raise ValueError(
+                    f"a bpe vocabulary of {vocab_size} has no room for the characters of the transcripts: give "
+                    f"--bpe_vocab_size {least} or more, or --tokenizer char"
+                )
             tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
             tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
                 [
-                    pre_tokenizers.Metaspace(SPACE, prepend_scheme="always"),
-                    pre_tokenizers.Split(Regex(rf"{SPACE}(?=\p{{Han}})"), "removed"),
+                    pre_tokenizers.Metaspace(SPACE, prepend_scheme="always", split=False),
+                    # The sign before the first word, which a Han character does without; real spaces stay.
+                    pre_tokenizers.Split(Regex(rf"\A{SPACE}(?=\p{{Han}})"), "removed"),
+                    pre_tokenizers.Split(SPACE, "merged_with_next"),
                     pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated"),
+                    splits_special_tokens(special),  # merges would learn them from transcripts that hold some
                 ]
             )
-            trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
+            trainer = trainers.BpeTrainer(
+                vocab_size=vocab_size, special_tokens=special, initial_alphabet=[SPACE], show_progress=False
+            )
             tokenizer.train_from_iterator(texts, trainer)
         else:
             raise ValueError(f"the kind of a tokenizer is 'char' or 'bpe', not {kind!r}")
@@ -130,34 +208,46 @@ class ConformerTokenizer(PreTrainedTokenizerFast):
             text_normalization=text_normalization,
         )
 
-    @property
-    def is_extendable(self) -> bool:
-        """Whether it is one of characters, which others can be added to."""
-        return isinstance(self.backend_tokenizer.model, models.WordLevel)
-
     def extended(self, characters: Iterable[str]) -> "ConformerTokenizer":
-        """This vocabulary with `characters` after it; ids stay as they are."""
+        """This vocabulary with `characters` after it; ids and pieces stay as they are."""
         vocabulary = self.get_vocab()
-        vocabulary |= {token: len(vocabulary) + i for i, token in enumerate(sorted(set(characters) - set(vocabulary)))}
-        backend = Tokenizer.from_str(self.backend_tokenizer.to_str())
-        backend.model = models.WordLevel(vocabulary, unk_token=self.unk_token)
+        first = max(vocabulary.values()) + 1
+        added = {token: first + i for i, token in enumerate(sorted(set(characters) - set(vocabulary)))}
+        backend = json.loads(self.backend_tokenizer.to_str())
+        model = backend["model"]
+        if isinstance(model["vocab"], dict):
+            model["vocab"] = vocabulary | added
+        else:  # Unigram: pairs of token and score, in the order of their ids
+            names = {i: token for token, i in (vocabulary | added).items()}
+            lowest = min(score for _, score in model["vocab"])
+            model["vocab"] += [[names[i], lowest] for i in range(len(model["vocab"]), len(names))]
         roles = {role: getattr(self, role) for role in ("pad_token", "unk_token", "bos_token", "eos_token")}
+        ours = {
+            name: self.init_kwargs[name] for name in ("text_normalization", "in_capitals") if name in self.init_kwargs
+        }
         return type(self)(
-            tokenizer_object=backend,
+            tokenizer_object=Tokenizer.from_str(json.dumps(backend)),
             **roles,
             clean_up_tokenization_spaces=False,
-            text_normalization=self.init_kwargs.get("text_normalization"),
+            **ours,
         )
 
     def normalize(self, text: str) -> str:
         """What a transcript is before it is cut into tokens, and before it is scored."""
         normalizer = self.backend_tokenizer.normalizer
-        text = _spell(text, self.init_kwargs.get("text_normalization"))
+        text = self._prepare(text)
         return text if normalizer is None else normalizer.normalize_str(text)
 
+    def _prepare(self, text: str) -> str:
+        """What is done before the backend's normaliser, which can neither count nor make capitals."""
+        if self.init_kwargs.get("in_capitals"):  # WeNet's models of BPE
+            text = text.upper()
+        return _spell(text, self.init_kwargs.get("text_normalization"))
+
     def _encode_plus(self, text: str | list[str], *args: Any, **kwargs: Any) -> BatchEncoding:
-        rule = self.init_kwargs.get("text_normalization")
-        text = _spell(text, rule) if isinstance(text, str) else [_spell(line, rule) for line in text]
+        text = self._prepare(text) if isinstance(text, str) else [self._prepare(line) for line in text]
+        # Special tokens are the model's. In a transcript `<unk>` is an annotation, not a label, and `<blk>` no blank.
+        kwargs["split_special_tokens"] = True
         return super()._encode_plus(text, *args, **kwargs)
 
     def _decode(

@@ -5,11 +5,18 @@ import difflib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from inspect import signature
 from typing import Any
 
 import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+
+from ..model import ConformerFeatureExtractor
+from ..model.tokenization_conformer import TEXT_NORMALIZATIONS
+
+VOCABULARIES = ("auto", "keep", "new")
+TOKENIZERS = ("char", "bpe")
 
 
 def as_mapping(value: Any) -> Any:
@@ -36,8 +43,8 @@ class ModelArguments:
     vocabulary: str = field(
         default="auto",
         metadata={
-            "help": "Of a checkpoint: keep; new, learnt from the transcripts; or auto, which keeps it if it spells "
-            "them, adds what one of our characters' lacks, and learns a new one otherwise."
+            "help": "Of a checkpoint: keep; auto, which adds the characters of the transcripts that it lacks; or new, "
+            "learnt from them."
         },
     )
     lora: str | None = field(
@@ -54,15 +61,24 @@ class ModelArguments:
         default=1.0, metadata={"help": "Learning rate of an encoder layer over that of the one above it."}
     )
     feature_extractor: str | None = field(
-        default=None, metadata={"help": "Mapping of ConformerFeatureExtractor arguments, likewise: '{denoise: true}'."}
-    )
-    tokenizer: str = field(default="char", metadata={"help": "Tokens to learn from the transcripts: char or bpe."})
-    bpe_vocab_size: int = field(default=1000, metadata={"help": "Size of a bpe vocabulary."})
-    text_normalization: str = field(
-        default="basic",
+        default=None,
         metadata={
-            "help": "Rule for transcripts in training and scoring: zh, en, zh-en, basic or none. Checkpoints of ours "
-            "keep theirs with their vocabulary."
+            "help": "Mapping of ConformerFeatureExtractor arguments: '{denoise: true}', which is the one that a "
+            "checkpoint takes; its weights fit the features that they were trained on."
+        },
+    )
+    tokenizer: str | None = field(
+        default=None,
+        metadata={"help": "Tokens to learn from the transcripts: char (which None means) or bpe."},
+    )
+    bpe_vocab_size: int = field(
+        default=1000, metadata={"help": "Most tokens of a bpe vocabulary; at least its characters."}
+    )
+    text_normalization: str | None = field(
+        default=None,
+        metadata={
+            "help": "Rule for transcripts in training and scoring: zh, en, zh-en, basic (which None means), none, "
+            "or auto, chosen from the transcripts. Checkpoints of ours keep theirs with their vocabulary."
         },
     )
 
@@ -70,6 +86,32 @@ class ModelArguments:
         self.model = as_mapping(self.model) or {}
         self.feature_extractor = as_mapping(self.feature_extractor) or {}
         self.lora = as_mapping(self.lora)
+        accepted = {
+            "vocabulary": VOCABULARIES,
+            "tokenizer": (None, *TOKENIZERS),
+            "text_normalization": (None, "auto", *TEXT_NORMALIZATIONS),
+        }
+        for name, values in accepted.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} is {_or([value for value in values if value])}, not {getattr(self, name)!r}")
+        checked(ConformerFeatureExtractor, self.feature_extractor)
+
+
+def _or(values: Sequence[str]) -> str:
+    return f"{', '.join(values[:-1])} or {values[-1]}"
+
+
+def checked(cls: type, options: dict) -> dict:
+    """Return `options`, all of which `cls` knows.
+
+    Raises:
+        ValueError: It does not know one.
+    """
+    known = set(signature(cls.__init__).parameters) | set(getattr(cls, "__dataclass_fields__", {}))
+    known -= {"self", "args", "kwargs"}
+    if unknown := set(options) - known:
+        raise ValueError(f"{cls.__name__} has no {', '.join(sorted(unknown))}; it has: {', '.join(sorted(known))}")
+    return options
 
 
 @dataclass

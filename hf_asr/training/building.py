@@ -2,16 +2,23 @@
 
 import logging
 import re
-from inspect import signature
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, AutoProcessor, PreTrainedConfig
+from tokenizers import models
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForCTC,
+    AutoProcessor,
+    FeatureExtractionMixin,
+    PreTrainedConfig,
+)
 
 from ..checkpoint import NoTokenizerError, check_is_checkpoint, load_processor
 from ..model import ConformerConfig, ConformerFeatureExtractor, ConformerForCTC, ConformerProcessor, ConformerTokenizer
-from .arguments import ConformerTrainingArguments, ModelArguments
-from .vocabulary import fit_vocabulary
+from .arguments import ConformerTrainingArguments, ModelArguments, checked
+from .vocabulary import choose_text_normalization, fit_vocabulary
 
 logger = logging.getLogger("hf_asr")
 
@@ -36,8 +43,8 @@ def build(
         return _from_checkpoint(model_args, texts)
     tokenizer = ConformerTokenizer.from_texts(
         texts,
-        kind=model_args.tokenizer,
-        text_normalization=model_args.text_normalization,
+        kind=model_args.tokenizer or "char",
+        text_normalization=_rule(model_args, texts),
         vocab_size=model_args.bpe_vocab_size,
     )
     extractor = ConformerFeatureExtractor(**checked(ConformerFeatureExtractor, model_args.feature_extractor))
@@ -56,21 +63,74 @@ def _from_checkpoint(model_args: ModelArguments, texts: list[str]) -> tuple[Conf
     check_is_checkpoint(name)
     config = _configured(AutoConfig.from_pretrained(name), model_args.model)
     model = AutoModelForCTC.from_pretrained(name, config=config, dtype=torch.float32)  # AdamW wants whole weights
+    rule = _rule(model_args, texts)
     try:
-        processor = load_processor(name, config, text_normalization=model_args.text_normalization)
+        processor = load_processor(name, config, text_normalization=rule)
         tokenizer, extractor = processor.tokenizer, processor.feature_extractor
     except NoTokenizerError:
         tokenizer, extractor = None, AutoFeatureExtractor.from_pretrained(name)
+    extractor = _configured_extractor(extractor, model_args.feature_extractor, config=config)
+    if tokenizer is not None:
+        rule = _kept_rule(tokenizer, rule, model_args)
     tokenizer = fit_vocabulary(
         model,
         tokenizer,
         texts,
         choice=model_args.vocabulary,
-        kind=model_args.tokenizer,
-        text_normalization=model_args.text_normalization,
+        kind=model_args.tokenizer or "char",
+        text_normalization=rule,
         bpe_vocab_size=model_args.bpe_vocab_size,
     )
     return ConformerProcessor(extractor, tokenizer), model
+
+
+def _rule(model_args: ModelArguments, texts: list[str]) -> str:
+    """What `text_normalization` asks for: `auto` is chosen from the transcripts."""
+    if model_args.text_normalization != "auto":
+        return model_args.text_normalization or "basic"
+    rule = choose_text_normalization(texts)
+    logger.info(f"text_normalization: {rule}, chosen from the transcripts")
+    return rule
+
+
+def _kept_rule(tokenizer: ConformerTokenizer, rule: str, model_args: ModelArguments) -> str:
+    """The rule of a new vocabulary; logs what is asked for and the checkpoint has otherwise."""
+    own = tokenizer.init_kwargs.get("text_normalization") or "none"
+    if model_args.vocabulary == "new":
+        return own if model_args.text_normalization is None else rule
+    if model_args.text_normalization not in (None, "auto", own):
+        logger.warning(
+            f"text_normalization: {own}, which the checkpoint's vocabulary was learnt with, not {rule} "
+            "(--vocabulary new takes it)"
+        )
+    kind = "char" if isinstance(tokenizer.backend_tokenizer.model, models.WordLevel) else "bpe"
+    if model_args.tokenizer not in (None, kind):
+        logger.warning(f"tokenizer: {kind}, as the checkpoint has it, not {model_args.tokenizer} (--vocabulary new)")
+    return own
+
+
+def _configured_extractor(extractor: FeatureExtractionMixin, options: dict, *, config: PreTrainedConfig):
+    """Return the checkpoint's extractor, with `denoise` as it is given.
+
+    Raises:
+        ValueError: Another option, which the checkpoint's weights were not trained with.
+    """
+    if options and not isinstance(extractor, ConformerFeatureExtractor):
+        raise ValueError(
+            f"feature_extractor: {', '.join(options)}: a checkpoint of {config.model_type} has its own features, "
+            f"{type(extractor).__name__}'s; leave it out"
+        )
+    changed = {name: value for name, value in options.items() if getattr(extractor, name, None) != value}
+    if "denoise" in changed:
+        extractor.denoise = changed.pop("denoise")
+        logger.info(f"feature_extractor: denoise {extractor.denoise}, in training and from now on")
+    if changed:
+        asked = ", ".join(f"{name} {value} (it has {getattr(extractor, name)})" for name, value in changed.items())
+        raise ValueError(
+            f"feature_extractor: {asked}: the checkpoint's weights fit the features that they were trained on; "
+            "leave it out, or train from scratch"
+        )
+    return extractor
 
 
 def _configured(config: PreTrainedConfig, options: dict) -> PreTrainedConfig:
@@ -95,20 +155,6 @@ def _configured(config: PreTrainedConfig, options: dict) -> PreTrainedConfig:
             logger.info(f"layerdrop of the checkpoint, {part.layerdrop}, set to 0")
             part.layerdrop = 0.0
     return config
-
-
-def checked(cls: type, options: dict) -> dict:
-    """`options`, all of which `cls` knows.
-
-    Raises:
-        ValueError: It does not know one.
-    """
-    known = set(signature(cls.__init__).parameters) | set(getattr(cls, "__dataclass_fields__", {}))
-    if unknown := set(options) - known:
-        raise ValueError(
-            f"{cls.__name__} has no {', '.join(sorted(unknown))}; it has: {', '.join(sorted(known - {'self'}))}"
-        )
-    return options
 
 
 def describe(model: torch.nn.Module, args: ConformerTrainingArguments) -> None:

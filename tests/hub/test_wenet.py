@@ -8,9 +8,11 @@ import pytest
 import torch
 import yaml
 from torchaudio.compliance import kaldi
+from transformers.convert_slow_tokenizer import import_protobuf
 
-from hf_asr import ConformerForCTC
-from hf_asr.hub.wenet import config_from_wenet, convert_state_dict, import_wenet, read_cmvn
+from hf_asr import ConformerForCTC, ConformerTokenizer
+from hf_asr.hub.wenet import config_from_wenet, convert_state_dict, find_pieces, import_wenet, read_cmvn, read_tokenizer
+from hf_asr.training.vocabulary import check_spells, unknown_characters
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = Path(os.environ.get("HF_ASR_WENET_REFERENCE", ROOT.parent / "shared" / "wenet_reference"))
@@ -123,3 +125,49 @@ def test_defaults_that_newer_recipes_spell_out_are_accepted():
     recipe = yaml.safe_load((REFERENCE / NAMES[0] / "train.yaml").read_text())
     recipe["encoder_conf"] |= {"mlp_type": "position_wise_feed_forward", "n_expert": 8, "n_kv_head": 2, "head_dim": 32}
     assert config_from_wenet(recipe | {"model_conf": None}, vocab_size=40).head_dim == 32
+
+
+UNITS = ["<blank>", "<unk>", "'", "THE", "▁", "▁CAT", "▁THE", "S", "打", "开", "<sos/eos>"]
+
+
+def sentencepiece_model(path: Path, model_type: str) -> Path:
+    """▁THE out of ▁T and HE, which are no units of WeNet's, and what else UNITS has; the blank is no piece of it."""
+    pieces = ["▁T", "HE", "▁THE", "▁C", "AT", "▁CAT", "THE", *"▁TCHEAS'"]
+    proto = import_protobuf().ModelProto()
+    proto.trainer_spec.model_type = {"unigram": 1, "bpe": 2}[model_type]
+    for i, piece in enumerate(["<unk>", "<s>", "</s>", *pieces]):
+        kind = {"<unk>": 2, "<s>": 3, "</s>": 3}.get(piece, 1)
+        proto.pieces.add(piece=piece, score=0.0 if kind > 1 else -float(i), type=kind)
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+def test_units_of_several_characters_are_cut_by_sentencepiece(model_type, tmp_path):
+    (tmp_path / "units.txt").write_text("".join(f"{unit} {i}\n" for i, unit in enumerate(UNITS)))
+    sentencepiece_model(tmp_path / "train_960.model", model_type)
+    pieces = find_pieces(tmp_path, {"tokenizer_conf": {"bpe_path": "/their/disk/train_960.model"}})
+    read_tokenizer(tmp_path / "units.txt", pieces=pieces).save_pretrained(tmp_path / "saved")
+    tokenizer = ConformerTokenizer.from_pretrained(tmp_path / "saved")
+    check_spells(tokenizer)
+    for text, expected in {
+        "the cat's": ["▁THE", "▁CAT", "'", "S"],
+        "打开the  CAT 开": ["打", "开", "▁THE", "▁CAT", "开"],
+        "the <blank> cat": None,
+        "<sos/eos>": None,
+    }.items():
+        ids = tokenizer(text)["input_ids"]
+        assert not {0, 10} & set(ids)
+        if expected:
+            assert tokenizer.convert_ids_to_tokens(ids) == expected
+    assert tokenizer.decode(tokenizer("the cat")["input_ids"], group_tokens=False) == tokenizer.normalize("the cat")
+    assert unknown_characters(tokenizer, ["the cat's 打q"]) == ["Q"]
+
+
+def test_without_their_model_such_units_transcribe_and_are_not_trained(tmp_path, caplog):
+    (tmp_path / "units.txt").write_text("".join(f"{unit} {i}\n" for i, unit in enumerate(UNITS)))
+    tokenizer = read_tokenizer(tmp_path / "units.txt", pieces=find_pieces(tmp_path, {}))
+    assert "no sentencepiece .model beside it" in caplog.text
+    assert tokenizer.decode([6, 0, 5, 7]) == "THE CATS"
+    with pytest.raises(ValueError, match="import it again with its sentencepiece .model"):
+        check_spells(tokenizer)

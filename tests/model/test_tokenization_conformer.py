@@ -1,8 +1,12 @@
 import re
+import unicodedata
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
-from hf_asr import ConformerTokenizer
+from hf_asr import ConformerFeatureExtractor, ConformerProcessor, ConformerTokenizer
 from hf_asr.model.tokenization_conformer import TEXT_NORMALIZATIONS, normalize_text
 
 TEXTS = ["It's five o'clock", "打开客厅的灯", "play wifi radio"]
@@ -40,6 +44,165 @@ def test_what_is_encoded_is_decoded(tokenizer, text):
     labels = tokenizer(text)["input_ids"]
     assert tokenizer.decode(labels, group_tokens=False) == tokenizer.normalize(text)
     assert min(labels) > 2
+
+
+SPECIAL = ["<unk>", "<blk>", "<sos/eos>", "<pad>", "[PAD]", "</s>", "|"]
+
+
+@pytest.mark.parametrize("rule", TEXT_NORMALIZATIONS)
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_special_tokens_in_a_transcript_are_no_labels(rule, kind, tmp_path):
+    texts = ["hello world", *SPECIAL] if rule == "none" else ["hello world"]
+    ours = ConformerTokenizer.from_texts(texts, kind=kind, text_normalization=rule, vocab_size=60)
+    ours.save_pretrained(tmp_path)
+    for tokenizer in (ours, ours.extended("é"), AutoTokenizer.from_pretrained(tmp_path)):
+        batch = [f"hello {special} world" for special in SPECIAL]
+        labels = tokenizer(batch)["input_ids"]
+        assert labels == [tokenizer(tokenizer.normalize(text))["input_ids"] for text in batch]
+        assert labels == [tokenizer(text)["input_ids"] for text in batch]
+        assert all(min(ids) > 2 for ids in labels)
+        decoded = [tokenizer.decode(ids, group_tokens=False) for ids in labels]
+        assert decoded == (batch if rule == "none" else ["hello world"] * len(batch))
+        processor = ConformerProcessor(ConformerFeatureExtractor(), tokenizer)
+        assert processor(text=batch[1])["labels"].tolist() == [labels[1]]
+
+
+def test_special_tokens_spelled_in_letters_that_are_not_known_count_as_unknown():
+    tokenizer = ConformerTokenizer.from_texts(["hello"], text_normalization="none")
+    assert tokenizer("<blk>")["input_ids"] == [1, 1, tokenizer("l")["input_ids"][0], 1, 1]
+
+
+# Letters, marks and signs of many scripts, and what normalising has to do with.
+FRAGMENTS = [
+    *"abIİÉéßΣσ'’´-.,:/%^$12²½①Ⅳ№٣<>[]呃打开年▁·lsthEकیم་ದדשカか゛ﾞำน가ㄱ՞აﬁǄー〇😀",
+    *(
+        "\u0301",
+        "\u0307",
+        "\u093f",
+        "\u0e49",
+        "\u05f4",
+        "\u200c",
+        "\u200d",
+        "\u00ad",
+        "\ufe0f",
+        "\x00",
+        "\x1c",
+        "\u3000",
+    ),
+    *("<unk>", "<blk>", "<sos/eos>", "</s>", "30", "5-10", "3:30", "90's", "1.5e-5", "v2.0", "mp3", "uh", "mm", "hm"),
+]
+TRANSCRIPTS = st.lists(st.sampled_from([*FRAGMENTS, " "]), max_size=12).map("".join) | st.text(max_size=20)
+
+
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(TRANSCRIPTS, st.sampled_from(list(TEXT_NORMALIZATIONS)))
+def test_normalising_twice_changes_nothing(text, rule):
+    once = normalize_text(text, rule=rule)
+    assert normalize_text(once, rule=rule) == once
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    st.lists(TRANSCRIPTS, min_size=1, max_size=3),
+    st.sampled_from(list(TEXT_NORMALIZATIONS)),
+    st.sampled_from(["char", "bpe"]),
+)
+def test_labels_are_what_scoring_sees(texts, rule, kind):
+    """For any transcripts: no label is a special token, and decoding gives the normalised text."""
+    if not any(normalize_text(text, rule=rule) for text in texts):
+        return
+    tokenizer = ConformerTokenizer.from_texts(texts, kind=kind, text_normalization=rule, vocab_size=300)
+    labels = tokenizer(texts)["input_ids"]
+    for text, ids in zip(texts, labels, strict=True):
+        assert not {0, 1, 2} & set(ids)
+        assert ids == tokenizer(text)["input_ids"] == tokenizer(tokenizer.normalize(text))["input_ids"]
+        assert tokenizer.decode(ids, group_tokens=False) == tokenizer.normalize(text)
+
+
+SENTENCES = {
+    "Turkish": "İSTANBUL'da ışık, çığ",
+    "Vietnamese": "Tiếng Việt được viết bằng chữ Quốc ngữ",
+    "Hindi": "मैं हिन्दी में क़लम लिखता हूँ",
+    "Bengali": "র‍্যাব ক্ষমা",
+    "Tamil": "தமிழ் மொழி ஃ",
+    "Sinhala": "ශ්‍රී ලංකාව",
+    "Thai": "น้ำแข็งกำลังละลาย",
+    "Lao": "ນ້ຳ ພາສາລາວ",
+    "Khmer": "ភាសាខ្មែរ",
+    "Burmese": "မြန်မာဘာသာ၏ စကား",
+    "Tibetan": "བོད་སྐད་ཡིན།",
+    "Arabic": "العربِيَّةُ مُحَمَّدٌ كـــتاب",
+    "Persian": "می‌خواهم خانه‌ها",
+    "Hebrew": "שָׁלוֹם צה״ל",
+    "Greek": "Ο Οδυσσεύς είπε τον λόγο",
+    "Russian": "Ёлка, съёмка й",
+    "Ukrainian": "Мʼята м’ята їжак",
+    "Hawaiian": "Hawaiʻi ʻōlelo",
+    "Catalan": "Col·laborar intel·ligent",
+    "German": "GROẞE Straße, Äpfel",
+    "Polish": "Zażółć gęślą jaźń",
+    "Czech": "Příliš žluťoučký",
+    "French": "L’été, ça œuvre",
+    "Irish": "Gaeilge á",
+    "Yoruba": "Ẹ̀kọ́ Yorùbá",
+    "Guarani": "Avañe'ẽ G̃",
+    "Georgian": "ქართული ᲥᲐᲠᲗᲣᲚᲘ",
+    "Armenian": "Ինչպե՞ս ես",
+    "Amharic": "አማርኛ ሰላም",
+    "Japanese": "スーパー ガギグ ぱぴ 々",
+    "Korean": unicodedata.normalize("NFD", "한국어 말씀"),
+    "Mandarin": "打开客厅的灯",
+}
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+def test_basic_keeps_every_letter_and_mark(language):
+    def letters(text: str) -> list[str]:
+        text = unicodedata.normalize("NFC", text.lower().replace("i̇", "i"))
+        return [character for character in text if unicodedata.category(character)[0] in "LM"]
+
+    text = SENTENCES[language]
+    normalized = normalize_text(text, rule="basic")
+    assert letters(normalized) == letters(text)
+    assert len(normalized.split()) == len(text.split()), normalized
+    if language not in ("Turkish", "Mandarin", "Japanese") and not re.search("[a-z]", normalized):
+        assert normalize_text(text, rule="zh-en") == normalized, "accents are of Latin letters alone"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("İSTANBUL", "istanbul"),
+        ("co\u00adope\u200brate \ufeffit\u2060s", "cooperate its"),
+        ("a\u200cb c\u200dd", "ab cd"),  # no joiners of Latin letters
+        ("❤️ 1️⃣ one", "1 one"),
+        ("ΟΔΥΣΣΕΥΣ", "οδυσσευς"),
+        ("it´s it`s it’s", "it's it's it's"),
+        ("rock 'n' roll, 'tis", "rock n roll tis"),
+        ("か゛", "が"),
+        ("10² 1½ ①②", "10 2 1 1 2 1 2"),
+        ("a < b and c > d", "a b and c d"),
+        ("1 <2 and 3> 2", "1 2 and 3 2"),
+        ("a [laughter] b <background noise> c </s>", "a b c"),
+        ("all [these four words stay] here", "all these four words stay here"),
+    ],
+)
+def test_basic(text, expected):
+    assert normalize_text(text, rule="basic") == expected
+
+
+@pytest.mark.parametrize("rule", ["basic", "none"])
+def test_bpe_keeps_spaces_before_han(rule):
+    texts = ["play 打开 radio", "打开 灯 play", "打 开"]
+    tokenizer = ConformerTokenizer.from_texts(texts, kind="bpe", text_normalization=rule, vocab_size=40)
+    assert [tokenizer.decode(ids, group_tokens=False) for ids in tokenizer(texts)["input_ids"]] == texts
+
+
+def test_a_bpe_vocabulary_is_no_larger_than_it_may_be():
+    texts = ["".join(map(chr, range(0x4E00, 0x4E00 + 200)))]
+    with pytest.raises(ValueError, match="--bpe_vocab_size 204 or more, or --tokenizer char"):
+        ConformerTokenizer.from_texts(texts, kind="bpe", vocab_size=100)
+    assert len(ConformerTokenizer.from_texts(texts, kind="bpe", vocab_size=204)) <= 204
 
 
 def test_special_ids(tokenizer):

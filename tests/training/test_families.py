@@ -8,6 +8,7 @@ import soundfile
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    AutoConfig,
     HubertConfig,
     HubertForCTC,
     HubertModel,
@@ -30,7 +31,7 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
-from hf_asr.checkpoint import as_conformer_tokenizer, load_checkpoint
+from hf_asr.checkpoint import as_conformer_tokenizer, load_checkpoint, load_processor
 from hf_asr.cli import evaluate, transcribe
 from hf_asr.training.arguments import ModelArguments
 from hf_asr.training.building import build
@@ -117,6 +118,47 @@ def test_special_tokens_in_capitals_stay(tmp_path):
     assert ours.pad_token_id == 4 and ours.unk_token_id == 3
     assert ours("Ab, za")["input_ids"] == [0, 1, 2, 3, 0]
     assert ours.decode([0, 0, 4, 1, 2, 4, 0]) == "ab a"
+
+
+def test_a_blank_of_one_character_is_no_character_of_transcripts(tmp_path):
+    """As torchaudio's wav2vec2, whose blank is a hyphen."""
+    (tmp_path / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(["-", "|", "A", "B", "?"])}))
+    theirs = Wav2Vec2CTCTokenizer(
+        str(tmp_path / "vocab.json"), unk_token="?", pad_token="-", bos_token="-", eos_token="-"
+    )
+    ours = as_conformer_tokenizer(theirs, blank_id=0, text_normalization="none")
+    assert ours("A-B|? A")["input_ids"] == [2, 4, 3, 4, 4, 1, 2]
+    assert ours.decode([2, 0, 1, 3]) == "A B"
+
+
+@pytest.mark.parametrize("family", ["wav2vec2", "parakeet_ctc"])
+@pytest.mark.parametrize("rule", ["basic", "none"])
+def test_special_tokens_in_a_transcript_are_no_labels(family, rule, tmp_path):
+    FAMILIES[family](tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    tokenizer = load_processor(str(tmp_path), config, text_normalization=rule).tokenizer
+    for special in ("<pad>", "<s>", "</s>", "<unk>", "|"):
+        ids = tokenizer(f"HE {special} he")["input_ids"]
+        assert tokenizer.pad_token_id not in ids and tokenizer.eos_token_id not in ids
+        assert ids == tokenizer(tokenizer.normalize(f"HE {special} he"))["input_ids"]
+        if rule == "basic":
+            assert ids == tokenizer("he he")["input_ids"]
+
+
+def test_an_n_gram_is_left_out_and_said(tmp_path, caplog):
+    FAMILIES["wav2vec2"](tmp_path)
+    for path in tmp_path.glob("*.json"):
+        path.write_text(path.read_text().replace('"Wav2Vec2Processor"', '"Wav2Vec2ProcessorWithLM"'))
+    model, processor = load_checkpoint(str(tmp_path), device="cpu")
+    assert "loaded without its n-gram" in caplog.text
+    assert processor.tokenizer("a b")["input_ids"] and processor.feature_extractor.sampling_rate == 16000
+
+
+def test_features_of_another_family_are_its_own(tmp_path):
+    FAMILIES["wav2vec2-bert"](tmp_path)
+    arguments = ModelArguments(model_name_or_path=str(tmp_path), feature_extractor={"denoise": True})
+    with pytest.raises(ValueError, match="feature_extractor: denoise: a checkpoint of wav2vec2-bert has its own"):
+        build(arguments, ["a"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

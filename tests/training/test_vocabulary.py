@@ -2,9 +2,10 @@ import logging
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models
 
 from hf_asr import ConformerConfig, ConformerForCTC, ConformerTokenizer
-from hf_asr.training.vocabulary import fit_vocabulary, unknown_characters
+from hf_asr.training.vocabulary import choose_text_normalization, fit_vocabulary, unknown_characters
 
 
 def tokenizer(*texts, **options) -> ConformerTokenizer:
@@ -54,6 +55,79 @@ def test_shared_rows_are_kept_bit_by_bit(choice, texts, caplog):
     assert network(torch.randn(1, 50, 80), labels=torch.tensor([[len(new) - 1]])).logits.shape[-1] == len(new)
     if choice == "auto":  # nothing is forgotten
         assert all(ids[token] == number for token, number in old_ids.items())
+
+
+def test_auto_adds_space_apostrophe_and_digits(caplog):
+    old = ConformerTokenizer.from_texts(["打开客厅的灯"], text_normalization="zh")
+    text = "it's on mp3 now"
+    assert unknown_characters(old, [text]) == sorted({*text.replace(" ", "▁")})
+    new = fit(model(len(old)), old, [text])
+    assert new.unk_token_id not in new(text)["input_ids"]
+    assert new.decode(new(text)["input_ids"], group_tokens=False) == text
+    assert new("打开客厅的灯")["input_ids"] == old("打开客厅的灯")["input_ids"]
+
+
+@pytest.mark.parametrize("rule", ["basic", "none"])
+def test_a_bpe_vocabulary_is_extended_not_discarded(rule, caplog, tmp_path):
+    texts = ["the cat that sat", "a hat that the cat had"]
+    old = ConformerTokenizer.from_texts(texts, kind="bpe", text_normalization=rule, vocab_size=40)
+    network = model(len(old))
+    before = rows(network)["ctc_head.weight"]
+    new = fit(network, old, [*texts, "the café 打 tree"])
+    assert torch.equal(rows(network)["ctc_head.weight"][: len(old)], before)
+    assert new(texts)["input_ids"] == old(texts)["input_ids"]
+    new.save_pretrained(tmp_path)
+    for tokenizer in (new, ConformerTokenizer.from_pretrained(tmp_path)):
+        assert tokenizer.decode(tokenizer("the café 打 tree")["input_ids"], group_tokens=False) == "the café 打 tree"
+    assert fit(network, old, ["café"], "keep") is old
+    assert "the vocabulary lacks f é: they count as unknown (--vocabulary auto adds them)" in caplog.text
+
+
+def test_new_says_what_it_discards(caplog):
+    old = tokenizer("a bad cab")
+    fit(model(len(old)), old, ["a cad"], "new")
+    assert "--vocabulary new discards 1 of the checkpoint's 8 tokens and what it learnt of them: b" in caplog.text
+
+
+def test_a_head_with_fewer_rows_than_the_tokenizer_has_tokens():
+    """As wav2vec2's, whose tokenizer adds <s> and </s> to what the vocabulary file holds."""
+    old = tokenizer("a bad cab")
+    network = model(len(old) - 1)
+    before = rows(network)["ctc_head.weight"]
+    new = fit(network, old, ["zoo"])
+    assert len(rows(network)["ctc_head.weight"]) == len(new) == network.config.vocab_size
+    assert torch.equal(rows(network)["ctc_head.weight"][: len(old) - 1], before)
+    network = model(len(old) - 1)  # without the last, ▁
+    assert fit(network, old, ["cab"]) is old and len(rows(network)["ctc_head.weight"]) == len(old) - 1
+    assert fit(network, old, ["a cab"]) is old and len(rows(network)["ctc_head.weight"]) == len(old)
+
+
+def test_a_vocabulary_of_pieces_without_their_model_is_refused_by_name():
+    backend = Tokenizer(models.WordLevel({"<blk>": 0, "<unk>": 1, "▁the": 2, "ing": 3, "a": 4}, unk_token="<unk>"))
+    old = ConformerTokenizer(tokenizer_object=backend, pad_token="<blk>", unk_token="<unk>", text_normalization="none")
+    for choice in ("auto", "keep"):
+        with pytest.raises(ValueError, match=r"several characters \(ing, ▁the …\).*--vocabulary new"):
+            fit(model(5), old, ["the thing"], choice)
+    assert fit(model(5), old, ["the thing"], "new").decode([3]) != ""
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("打开客厅的灯", "zh"),
+        ("打开 wifi 和客厅的灯", "zh-en"),
+        ("set it to 26 and play the song", "en"),
+        ("turn on the light 打开灯", "zh-en"),
+        ("die Äpfel sind für alle da", "basic"),
+        ("satu dua tiga, rumah saya", "basic"),
+        ("ひらがなと漢字", "basic"),
+        ("मैं हिन्दी लिखता हूँ", "basic"),
+        ("yes no", "basic"),
+        ("", "basic"),
+    ],
+)
+def test_a_rule_is_chosen_from_the_transcripts(text, rule):
+    assert choose_text_normalization([text] * 3) == rule
 
 
 def test_a_vocabulary_that_spells_everything_is_kept():
