@@ -69,20 +69,17 @@ def splits_of_folder(path: Path, *, root: str | None = None) -> dict[str, Reader
         return readers
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     folders = [folder for folder in folders if folder.name != "data"]  # it holds the splits, it is none
-    readers = {}
-    for folder in folders:
-        below = f"{root}/{folder.name}" if root else None
-        found = _readers_of_folder(folder, below)
-        if not found and _is_split(folder):
-            found = _readers_of_unnamed(folder)
-        if len(found) == 1:
-            readers[folder.name] = next(iter(found.values()))
-        else:
-            readers |= {f"{folder.name}/{name}": reader for name, reader in found.items()}
-    if readers:
-        beside = [folder for folder in folders if not any(name.split("/")[0] == folder.name for name in readers)]
-        _warn_of_pairs(path, beside)
-        return readers
+    found = {folder: _readers_of_folder(folder, f"{root}/{folder.name}" if root else None) for folder in folders}
+    if any(found.values()):
+        for folder in folders:
+            if not found[folder] and _is_split(folder):
+                found[folder] = _readers_of_unnamed(folder)
+        _warn_of_others(path, [folder for folder in folders if not found[folder]])
+        return {
+            folder.name if len(readers) == 1 else f"{folder.name}/{name}": reader
+            for folder, readers in found.items()
+            for name, reader in readers.items()
+        }
     if (path / "data").is_dir():
         return splits_of_folder(path / "data", root=f"{root}/data" if root else None)
     if readers := _readers_of_unnamed(path):
@@ -130,7 +127,7 @@ def _readers_of_unnamed(path: Path) -> dict[str, Reader]:
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir())
     named = [folder for folder in folders if _is_split(folder) and has_pairs(folder)]
     if named:
-        _warn_of_pairs(path, [folder for folder in folders if folder not in named])
+        _warn_of_others(path, [folder for folder in folders if folder not in named])
         return {folder.name: partial(_read_rows, read_pairs, folder) for folder in named}
     return {"train": partial(_read_rows, read_pairs, path)} if has_pairs(path) else {}
 
@@ -151,9 +148,15 @@ def _warn_of_unlisted(metadata: Path, rows: list[dict]) -> None:
         )
 
 
-def _warn_of_pairs(path: Path, folders: Sequence[Path]) -> None:
-    if left_out := [folder.name for folder in folders if has_pairs(folder)]:
-        logger.warning(f"{path} has splits; recordings in folders beside them are left out: {', '.join(left_out)}")
+def _warn_of_others(path: Path, folders: Sequence[Path]) -> None:
+    """What stands beside the folders that are splits."""
+    left_out = [folder.name for folder in folders if has_pairs(folder)]
+    left_out += sorted(file.name for file in path.iterdir() if file.suffix in (*SHARDS, *AUDIO_SUFFIXES))
+    if left_out:
+        more = " …" if len(left_out) > 5 else ""
+        logger.warning(
+            f"{path} has folders of splits; what is beside them is left out: {', '.join(left_out[:5])}{more}"
+        )
 
 
 def _splits_of_file(path: Path) -> dict[str, Reader]:

@@ -152,6 +152,7 @@ def _column(dataset_name: str, columns: Sequence[str], name: str, *, known: Sequ
     if name in columns:
         return name
     if name == known[0] and (found := first_known(columns, known)) is not None:
+        logger.info(f"{dataset_name}: column {found!r} is taken as {name!r}; another one: --{argument}")
         return found
     close = difflib.get_close_matches(name, columns, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""

@@ -4,6 +4,8 @@ import pytest
 
 from hf_asr.data.sources import SourceError, load_source, split_names
 
+from .test_shards import tar
+
 
 def pair(folder, text: str, source) -> None:
     folder.mkdir(parents=True, exist_ok=True)
@@ -16,9 +18,17 @@ def test_folders_that_are_called_as_a_split_are_one(folder, read, caplog):
         pair(folder / "corpus" / name, name, folder / "a.wav")
     assert split_names(str(folder / "corpus")) == ["Train", "test-clean"]
     assert read(folder / "corpus", split="test-clean") == [("test-clean", 1600)]
-    assert "beside them are left out: speaker one" in caplog.text
+    assert "beside them is left out: speaker one" in caplog.text
     with pytest.raises(SourceError, match="no split 'train', it has: Train, test-clean; choose with --train_split"):
         load_source(str(folder / "corpus"), split="train")
+
+
+def test_shards_at_every_depth_belong_to_their_splits(folder, read):
+    wav = (folder / "a.wav").read_bytes()
+    (folder / "shards" / "test").mkdir(parents=True)
+    tar(folder / "shards" / "train-0.tar", {"1.wav": wav, "1.txt": b"one"})
+    tar(folder / "shards" / "test" / "0.tar", {"2.wav": wav, "2.txt": b"two"})
+    assert read(folder / "shards") == [("one", 1600)] and read(folder / "shards", split="test") == [("two", 1600)]
 
 
 def test_recordings_that_the_metadata_do_not_name_are_counted(folder, read, caplog):
