@@ -107,7 +107,7 @@ def read_recording(
     for name, pieces in _readers(source, head).items():
         try:
             recording = _recording(
-                functools.partial(pieces, source, start=start or 0.0),
+                functools.partial(pieces, source, start=start or 0.0, end=end),
                 sampling_rate=sampling_rate,
                 start=start,
                 end=end,
@@ -279,7 +279,8 @@ class _Memory(io.BytesIO):
             return self.tell()
 
 
-def _soundfile_pieces(source: str | Path | bytes, *, notes: Notes, start: float) -> Pieces:
+def _soundfile_pieces(source: str | Path | bytes, *, notes: Notes, start: float, end: float | None) -> Pieces:
+    """What soundfile reads from `start` on; whoever takes the pieces stops at `end`."""
     chunk = data_chunk(source)
     with _open_soundfile(source, chunk) as file:
         rate, frames = file.samplerate, file.frames
@@ -319,7 +320,8 @@ def _recording(
     max_seconds: float,
 ) -> Recording:
     """What `pieces` give, called anew where the mean of the channels turns out to be nothing."""
-    if (start or 0.0) < 0 or (end is not None and end <= (start or 0.0)):
+    begin = start or 0.0
+    if not 0 <= begin < math.inf or not (end is None or begin < end < math.inf):  # NaN is neither less nor more
         raise AudioError(f"{start} to {end} s is no part of a recording")
     part = {"start": start, "end": end, "max_seconds": max_seconds}
     mix, notes = Mix(channel), Notes()

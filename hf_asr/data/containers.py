@@ -139,7 +139,8 @@ def closed(source: str | Path | bytes, chunk: DataChunk) -> io.BytesIO | mmap.mm
 
 def _is_unknown(size: int) -> bool:
     """Whether a size is what writers to a pipe put there, and what stands there until a file is closed."""
-    return size == 0 or 0x7FFFF000 <= size < 0x80000000 or size >= 0xFFFFF000
+    # 2 GiB, without or with a header of up to 36 bytes, or a little less, as in whole blocks
+    return size == 0 or 0x7FFFF000 <= size <= 0x80000024 or size >= 0xFFFFF000
 
 
 def _chunks(data: Data, start: int, order: str) -> Iterator[tuple[bytes, int, int]]:
@@ -255,21 +256,36 @@ def ogg_links(data: Data) -> tuple[list[tuple[int, int]], bool, bool]:
     return list(zip(starts, [*starts[1:], len(data)], strict=True)), is_cut, has_end
 
 
-def mp3_promise(data: Data) -> tuple[int, int] | None:
-    """Return the frames and the bytes that the first frame of an MP3 file promises (Xing, Info, VBRI); None without."""
+def mp3_promise(data: Data) -> tuple[float, int] | None:
+    """Return the seconds and the bytes that the first frame of an MP3 file promises (Xing, Info, VBRI); None without.
+
+    FFmpeg's own duration is an estimate where the file is longer or shorter than these bytes: a cover or another
+    recording may follow. The bytes are 0 if they are not promised.
+    """
     start = 0
     while data[start : start + 3] == b"ID3" and len(data) >= start + 10:
         a, b, c, d = data[start + 6 : start + 10]
         start += 10 + (a << 21 | b << 14 | c << 7 | d)
-    frame = bytes(data[start : start + 80])
+    frame = bytes(data[start : start + 200]).ljust(200, b"\0")
+    version, rate_index = frame[1] >> 3 & 3, frame[2] >> 2 & 3
+    if frame[0] != 0xFF or frame[1] < 0xE0 or version == 1 or rate_index == 3:  # no frame, or values that do not exist
+        return None
+    rate = (44100, 48000, 32000)[rate_index] >> {3: 0, 2: 1, 0: 2}[version]  # MPEG-1, 2 and 2.5
+    frame_samples = 1152 if version == 3 else 576
+    frames = size = padding = 0
+    if (place := frame.find(b"VBRI", 0, 80)) > 0:
+        size, frames = struct.unpack_from(">II", frame, place + 10)
     for tag in (b"Xing", b"Info"):
         if 0 < (place := frame.find(tag)) <= 42:  # after side information of 9, 17 or 32 bytes
-            flags, frames, size = struct.unpack_from(">III", frame, place + 4)
-            return (frames, size if flags & 2 else 0) if flags & 1 and frames else None
-    if (place := frame.find(b"VBRI")) > 0:
-        size, frames = struct.unpack_from(">II", frame, place + 10)
-        return (frames, size) if frames else None
-    return None
+            flags = struct.unpack_from(">I", frame, place + 4)[0]
+            frames = struct.unpack_from(">I", frame, place + 8)[0] if flags & 1 else 0
+            size = struct.unpack_from(">I", frame, place + 8 + 4 * (flags & 1))[0] if flags & 2 else 0
+            # The encoder follows what the flags announce; what it put before and after the recording is not heard.
+            place += 8 + 4 * (flags & 1) + 2 * (flags & 2) + 25 * (flags & 4) + (flags & 8) // 2
+            if frame[place : place + 4] in (b"LAME", b"Lavf", b"Lavc"):
+                before_and_after = int.from_bytes(frame[place + 21 : place + 24], "big")
+                padding = (before_and_after >> 12) + (before_and_after & 0xFFF)
+    return (max(0, frames * frame_samples - padding) / rate, size) if frames else None
 
 
 def byte_promise(data: Data) -> int:

@@ -9,11 +9,13 @@ from functools import partial
 from pathlib import Path, PurePath
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from .audio import AUDIO_SUFFIXES
 from .layouts import has_pairs, is_ljspeech, read_data_list, read_kaldi, read_ljspeech, read_pairs
 from .manifests import AUDIO_COLUMNS, MANIFESTS, first_known, read_manifest
-from .rows import SourceError, rows_to_dataset
+from .rows import PART, SourceError, rows_to_dataset
 from .shards import read_tar
 
 logger = logging.getLogger("hf_asr")
@@ -23,6 +25,7 @@ Rows = datasets.Dataset | datasets.IterableDataset
 Reader = Callable[[bool], tuple[Rows, str | None]]
 
 SHARDS = (".parquet", ".tar")
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 SPLIT_WORDS = ("train", "training", "validation", "valid", "val", "dev", "eval", "test", "testing")
 COMMON_VOICE_SPLITS = ("validated", "other", "invalidated")
 UNKNOWN_SPLIT = "train"  # of a row whose `split` is null
@@ -45,7 +48,7 @@ def local_splits(dataset_name: str) -> dict[str, Reader] | None:
         files = [Path(name) for name in sorted(names)]
         if not files:
             raise SourceError(f"{dataset_name}: no file matches")
-        return _splits_of_shards(files)
+        return _splits_of_shards(files, Path(re.split(r"[*?]", str(path))[0]).parent)
     known = (*MANIFESTS, *SHARDS, ".list")
     if path.suffix.lower() in known or dataset_name[0] in "./~" or dataset_name.count("/") > 1:
         raise SourceError(f"{dataset_name} does not exist")
@@ -68,22 +71,26 @@ def splits_of_folder(path: Path, *, root: str | None = None) -> dict[str, Reader
     if readers := _readers_of_folder(path, root):
         return readers
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    folders = [folder for folder in folders if folder.name != "data"]  # it holds the splits, it is none
     found = {folder: _readers_of_folder(folder, f"{root}/{folder.name}" if root else None) for folder in folders}
-    if any(found.values()):
+    if not any(_is_shard(file) for file in path.iterdir()):
         for folder in folders:
-            if not found[folder] and _is_split(folder):
+            if not found[folder] and _is_split(folder.name):
                 found[folder] = _readers_of_unnamed(folder)
-        _warn_of_others(path, [folder for folder in folders if not found[folder]])
+    data = path / "data"  # it holds the splits, it is none
+    if any(readers for folder, readers in found.items() if folder != data):
+        found.pop(data, None)
+        _warn_of_others(path, [folder for folder in folders if not found.get(folder)])
         return {
             folder.name if len(readers) == 1 else f"{folder.name}/{name}": reader
             for folder, readers in found.items()
             for name, reader in readers.items()
         }
-    if (path / "data").is_dir():
-        return splits_of_folder(path / "data", root=f"{root}/data" if root else None)
+    if readers := found.get(data):
+        return readers
     if readers := _readers_of_unnamed(path):
         return readers
+    if data.is_dir():
+        return splits_of_folder(data, root=f"{root}/data" if root else None)
     raise SourceError(
         f"{path} holds nothing that is known, neither itself nor in a folder a split: metadata.jsonl or metadata.csv, "
         "train.tsv or another manifest that is called as a split, wav.scp and text, data.list, .parquet or .tar "
@@ -108,33 +115,59 @@ def _readers_of_folder(folder: Path, root: str | None) -> dict[str, Reader]:
     # train.tsv, dev_manifest.json; Common Voice, whose recordings are in clips/
     named = {}
     for path in sorted(folder.iterdir()):
-        stem = path.stem.removesuffix("_manifest").removeprefix("manifest_")
+        stem = path.stem.lower().removesuffix("_manifest").removeprefix("manifest_")
         if path.suffix.lower() in MANIFESTS and stem in (*SPLIT_WORDS, *COMMON_VOICE_SPLITS) and path.is_file():
             if stem in named:
                 raise SourceError(f"{folder} has two manifests of the split {stem!r}: name the file that is meant")
             clips = folder / "clips" if path.suffix == ".tsv" and (folder / "clips").is_dir() else folder
             below = f"{root}/clips" if root and clips != folder else root
-            named[stem] = partial(_read_rows, read_manifest, path, root=below or str(clips))
+            named[stem] = partial(_read_rows, partial(_rows_of_split, stem), path, root=below or str(clips))
     return named
+
+
+def _rows_of_split(split: str, path: Path) -> list[dict]:
+    """The rows of a manifest that is called as a split."""
+    rows = read_manifest(path)
+    if others := {_split_of(row) for row in rows if "split" in row} - {split, UNKNOWN_SPLIT}:
+        raise SourceError(f"{path}: its name says {split}, its column split {', '.join(sorted(others))}: rename one")
+    return rows
 
 
 def _readers_of_unnamed(path: Path) -> dict[str, Reader]:
     """Shards at any depth, or recordings beside their transcripts."""
-    shards = sorted(file for file in path.rglob("*") if file.suffix in SHARDS)
-    if shards:
-        return _splits_of_shards(shards)
-    # Folders of folders mean splits only if they are called so; else they are speakers or days.
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir())
-    named = [folder for folder in folders if _is_split(folder) and has_pairs(folder)]
-    if named:
-        _warn_of_others(path, [folder for folder in folders if folder not in named])
-        return {folder.name: partial(_read_rows, read_pairs, folder) for folder in named}
-    return {"train": partial(_read_rows, read_pairs, path)} if has_pairs(path) else {}
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    compressed = [file for file in files if file.name.lower().endswith(COMPRESSED)]
+    if shards := [file for file in files if _is_shard(file)]:
+        if compressed:
+            names = ", ".join(file.name for file in compressed[:3])
+            logger.warning(f"{path}: compressed shards are left out, unpack them: {names}")
+        return _splits_of_shards(shards, path)
+    return _splits_of_pairs(path) if has_pairs(path) else {}
 
 
-def _is_split(folder: Path) -> bool:
-    """Whether a word of a folder's name is a split: "train", "Dev", "test-clean"."""
-    return any(word in SPLIT_WORDS for word in re.split("[^a-z]+", folder.name.lower()))
+def _splits_of_pairs(path: Path) -> dict[str, Reader]:
+    """Folders of folders mean splits only if they are called so; else they are speakers or days."""
+    splits: dict[str | None, list[dict]] = {}
+    for row in read_pairs(path):
+        folders = PurePath(row["utterance_id"]).parts[:-1]
+        splits.setdefault(next(filter(_is_split, folders), None), []).append(row)
+    rest = splits.pop(None, [])
+    if not splits:
+        return {"train": partial(_read_rows, lambda _: rest, path)}
+    if rest:
+        logger.warning(
+            f"{path} has folders of splits; {len(rest)} files beside them are left out: {rest[0]['utterance_id']} …"
+        )
+    return {name: partial(_read_rows, lambda _, chosen=splits[name]: chosen, path) for name in sorted(splits)}
+
+
+def _is_shard(file: Path) -> bool:
+    return file.suffix.lower() in SHARDS
+
+
+def _is_split(name: str) -> bool:
+    """Whether a word of a name is a split: "train", "Dev", "test-clean"."""
+    return any(word in SPLIT_WORDS for word in re.split("[^a-z]+", name.lower()))
 
 
 def _warn_of_unlisted(metadata: Path, rows: list[dict]) -> None:
@@ -151,7 +184,7 @@ def _warn_of_unlisted(metadata: Path, rows: list[dict]) -> None:
 def _warn_of_others(path: Path, folders: Sequence[Path]) -> None:
     """What stands beside the folders that are splits."""
     left_out = [folder.name for folder in folders if has_pairs(folder)]
-    left_out += sorted(file.name for file in path.iterdir() if file.suffix in (*SHARDS, *AUDIO_SUFFIXES))
+    left_out += sorted(file.name for file in path.iterdir() if file.suffix.lower() in (*SHARDS, *AUDIO_SUFFIXES))
     if left_out:
         more = " …" if len(left_out) > 5 else ""
         logger.warning(
@@ -162,7 +195,7 @@ def _warn_of_others(path: Path, folders: Sequence[Path]) -> None:
 def _splits_of_file(path: Path) -> dict[str, Reader]:
     suffix = path.suffix.lower()
     if suffix in SHARDS:
-        return _splits_of_shards([path])
+        return _splits_of_shards([path], path.parent)
     if suffix == ".list":
         return {"train": partial(_read_rows, read_data_list, path)}
     if suffix not in MANIFESTS:
@@ -171,28 +204,46 @@ def _splits_of_file(path: Path) -> dict[str, Reader]:
 
 
 def _splits_of_manifest(path: Path, rows: list[dict], root: str) -> dict[str, Reader]:
-    """The values of a column `split`, or all in one."""
-    if not any("split" in row for row in rows):
-        return {"train": partial(_read_rows, lambda _: rows, path, root=root)}
-    splits: dict[str, list[dict]] = {}
-    for row in rows:
-        splits.setdefault(str(row.get("split") or UNKNOWN_SPLIT), []).append(row)
-    return {
-        name: partial(_read_rows, lambda _, chosen=splits[name]: chosen, path, root=root) for name in sorted(splits)
-    }
+    """The values of a column `split`, the folders of splits that all recordings are in, or all in one."""
+    has_column = any("split" in row for row in rows)
+    # A line that is no row is named wherever it may belong.
+    is_row = [not (row.get(PART) or {}).get("problem") for row in rows]
+    names = [
+        (_split_of(row) if has_column else _split_of_path(row)) if is_known else None
+        for row, is_known in zip(rows, is_row, strict=True)
+    ]
+    if not has_column and any(is_known and name is None for name, is_known in zip(names, is_row, strict=True)):
+        if folders := sorted(set(names) - {None}):
+            logger.warning(f"{path} has no column split: recordings of the folders {', '.join(folders)} are trained on")
+        names = [None] * len(rows)
+    readers = {}
+    for split in sorted(set(names) - {None}) or ["train"]:
+        chosen = [row for row, name in zip(rows, names, strict=True) if name in (None, split)]
+        readers[split] = partial(_read_rows, lambda _, chosen=chosen: chosen, path, root=root)
+    return readers
 
 
-def _splits_of_shards(files: Sequence[Path]) -> dict[str, Reader]:
-    return {name: partial(_read_shards, shards) for name, shards in shards_by_split(files).items()}
+def _split_of(row: dict) -> str:
+    value = row.get("split")
+    return UNKNOWN_SPLIT if value is None or not str(value).strip() else str(value).strip()
 
 
-def shards_by_split(files: Sequence[PurePath]) -> dict[str, list[str]]:
-    """Return the shards of each split: the one that is a word of their name, or their folder; else train."""
+def _split_of_path(row: dict) -> str | None:
+    path = row.get(first_known(row, AUDIO_COLUMNS))
+    return next(filter(_is_split, PurePath(str(path)).parts[:-1]), None) if not os.path.isabs(str(path)) else None
+
+
+def _splits_of_shards(files: Sequence[Path], root: Path) -> dict[str, Reader]:
+    return {name: partial(_read_shards, shards) for name, shards in shards_by_split(files, root).items()}
+
+
+def shards_by_split(files: Sequence[PurePath], root: PurePath) -> dict[str, list[str]]:
+    """Return the shards of each split: a word of their name, or of the nearest folder below `root`; else train."""
     splits: dict[str, list[str]] = {}
     for file in files:
-        words = [*re.split("[^a-z]+", file.stem.lower()), file.parent.name]
-        name = next((word for word in words if word in SPLIT_WORDS), "train")
-        splits.setdefault(name, []).append(str(file))
+        names = [file.stem, *reversed(file.relative_to(root).parts[:-1])]
+        words = [word for name in names for word in re.split("[^a-z]+", name.lower())]
+        splits.setdefault(next((word for word in words if word in SPLIT_WORDS), "train"), []).append(str(file))
     return splits
 
 
@@ -211,20 +262,32 @@ def _read_rows(
 
 
 def _read_shards(files: list[str], streaming: bool) -> tuple[Rows, str | None]:
-    suffixes = {Path(file).suffix for file in files}
+    suffixes = {Path(file).suffix.lower() for file in files}
     if len(suffixes) > 1:
         raise SourceError(f"both .parquet and .tar shards in one split: {files[0]} …")
     if suffixes == {".parquet"}:
-        # `datasets` takes brackets for a pattern.
-        patterns = [glob.escape(file) for file in files]
-        try:
-            rows = datasets.load_dataset("parquet", data_files=patterns, split="train", streaming=streaming)
-        except datasets.exceptions.DatasetGenerationError as error:
-            raise SourceError(f"{files[0]} … cannot be read as parquet: {error.__cause__ or error}") from error
-        return rows, str(Path(files[0]).parent)
+        return _read_parquet(files, streaming)
     if streaming:
         return datasets.IterableDataset.from_generator(_tar_rows, gen_kwargs={"files": files}), None
     return _read_rows(_tar_rows, files, False)
+
+
+def _read_parquet(files: list[str], streaming: bool) -> tuple[Rows, str | None]:
+    try:
+        filled = [file for file in files if pq.read_metadata(file).num_rows]
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(f"{files[0]} … cannot be read as parquet: {error}") from error
+    if not filled:
+        raise SourceError(f"{files[0]} … holds no rows")
+    # `datasets` takes brackets for a pattern, and no file without rows.
+    patterns = [glob.escape(file) for file in filled]
+    try:
+        rows = datasets.load_dataset("parquet", data_files=patterns, split="train", streaming=streaming)
+    except datasets.exceptions.DatasetGenerationError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise SourceError(f"{files[0]} … cannot be read as parquet: {reason}") from error
+    folders = {str(Path(file).parent) for file in filled}
+    return rows, folders.pop() if len(folders) == 1 else None  # of several, nothing says which one a path is in
 
 
 def _tar_rows(files: Sequence[str]) -> list[dict]:

@@ -39,14 +39,18 @@ def splits_on_hub(dataset_name: str, config_name: str | None, *, streaming: bool
     commit, files = found
     repository = {"repo_id": dataset_name, "repo_type": "dataset", "revision": commit}
     below = f"{config_name}/" if config_name else ""
+    if config_name == "default" and not any(str(file).startswith(below) for file in files):
+        below = ""  # what the Hub calls a dataset without configurations
     files = [file for file in files if str(file).startswith(below)]
+    if not files:
+        raise SourceError(f"{dataset_name} has no folder {config_name!r}, which --dataset_config_name asks for")
     root = f"{ADDRESS}datasets/{dataset_name}@{commit}"
     if streaming:
-        shards = [file for file in files if file.suffix == ".tar"]
+        shards = [file for file in files if file.suffix.lower() == ".tar"]
         if shards:
-            splits = shards_by_split(shards)
+            splits = shards_by_split(shards, PurePosixPath(below))
             return {name: partial(_stream_shards, [f"{root}/{file}" for file in of]) for name, of in splits.items()}
-        if any(file.suffix in MANIFESTS for file in files):
+        if any(file.suffix.lower() in MANIFESTS for file in files):
             tables = snapshot_download(**repository, allow_patterns=[f"{below}*{suffix}" for suffix in MANIFESTS])
             return splits_of_folder(Path(tables) / below, root=f"{root}/{below}".rstrip("/"))
         logger.info(f"{dataset_name} has no table of its recordings, which could be streamed: all of it is downloaded")

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from .audio import AUDIO_SUFFIXES
-from .manifests import as_seconds, as_text
+from .manifests import AUDIO_COLUMNS, as_text, load_json, segment
 from .rows import SourceError, part, unusable
 from .shards import read_tar
 from .text import EncodingError, read_lines, read_text
@@ -30,24 +30,24 @@ def read_kaldi(folder: Path) -> list[dict]:
     speakers = _table(folder / "utt2spk", rows) if (folder / "utt2spk").is_file() else {}
     utterances: dict[str, dict] = {name: {"recording": name} for name in recordings}
     if (folder / "segments").is_file():
-        utterances = {name: _segment(value) for name, value in _table(folder / "segments", rows).items()}
-    for name, segment in utterances.items():
-        recording, problem = segment.pop("recording"), segment.pop("problem", None)
+        utterances = {name: _kaldi_segment(value) for name, value in _table(folder / "segments", rows).items()}
+    for name, meant in utterances.items():
+        recording, problem = meant.pop("recording"), meant.pop("problem", None)
         path = recordings.get(recording)
         if path is None:
             problem = problem or f"its recording {recording!r} is not in wav.scp"
         elif path.endswith("|"):
             problem = problem or f"wav.scp has a command for it, and commands are not run: {path}"
         row = {"audio": _resolve(folder, path or ""), "text": texts.pop(name, ""), "utterance_id": name}
-        if problem or segment:
-            row |= part(problem=problem, **segment)
+        if problem or meant:
+            row |= part(problem=problem, **meant)
         rows.append(row | ({"speaker": speakers.get(name)} if speakers else {}))
     where = "segments" if (folder / "segments").is_file() else "wav.scp"
     rows += [unusable(name, f"it is in text and not in {where}", text=text) for name, text in texts.items()]
     return rows
 
 
-def _segment(value: str) -> dict:
+def _kaldi_segment(value: str) -> dict:
     """A line of `segments`: recording, start and end in seconds (-1 is the recording's end), and perhaps a channel."""
     fields = value.split()
     try:
@@ -70,7 +70,7 @@ def read_data_list(path: Path) -> list[dict]:
         line, place = line.strip(), f"{path.name}, line {number}"
         if line.startswith("{"):
             try:
-                entry = json.loads(line)
+                entry = load_json(line)
                 wav, text = entry["wav"], as_text(entry["txt"])
             except (json.JSONDecodeError, KeyError) as error:
                 rows.append(unusable(place, f"{place}: key, wav and txt are expected ({error!r})"))
@@ -80,7 +80,7 @@ def read_data_list(path: Path) -> list[dict]:
                 continue
             row = {"audio": _resolve(path.parent, wav), "text": text, "utterance_id": str(entry.get("key", wav))}
             if entry.get("start") is not None or entry.get("end") is not None:
-                row |= part(start=as_seconds(entry.get("start")), end=as_seconds(entry.get("end")))
+                row |= segment(entry.get("start"), entry.get("end"))
             rows.append(row | {"speaker": entry["speaker"]} if "speaker" in entry else row)
         elif line:
             shard = Path(_resolve(path.parent, line))
@@ -93,13 +93,16 @@ def read_data_list(path: Path) -> list[dict]:
 
 def read_pairs(folder: Path) -> list[dict]:
     """Read `a.wav` beside `a.txt`, at any depth; what has no other half is a row without it."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path, folder))
     recordings = [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES]
-    rows = []
+    rows, first = [], {}
     for path in recordings:
         name, transcript = str(path.relative_to(folder)), _transcript_beside(path)
         row = {"audio": str(path), "text": "", "utterance_id": name}
-        if transcript is not None:
+        used = first.setdefault(path.with_suffix(""), path)
+        if transcript is not None and used != path:
+            row |= part(problem=f"{used.name} beside it has the same transcript and is used in its place")
+        elif transcript is not None:
             try:
                 row["text"] = read_text(transcript).strip()
             except (EncodingError, OSError) as error:
@@ -137,7 +140,12 @@ def is_ljspeech(folder: Path) -> bool:
     if not (folder / "wavs").is_dir() or not (folder / "metadata.csv").is_file():
         return False
     with open(folder / "metadata.csv", "rb") as file:
-        return b"|" in file.readline(10_000)
+        first, *more = file.readline(10_000).decode("utf-8", "replace").split("|")
+    return bool(more) and first.strip().lstrip("\ufeff") not in AUDIO_COLUMNS  # else it is a header
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(name.startswith(".") for name in path.relative_to(folder).parts)
 
 
 def _transcript_beside(path: Path) -> Path | None:

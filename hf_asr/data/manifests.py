@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from .rows import SourceError, part, unusable
+from .rows import SourceError, part, unusable, without_own_names
 from .text import EncodingError, read_text
 
 MANIFESTS = (".jsonl", ".json", ".csv", ".tsv")
@@ -46,12 +46,24 @@ def read_manifest(path: Path) -> list[dict]:
     except EncodingError as error:
         raise SourceError(f"{path} {error}") from error
     rows = list(_json_rows(path, text) if path.suffix.lower() in (".jsonl", ".json") else _csv_rows(path, text))
+    if any(NEMO_AUDIO in row for row in rows):
+        rows = [_nemo_segment(row) for row in rows]
     for row in rows:
         if row.get("speaker") == "":
             row["speaker"] = None
-    if any(NEMO_AUDIO in row for row in rows):
-        rows = [_nemo_segment(row) for row in rows]
+        for name in NUMERIC_COLUMNS:
+            if name in row:
+                row[name] = as_seconds(row[name])
     return rows
+
+
+def load_json(text: str) -> Any:
+    """Return what a text in JSON holds; fractions keep their digits, and what is no number is null.
+
+    Raises:
+        json.JSONDecodeError: It is no JSON.
+    """
+    return json.loads(text, parse_float=Decimal, parse_constant=lambda name: None)
 
 
 def as_text(value: Any) -> str | None:
@@ -76,10 +88,9 @@ def as_seconds(value: Any) -> float | None:
 
 def _json_rows(path: Path, text: str) -> Iterator[dict]:
     """One object a line, or one list of objects; numbers keep their digits, so that the text 1.10 is not 1.1."""
-    options = {"parse_float": Decimal}
     if text.lstrip().startswith("["):
         try:
-            entries = json.loads(text, **options)
+            entries = load_json(text)
         except json.JSONDecodeError as error:
             raise SourceError(f"{path} cannot be read as {path.suffix[1:]}: {error}") from error
         named = ((f"entry {number}", entry) for number, entry in enumerate(entries, start=1))
@@ -90,7 +101,7 @@ def _json_rows(path: Path, text: str) -> Iterator[dict]:
         raise SourceError(f"{path} is one JSON object over many lines: one object a line is expected")
     for number, line in lines:
         try:
-            yield _json_row(f"line {number}", json.loads(line, **options))
+            yield _json_row(f"line {number}", load_json(line))
         except json.JSONDecodeError as error:
             yield unusable(f"line {number}", f"line {number} is no JSON: {error}")
 
@@ -102,9 +113,9 @@ def _json_row(place: str, entry: Any) -> dict:
         json.dumps(entry, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
         return unusable(place, f"{place} holds half a surrogate pair, which is no character")
-    for name in NUMERIC_COLUMNS:
-        if name in entry:
-            entry[name] = as_seconds(entry[name])
+    entry = without_own_names(entry)
+    if as_text(entry.get(first_known(entry, TEXT_COLUMNS))) is None:
+        entry |= part(problem=f"{place}: its transcript is no text")
     for name in AUDIO_COLUMNS:
         if isinstance(entry.get(name), dict) and isinstance(entry[name].get("path"), str):
             entry[name] = entry[name]["path"]  # as `datasets` writes an Audio feature
@@ -135,10 +146,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[dict]:
         else:
             row: dict[str, Any] = dict.fromkeys(header) | dict(zip(header, fields, strict=False))
             row.pop("", None)
-            for name in NUMERIC_COLUMNS:
-                if name in row:
-                    row[name] = as_seconds(row[name])
-            yield row
+            yield without_own_names(row)
 
 
 def _quoted_fields(path: Path, text: str) -> Iterator[tuple[int, list[str] | str]]:
@@ -171,13 +179,23 @@ def _quoted_fields(path: Path, text: str) -> Iterator[tuple[int, list[str] | str
 
 def _nemo_segment(row: dict) -> dict:
     """NeMo's `offset` and `duration` are the part of the file that a row means."""
-    offset = row.get("offset")
+    offset, duration = row.get("offset"), row.get("duration")
     if offset in (None, ""):
         return row
-    start, duration = as_seconds(offset), as_seconds(row.get("duration"))
-    if start is None:
-        return row | part(problem=f"offset {offset!r} is no number of seconds")
-    return row | part(start=start, end=None if duration is None else start + duration)
+    return row | segment(offset, None if duration in (None, "") else duration, is_duration=True)
+
+
+def segment(start: Any, end: Any, *, is_duration: bool = False) -> dict:
+    """Return the part of a recording between two times as a manifest writes them, in seconds; None is its end.
+
+    Args:
+        is_duration: `end` is the length of the part.
+    """
+    first, last = as_seconds(0 if start is None else start), as_seconds(end)
+    wrong = [value for value, seconds in ((start, first), (end, last)) if seconds is None and value is not None]
+    if wrong:
+        return part(problem=f"{wrong[0]!r} is no number of seconds")
+    return part(start=first, end=first + last if is_duration and last is not None else last)
 
 
 def first_known(columns: Sequence[str], known: Sequence[str]) -> str | None:

@@ -16,15 +16,16 @@ import av
 import datasets
 import pyarrow.compute as pc
 import soundfile
+import soxr
 from huggingface_hub.constants import HF_HOME
 from torch import distributed
 from tqdm.auto import tqdm
 
 from ..files import write_text
-from . import audio, containers, media, sources
+from . import audio, containers, media, mixing, sources, timeline
 from .audio import AudioError
-from .rows import PART
-from .sources import ARRAY, is_duration, row_duration, row_recording
+from .rows import ARRAY, PART
+from .sources import is_duration, row_duration, row_recording
 
 logger = logging.getLogger("hf_asr")
 
@@ -122,13 +123,14 @@ def identity(rows: Rows, *, sampling_rate: int) -> str | None:
     def add(*values: object) -> None:
         digest.update(repr(values).encode() + b"\n")
 
-    add(sampling_rate, av.__version__, soundfile.__version__)
-    for module in (audio, containers, media, sources):  # another way to read is another result
+    add(sampling_rate, av.__version__, soundfile.__version__, soxr.__version__)
+    for module in (audio, containers, media, mixing, timeline, sources):  # another way to read is another result
         digest.update(Path(module.__file__).read_bytes())
     stored = rows.data.column("audio")
     has_bytes, paths = pc.is_valid(pc.struct_field(stored, "bytes")), pc.struct_field(stored, "path")
     if ARRAY in rows.column_names or pc.any(has_bytes).as_py():
-        if not rows.cache_files:
+        blocks = getattr(rows.data, "blocks", [[rows.data]])
+        if any(_holds_audio(block) for line in blocks for block in line):
             return None
         for name in sorted({file["filename"] for file in rows.cache_files}):
             add(name, _stamp(name))
@@ -140,8 +142,16 @@ def identity(rows: Rows, *, sampling_rate: int) -> str | None:
     for column in columns:
         add(column.to_pylist())
     for name in sorted(set(columns[1].filter(pc.invert(columns[0])).drop_null().to_pylist())):
-        add(name, _stamp(name))
+        add(os.path.abspath(name), _stamp(name))
     return digest.hexdigest()
+
+
+def _holds_audio(block: datasets.table.Table) -> bool:
+    """Whether a part of a table is in memory alone, with recordings in it."""
+    if not isinstance(block, datasets.table.InMemoryTable):
+        return False
+    in_audio = "audio" in block.column_names and pc.any(pc.is_valid(pc.struct_field(block.column("audio"), "bytes")))
+    return bool(ARRAY in block.column_names or (in_audio and in_audio.as_py()))
 
 
 def _stamp(name: str) -> tuple[int, int] | None:

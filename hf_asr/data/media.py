@@ -1,6 +1,7 @@
 """Decoding with PyAV, whose wheels carry FFmpeg: compressed recordings, with the times and the damage in them."""
 
 import io
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -31,11 +32,12 @@ DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl":
 
 
 def media_pieces(
-    source: str | Path | bytes, *, notes: Notes, start: float = 0.0
+    source: str | Path | bytes, *, notes: Notes, start: float = 0.0, end: float | None = None
 ) -> Iterator[tuple[float, np.ndarray, int]]:
     """Yield the time in seconds, samples (samples, channels) and rate of consecutive pieces from about `start` on.
 
-    `notes` are complete when the last piece has been taken.
+    Whoever takes them stops at `end`: silence after it is not noted. `notes` are complete when the last piece has been
+    taken.
     """
     at, is_cut, has_end = 0.0, False, True
     parts = [source]
@@ -48,7 +50,8 @@ def media_pieces(
     for i, part in enumerate(parts):
         begin = at
         try:
-            for time, samples, rate in _stream_pieces(part, notes=notes, start=start - begin):
+            span = start - begin, math.inf if end is None else end - begin
+            for time, samples, rate in _stream_pieces(part, notes=notes, span=span):
                 at = begin + time + len(samples) / rate
                 yield begin + time, samples, rate
         except (AudioError, av.FFmpegError) as error:
@@ -79,6 +82,8 @@ def media_duration(source: str | Path | bytes) -> float | None:
             stream, kind = _audio_stream(container), _kind_of(container)
             if kind in BARE and not (promise and abs(promise[1] - size) <= 0.01 * size):
                 packets = (packet for packet in container.demux(stream) if packet.size and packet.duration)
+                if kind == "mp3":  # zeros or a cover may follow: no frame begins like them
+                    packets = (packet for packet in packets if _is_mpeg_frame(packet))
                 total += float(sum(packet.duration for packet in packets) * stream.time_base)
             elif container.duration is None:
                 return None
@@ -86,6 +91,11 @@ def media_duration(source: str | Path | bytes) -> float | None:
                 start = max(0, container.start_time or 0) * {"mov": 1, "ogg": -1}.get(kind, 0)
                 total += (container.duration + start) / av.time_base
     return total
+
+
+def _is_mpeg_frame(packet: av.Packet) -> bool:
+    first, second = bytes(packet)[:2].ljust(2, b"\0")
+    return first == 0xFF and second >= 0xE0
 
 
 def _kind_of(container: av.container.InputContainer) -> str:
@@ -118,7 +128,7 @@ def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
 
 
 def _stream_pieces(
-    source: str | Path | bytes, *, notes: Notes, start: float
+    source: str | Path | bytes, *, notes: Notes, span: tuple[float, float]
 ) -> Iterator[tuple[float, np.ndarray, int]]:
     """The same of one stream."""
     with open_container(source) as container:
@@ -126,7 +136,7 @@ def _stream_pieces(
         if len(container.streams.audio) > 1:
             tracks = container.streams.audio
             notes.remarks.append(f"has {len(tracks)} audio tracks: number {tracks.index(stream) + 1} is used")
-        timeline = Timeline(container, stream, kind, start)
+        timeline = Timeline(container, stream, kind, *span)
         try:
             yield from _placed_pieces(container.demux(), stream, timeline)
         except GeneratorExit:  # whoever wanted a part has it
@@ -247,7 +257,8 @@ def _promised(
         return duration, min(1.0, max(MIN_LACK, 0.01 * duration))
     with opened(source) as data:
         if kind == "mp3":
-            return duration if mp3_promise(data) else 0.0, MIN_LACK
+            promise = mp3_promise(data)
+            return promise[0] if promise else 0.0, MIN_LACK
         if kind == "ogg":  # its clock may start anywhere
             return duration - max(0.0, (container.start_time or 0) / av.time_base), MIN_LACK
         if kind in EXACT_DURATION and stream.duration:

@@ -14,6 +14,9 @@ MIN_RATE, MAX_RATE = 1000, 384_000  # Hz; a header may claim any
 # The mean of channels that have nothing to do with one another has the energy of the sum of them, over the square of
 # their number, and so has the mean where only one is not silent. A tenth of that is left only where they cancel.
 CANCELLED = 0.1
+BLOCK, MIN_BLOCK = 1.0, 0.5  # seconds that are judged at a time; in less, channels may be opposite by chance
+# What is so far below the loudest block is no speech: a hum that cancels between words is no loss.
+NOTICEABLE, MIN_POWER = 0.001, 1e-10  # of the loudest block; of full scale, where only rounding is left
 
 Pieces = Iterator[tuple[float, np.ndarray, int]]  # time in seconds, (samples, channels) and rate
 
@@ -47,13 +50,23 @@ def cut(pieces: Pieces, *, start: float | None, end: float | None, max_seconds: 
 
 
 class Mix:
-    """Channels as one, `channel` or the mean, and whether they cancel one another out in the mean."""
+    """Channels as one, `channel` or the mean, and whether they cancel one another out in the mean.
+
+    Each block of about a second is judged for itself: they may be opposite in a part of the recording only. Energies
+    are those without a constant offset, which nobody hears and which does not cancel.
+    """
 
     def __init__(self, channel: int | None):
         self.channel = channel
         self.channels = 0
         self.energies = np.zeros(0)  # of each channel
-        self.energy = self.expected = 0.0  # of their mean, and if they had nothing to do with one another
+        self.loudest_power = self.cancelled_power = 0.0  # of the loudest block, and of the loudest that cancels
+        self.is_judged = False
+        self._begin_block(0)
+
+    def _begin_block(self, channels: int) -> None:
+        self.count, self.seconds = 0, 0.0
+        self.sums, self.squares = np.zeros(channels + 1), np.zeros(channels + 1)  # of each channel and of their mean
 
     def mono(self, pieces: Iterable[tuple[np.ndarray, int]]) -> Iterator[tuple[np.ndarray, int]]:
         for samples, rate in pieces:
@@ -62,23 +75,44 @@ class Mix:
             if self.channel is not None:
                 yield samples[:, min(self.channel, channels - 1)], rate
             elif channels == 1:
-                yield self._count(samples[:, 0], samples), rate
+                yield samples[:, 0], rate
             else:
-                yield self._count(samples.mean(axis=1, dtype=np.float32), samples), rate
+                mean = samples.mean(axis=1, dtype=np.float32)
+                self._count(mean, samples, rate)
+                yield mean, rate
+        self._end_block()
 
-    def _count(self, mean: np.ndarray, samples: np.ndarray) -> np.ndarray:
-        if samples.shape[1] == 1 and self.channels == 1:
-            return mean
-        energies = np.array([np.dot(each, each) for each in samples.T], dtype=np.float64)
+    def _count(self, mean: np.ndarray, samples: np.ndarray, rate: int) -> None:
+        channels = samples.shape[1]
+        if len(self.sums) != channels + 1:
+            self._end_block()
+            self._begin_block(channels)
+        wide = np.column_stack([samples, mean]).astype(np.float64)  # an offset would drown the rest in single precision
+        self.sums += wide.sum(axis=0)
+        self.squares += np.einsum("ij,ij->j", wide, wide)
+        self.count, self.seconds = self.count + len(mean), self.seconds + len(mean) / rate
+        if self.seconds >= BLOCK:
+            self._end_block()
+            self._begin_block(channels)
+
+    def _end_block(self) -> None:
+        if not self.count:
+            return
+        with np.errstate(invalid="ignore"):  # infinite samples are refused later
+            *energies, energy = self.squares - self.sums**2 / self.count
         self.energies = np.pad(self.energies, (0, self.channels - len(self.energies)))
         self.energies[: len(energies)] += energies
-        self.energy += float(np.dot(mean, mean))
-        self.expected += float(energies.sum()) / len(energies) ** 2
-        return mean
+        if self.seconds < MIN_BLOCK and self.is_judged:
+            return
+        self.is_judged = True
+        expected = sum(energies) / len(energies) ** 2  # of the mean, if they had nothing to do with one another
+        self.loudest_power = max(self.loudest_power, expected / self.count)
+        if energy < CANCELLED * expected:
+            self.cancelled_power = max(self.cancelled_power, expected / self.count)
 
     @property
     def is_cancelled(self) -> bool:
-        return self.energy < CANCELLED * self.expected
+        return self.cancelled_power > max(MIN_POWER, NOTICEABLE * self.loudest_power)
 
     @property
     def loudest(self) -> int:

@@ -13,13 +13,16 @@ from markupsafe import Markup
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from ..model.spelling_conformer import HAN
-from ..model.tokenization_conformer import SPELLS_NUMBERS
+from ..model.tokenization_conformer import SPELLS_NUMBERS, VIRAMAS
 from .audio import AudioError
 from .inspection import Inspection, column_values
 from .pages import audio_uri, histogram, write_page
 from .sources import read_row
 
 logger = logging.getLogger("hf_asr")
+
+# A joiner and a geresh that make another letter of the one before them
+_OF_LETTERS = re.compile(rf"(?<=[^\W\d_][{VIRAMAS}])\u200d|(?<=[\u0591-\u05f2])\u05f3")
 
 
 @dataclass
@@ -127,7 +130,11 @@ def changed_letters(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) ->
 
     changed: Counter[str] = Counter()
     for letters, count in counts.items():
-        letters = "".join(character for character in letters if unicodedata.category(character)[0] in "LM")
+        letters = "".join(
+            character
+            for place, character in enumerate(letters)
+            if unicodedata.category(character)[0] in "LM" or _OF_LETTERS.match(letters, place)
+        )
         letters = re.sub(
             "[\u034f\u17b4\u17b5\ufe00-\ufe0f\U000e0100-\U000e01ef]", "", letters
         )  # marks that nobody sees

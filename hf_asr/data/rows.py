@@ -15,6 +15,7 @@ import datasets
 import pyarrow as pa
 
 PART = "audio_part"
+ARRAY = "audio_array"  # {"array", "sampling_rate"}, of a source that holds decoded audio
 PART_FEATURES = datasets.Features(
     {
         "start": datasets.Value("float64"),  # seconds, of an utterance inside a longer recording
@@ -36,6 +37,11 @@ def part(**values: Any) -> dict[str, dict]:
     return {PART: dict.fromkeys(PART_FEATURES) | values}
 
 
+def without_own_names(entry: dict) -> dict:
+    """Return somebody's columns without those that only a source may write."""
+    return {name: value for name, value in entry.items() if name not in (PART, ARRAY)}
+
+
 def unusable(utterance_id: str, problem: str, *, text: str = "") -> dict:
     """Return a row without a recording, which is named in the data report instead of being lost."""
     return {"audio": "", "text": text, "utterance_id": utterance_id} | part(problem=problem)
@@ -53,14 +59,14 @@ def rows_to_dataset(rows: Sequence[dict]) -> datasets.Dataset:
 
 
 def _typed(values: list) -> tuple[list, datasets.Value]:
-    """Values with the one type that holds them all: whole numbers, numbers, truth values, or else text."""
+    """Values with the one type that holds them all: whole numbers, seconds, truth values, or else text as written."""
     kinds = {type(value) for value in values} - {type(None)}
-    if kinds <= {int} and all(value is None or abs(value) < 2**63 for value in values):
-        return values, datasets.Value("int64" if kinds else "string")
+    if kinds == {int} and all(value is None or abs(value) < 2**63 for value in values):
+        return values, datasets.Value("int64")
     if kinds == {bool}:
         return values, datasets.Value("bool")
-    if kinds <= {int, float, Decimal}:
-        return [None if value is None else float(value) for value in values], datasets.Value("float64")
+    if kinds == {float}:
+        return values, datasets.Value("float64")
     return [None if value is None else written(value) for value in values], datasets.Value("string")
 
 
@@ -93,7 +99,7 @@ def without_repeats(names: Iterable[str], seen: Counter | None = None) -> list[s
 
 
 def with_column(
-    rows: datasets.Dataset, name: str, values: Sequence | pa.Array, *, feature: Any = None
+    rows: datasets.Dataset, name: str, values: Sequence | pa.Array | pa.ChunkedArray, *, feature: Any = None
 ) -> datasets.Dataset:
     """Return `rows` with a column that takes the place of one of the same name; the others are not copied.
 
@@ -104,17 +110,26 @@ def with_column(
     if name in rows.column_names:  # a table without a column would have no rows
         rows = rows.rename_column(name, before)
     feature = datasets.Value("string") if feature is None else feature
-    column = pa.array(values, datasets.Features(x=feature).type.field("x").type)
+    is_column = isinstance(values, pa.Array | pa.ChunkedArray)
+    column = values if is_column else pa.array(values, datasets.Features(x=feature).type.field("x").type)
     rows = rows.add_column(name, column, feature=feature)
     return rows.remove_columns(before) if before in rows.column_names else rows
 
 
-def chosen_by(rows: datasets.Dataset, column: str, is_wanted: Callable[[str], bool]) -> datasets.Dataset:
+def names_in(rows: datasets.Dataset, column: str) -> list[str | None]:
+    """Return the values of a column as text, those of a ClassLabel by their names; None where it is not known."""
+    feature = rows.features[column]
+    if isinstance(feature, datasets.ClassLabel):
+        return [None if value is None or value < 0 else feature.int2str(value) for value in rows[column]]
+    return [None if value is None else str(value) for value in rows[column]]
+
+
+def chosen_by(rows: datasets.Dataset, column: str, is_wanted: Callable[[str | None], bool]) -> datasets.Dataset:
     """Return the rows whose value of `column`, as text, is wanted.
 
     `Dataset.filter` would write its choice into the folder of the data.
     """
-    return rows.select([place for place, value in enumerate(rows[column]) if is_wanted(str(value))])
+    return rows.select([place for place, name in enumerate(names_in(rows, column)) if is_wanted(name)])
 
 
 def join_path(root: str | os.PathLike | None, path: str) -> str:

@@ -1,14 +1,14 @@
 """Tar shards of webdataset and WeNet: the files of one utterance have one name and different suffixes."""
 
-import json
+import io
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from .audio import AUDIO_SUFFIXES
-from .manifests import TEXT_COLUMNS, as_text, first_known
-from .rows import SourceError, part, unusable
+from .manifests import TEXT_COLUMNS, as_text, first_known, load_json
+from .rows import SourceError, part, unusable, without_own_names
 from .text import EncodingError, decode_text
 
 
@@ -21,30 +21,62 @@ def read_tar(path: Path) -> list[dict]:
     Raises:
         SourceError: It is no tar archive, or a compressed one.
     """
-    length = path.stat().st_size
     groups: dict[str, dict[str, tarfile.TarInfo]] = {}
     rows = []
-    try:
-        with tarfile.open(path, "r:") as shard:
-            for member, key, suffix in _members(shard):
-                if suffix in groups.setdefault(key, {}):
-                    rows.append(unusable(member.name, f"{path.name} holds {member.name} twice"))
-                else:
-                    groups[key][suffix] = member
+    with open(path, "rb") as file:
+        length = file.seek(0, io.SEEK_END)
 
-            def read(member: tarfile.TarInfo) -> bytes:
-                return shard.extractfile(member).read()
+        def read(member: tarfile.TarInfo) -> bytes:
+            file.seek(member.offset_data)
+            return file.read(member.size)
 
-            def place(member: tarfile.TarInfo) -> dict:
-                if member.offset_data + member.size > length:
-                    return {"audio": ""} | part(problem=f"{path.name} ends inside {member.name}")
-                return {"audio": str(path)} | part(offset=member.offset_data, size=member.size)
+        def place(member: tarfile.TarInfo) -> dict:
+            if member.offset_data + member.size > length:
+                return {"audio": ""} | part(problem=f"{path.name} ends inside {member.name}")
+            return {"audio": str(path)} | part(offset=member.offset_data, size=member.size)
 
-            for key, members in groups.items():
-                rows += _utterances(key, members, read, place)
-    except (OSError, tarfile.TarError) as error:
-        raise SourceError(f"{path} cannot be read as an uncompressed tar shard: {error}") from error
+        for found in _archives(file, path):
+            if isinstance(found, str):
+                rows.append(unusable(path.name, found))
+                continue
+            member, key, suffix = found
+            if suffix in groups.setdefault(key, {}):
+                rows.append(unusable(member.name, f"{path.name} holds {member.name} twice"))
+            else:
+                groups[key][suffix] = member
+        for key, members in groups.items():
+            rows += _utterances(key, members, read, place)
     return rows
+
+
+def _archives(file: IO[bytes], path: Path) -> Iterator[tuple[tarfile.TarInfo, str, str] | str]:
+    """The members of a shard, and of those that were joined to it; a message where it cannot be read on.
+
+    Python's tarfile takes a damaged header for the end.
+    """
+    start = 0
+    while True:
+        file.seek(start)
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as shard:
+                try:
+                    yield from _members(shard)
+                except tarfile.ReadError:  # it ends inside a member, which has been given
+                    return
+                end = shard.offset
+        except tarfile.TarError as error:
+            raise SourceError(f"{path} cannot be read as an uncompressed tar shard: {error}") from error
+        file.seek(end)
+        zeros = bytes(512)
+        while (block := file.read(512)) == zeros:
+            pass
+        if not block.strip(b"\0"):
+            return
+        rest = file.tell() - len(block)
+        if rest == start:
+            yield f"{path.name} is damaged at byte {start}: what follows there is not read"
+            return
+        start = rest
 
 
 def stream_tar(file: IO[bytes], *, name: str) -> Iterator[dict]:
@@ -77,7 +109,10 @@ def stream_tar(file: IO[bytes], *, name: str) -> Iterator[dict]:
         if members:
             yield from rows()
     except tarfile.TarError as error:
-        raise SourceError(f"{name} cannot be read as an uncompressed tar shard: {error}") from error
+        if key is None:
+            raise SourceError(f"{name} cannot be read as an uncompressed tar shard: {error}") from error
+        yield from rows()
+        yield unusable(name, f"{name} is damaged after {key}: {error}")
 
 
 def _members(shard: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, str, str]]:
@@ -102,7 +137,7 @@ def _utterances(
     problem = None
     if ".json" in members:
         try:
-            entry = json.loads(decode_text(read(members[".json"])))
+            entry = load_json(decode_text(read(members[".json"])))
             if not isinstance(entry, dict):
                 raise ValueError(f"is {type(entry).__name__}, an object is expected")
             text = as_text(entry.get(first_known(entry, TEXT_COLUMNS)))
@@ -110,7 +145,7 @@ def _utterances(
                 raise ValueError("has a transcript that is no text")
             # Only a `.txt`, and the shard itself, say what these are.
             entry = {name: value for name, value in entry.items() if not isinstance(value, list | dict)}
-            row = entry | row | {"text": text}
+            row = without_own_names(entry) | row | {"text": text}
         except ValueError as error:
             problem = f"{members['.json'].name} {error}"
     if ".txt" in members:

@@ -6,6 +6,7 @@ Nothing here decodes audio, copies it, or needs FFmpeg (`load_dataset("audiofold
 """
 
 import difflib
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -20,12 +21,23 @@ from .audio import AudioError, Recording, audio_duration, read_array, read_recor
 from .folders import Reader, Rows, local_splits
 from .hub_files import ADDRESS, read_address, splits_on_hub
 from .manifests import AUDIO_COLUMNS, TEXT_COLUMNS, as_text, first_known
-from .rows import PART, SourceError, join_path, part, with_column, without_repeats
+from .rows import (
+    ARRAY,
+    PART,
+    PART_FEATURES,
+    SourceError,
+    join_path,
+    names_in,
+    part,
+    with_column,
+    without_repeats,
+)
 
 logger = logging.getLogger("hf_asr")
 
-ARRAY = "audio_array"  # {"array", "sampling_rate"}, of a source that holds decoded audio
+MEDIA = datasets.Audio | datasets.Image | datasets.Video
 AUDIO = datasets.Audio(decode=False)
+ARRAY_FIELDS = {"array", "sampling_rate"}
 
 
 def split_names(dataset_name: str, *, config_name: str | None = None, streaming: bool = False) -> list[str]:
@@ -65,11 +77,16 @@ def load_source(
     columns = rows.column_names or list(next(iter(rows), {}))
     audio_column = _column(dataset_name, columns, audio_column, known=AUDIO_COLUMNS, argument="audio_column_name")
     text_column = _column(dataset_name, columns, text_column, known=TEXT_COLUMNS, argument="text_column_name")
-    for name, feature in (rows.features or {}).items():
-        if isinstance(feature, datasets.Audio | datasets.Image | datasets.Video):
-            rows = rows.cast_column(name, type(feature)(decode=False))  # of a second column, too
     if isinstance(rows, datasets.IterableDataset):
+        if any(map(_holds_media, (rows.features or {}).values())):
+            rows = rows.cast(datasets.Features(_not_decoded(dict(rows.features))))
         return _promised_stream(rows, root, audio_column, text_column)
+    for name, feature in rows.features.items():
+        if isinstance(feature, MEDIA):
+            rows = rows.cast_column(name, type(feature)(decode=False))  # of a second column, too
+        elif _holds_media(feature) or (name in (PART, ARRAY) and not _is_own(name, feature)):
+            logger.info(f"{dataset_name}: column {name!r} is left out: it cannot be read here")
+            rows = rows.remove_columns(name)
     return _promised_table(dataset_name, rows, root, audio_column, text_column)
 
 
@@ -167,10 +184,9 @@ def _promised_table(
     """Columns of text are made anew in memory; those that hold audio stay where they are."""
     names = rows["utterance_id"][:] if "utterance_id" in rows.column_names else None
     names = rows["id"][:] if names is None and "id" in rows.column_names else names
-    texts, feature = rows[text_column][:], rows.features[text_column]
-    if isinstance(feature, datasets.ClassLabel):
-        texts = [None if label is None or label < 0 else feature.int2str(label) for label in texts]
-    texts = list(map(as_text, texts))
+    feature = rows.features[text_column]
+    is_label = isinstance(feature, datasets.ClassLabel)
+    texts = list(map(as_text, names_in(rows, text_column) if is_label else rows[text_column]))
     if None in texts:
         raise SourceError(f"{dataset_name}: column {text_column!r} holds {feature}: text is expected")
     if text_column not in ("text", audio_column):
@@ -186,46 +202,70 @@ def _promised_table(
     return with_column(rows, "utterance_id", without_repeats(names))
 
 
+def _holds_media(feature: Any) -> bool:
+    """Whether an Audio, Image or Video is somewhere inside a column, which would be decoded."""
+    if isinstance(feature, dict):
+        return any(map(_holds_media, feature.values()))
+    if isinstance(feature, list | tuple):
+        return any(map(_holds_media, feature))
+    return isinstance(feature, MEDIA) or ("feature" in vars(feature) and _holds_media(feature.feature))
+
+
+def _not_decoded(feature: Any) -> Any:
+    """The same feature with every Audio, Image and Video inside it left as it is stored."""
+    if isinstance(feature, dict):
+        return {name: _not_decoded(inner) for name, inner in feature.items()}
+    if isinstance(feature, MEDIA):
+        return type(feature)(decode=False)
+    return type(feature)(_not_decoded(feature.feature)) if _holds_media(feature) else feature
+
+
+def _is_own(name: str, feature: Any) -> bool:
+    """Whether a column is what this package writes under that name."""
+    return isinstance(feature, dict) and set(feature) == (set(PART_FEATURES) if name == PART else ARRAY_FIELDS)
+
+
 def _audio_first(dataset_name: str, rows: datasets.Dataset, root: str | None, audio_column: str) -> datasets.Dataset:
-    """With `audio` as {"bytes", "path"}; what is decoded already becomes the column `ARRAY` as it is."""
+    """With `audio` as {"bytes", "path"}; what is decoded already becomes the column `ARRAY` as it is.
+
+    Bytes are not copied: a new struct is made around them, chunk by chunk.
+    """
     kind = rows.features[audio_column]
-    if audio_column != "audio":
-        rows = rows.remove_columns("audio") if "audio" in rows.column_names else rows
-        rows = rows.rename_column(audio_column, "audio")
-    if isinstance(kind, datasets.Value) and kind.dtype in ("string", "large_string"):
-        paths = [join_path(root, path or "") for path in rows["audio"][:]]
-        return _with_paths(rows, paths)
-    fields = set(kind) if isinstance(kind, dict) else set()
-    if {"array", "sampling_rate"} <= fields:
-        if ARRAY in rows.column_names:
-            rows = rows.remove_columns(ARRAY)
-        return _with_paths(rows.rename_column("audio", ARRAY), [""] * len(rows))
-    if not isinstance(kind, datasets.Audio) and not {"bytes", "path"} & fields:
+    fields = set(kind) if isinstance(kind, dict) else {"bytes", "path"} if isinstance(kind, datasets.Audio) else set()
+    dtype = kind.dtype if isinstance(kind, datasets.Value) else ""
+    if not (fields & {"bytes", "path"} or fields >= ARRAY_FIELDS or dtype.endswith(("string", "binary"))):
         raise SourceError(
             f"{dataset_name}: column {audio_column!r} holds {kind}: a path, an Audio feature, bytes and "
             "path, or array and sampling_rate are expected"
         )
-    if isinstance(kind, datasets.Audio) or {"bytes", "path"} == fields:
-        if not pc.sum(pc.is_valid(_field(rows, "bytes"))).as_py():
-            return _with_paths(rows, [join_path(root, path or "") for path in _paths(rows)])
+    if audio_column != "audio":
+        rows = rows.remove_columns("audio") if "audio" in rows.column_names else rows
+        rows = rows.rename_column(audio_column, "audio")
+    if fields >= ARRAY_FIELDS:
+        rows = rows.remove_columns(ARRAY) if ARRAY in rows.column_names else rows
+        return _with_audio(rows.rename_column("audio", ARRAY), None, [""] * len(rows))
+    if dtype.endswith("binary"):
+        return _with_audio(rows, rows.data.column("audio"), [None] * len(rows))
+    paths = rows["audio"][:] if dtype else _paths(rows) if "path" in fields else [None] * len(rows)
+    stored = _field(rows, "bytes") if "bytes" in fields else None
+    is_stored = [False] * len(rows) if stored is None else pc.is_valid(stored).to_pylist()
+    joined = [path if here else join_path(root, path or "") for path, here in zip(paths, is_stored, strict=True)]
+    if fields == {"bytes", "path"} and joined == paths:
         return rows.cast_column("audio", AUDIO)
-    if "bytes" not in fields:
-        return _with_paths(rows, [join_path(root, audio and audio["path"] or "") for audio in rows["audio"][:]])
-    # More or less than the two: only what is not audio is made anew.
-    paths = _paths(rows) if "path" in fields else [None] * len(rows)
-    structs = pa.StructArray.from_arrays(
-        [_field(rows, "bytes").combine_chunks(), pa.array(paths, pa.string())], names=["bytes", "path"]
-    )
-    return _replaced(rows, structs)
+    return _with_audio(rows, stored, joined)
 
 
-def _with_paths(rows: datasets.Dataset, paths: list[str]) -> datasets.Dataset:
-    empty = pa.nulls(len(paths), pa.binary())
-    return _replaced(rows, pa.StructArray.from_arrays([empty, pa.array(paths, pa.string())], names=["bytes", "path"]))
-
-
-def _replaced(rows: datasets.Dataset, audio: pa.StructArray) -> datasets.Dataset:
+def _with_audio(rows: datasets.Dataset, stored: pa.ChunkedArray | None, paths: list[str | None]) -> datasets.Dataset:
+    """With `audio` made of bytes, none if not given, and paths."""
+    if stored is None:
+        stored = pa.chunked_array([pa.nulls(len(paths), pa.binary())])
+    chunks, start = [], 0
+    for chunk in stored.chunks:
+        of_chunk = pa.array(paths[start : start + len(chunk)], pa.string())
+        chunks.append(pa.StructArray.from_arrays([chunk.cast(pa.binary()), of_chunk], names=["bytes", "path"]))
+        start += len(chunk)
     struct = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+    audio = pa.chunked_array(chunks, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     return with_column(rows, "audio", audio, feature=struct).cast_column("audio", AUDIO)
 
 
@@ -241,13 +281,17 @@ def _paths(rows: datasets.Dataset) -> list[str | None]:
 def _promised_stream(
     rows: datasets.IterableDataset, root: str | None, audio_column: str, text_column: str
 ) -> datasets.IterableDataset:
-    feature = (rows.features or {}).get(text_column)
+    features = rows.features or {}
+    feature = features.get(text_column)
+    has_parts = PART not in features or _is_own(PART, features[PART])
     seen: Counter[str] = Counter()
 
     def promise(batch: dict, places: list[int]) -> dict:
         if places[0] == 0:
-            seen.clear()  # a new pass
-        promised: dict[str, list] = {"audio": [], "text": [], PART: batch.get(PART) or [None] * len(places)}
+            seen.clear()  # a new pass, or a shard: ids that repeat in another one are not known of
+        promised: dict[str, list] = {"audio": [], "text": [], PART: [None] * len(places)}
+        if has_parts and PART in batch:
+            promised[PART] = list(batch[PART])
         decoded, names = [], batch.get("utterance_id") or batch.get("id") or [None] * len(places)
         ids = []
         for number, (audio, text, name) in enumerate(zip(batch[audio_column], batch[text_column], names, strict=True)):
@@ -260,13 +304,19 @@ def _promised_stream(
             promised["audio"].append(stored)
             promised["text"].append(text or "")
             decoded.append(array)
-            ids.append(str((stored["path"] or places[number]) if name is None else name))
-        if any(array is not None for array in decoded):
+            ids.append(str(name if name is not None else stored["path"] or _digest(stored, array) or places[number]))
+        if ARRAY in batch or any(array is not None for array in decoded):
             promised[ARRAY] = decoded
         return promised | {"utterance_id": without_repeats(ids, seen)}
 
     removed = [name for name in dict.fromkeys((audio_column, text_column)) if name not in ("audio", "text")]
     return rows.map(promise, batched=True, batch_size=16, with_indices=True, remove_columns=removed)
+
+
+def _digest(stored: dict, array: dict | None) -> str | None:
+    """A name for a recording that has none: its number counts anew in each shard of a stream."""
+    audio = stored["bytes"] if array is None else np.asarray(array["array"], dtype=np.float32).tobytes()
+    return None if audio is None else hashlib.blake2b(audio, digest_size=8).hexdigest()
 
 
 def _stored_audio(audio: Any, root: str | None) -> tuple[dict, dict | None]:

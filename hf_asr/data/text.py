@@ -18,7 +18,7 @@ class EncodingError(ValueError):
 
 
 def decode_text(data: bytes) -> str:
-    """Return the text of a file's bytes, without its byte order mark.
+    """Return the text of a file's bytes, without its byte order mark, its lines ended by line feeds.
 
     Raises:
         EncodingError: It is neither UTF-8 nor marked as UTF-16 or UTF-32.
@@ -33,7 +33,7 @@ def decode_text(data: bytes) -> str:
         ) from None
     if "\0" in text:
         raise EncodingError("holds NUL characters: it is binary, or UTF-16 without its mark; UTF-8 is expected")
-    return text
+    return text if "\n" in text else text.replace("\r", "\n")  # a Macintosh's of old
 
 
 def read_text(path: str | Path) -> str:

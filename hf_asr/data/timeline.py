@@ -29,14 +29,16 @@ class Notes:
 
 
 class Timeline:
-    """Where each frame belongs, by its time stamp, and what was lost on the way, from `start` on.
+    """Where each frame belongs, by its time stamp, and what was lost from `start` to `end`.
 
     `position` is where the next sample goes, in seconds of the file. Silence fills what time stamps leave out; they
     never drop a sample.
     """
 
-    def __init__(self, container: av.container.InputContainer, stream: av.AudioStream, kind: str, start: float):
-        self.kind, self.start = kind, start
+    def __init__(
+        self, container: av.container.InputContainer, stream: av.AudioStream, kind: str, start: float, end: float
+    ):
+        self.kind, self.start, self.end = kind, start, end
         self.time_base = float(stream.time_base)  # Fractions are slow
         self.position = 0.0
         self.failure: str | None = None  # why no further packet came
@@ -46,6 +48,7 @@ class Timeline:
             self.origin = container.start_time / av.time_base
         self.min_gap = MIN_GAP if kind in CLOCKED else math.inf if kind in BARE else MIN_LOSS
         self.frames = self.bad = self.damaged = 0
+        self.damaged_at_end = 0  # since the last frame
         self.is_hurt = False
         self.skipped_to: float | None = None  # since the last frame
         self.silence = self.drift = 0.0
@@ -80,13 +83,15 @@ class Timeline:
             is_tag = packet.size and bytes(packet)[:3] in (b"ID3", b"TAG", b"APE", b"LYR")
             if packet.size and not is_tag and self.skipped_to is None:
                 self.bad += 1
-                self.damaged += self.position >= self.start - MIN_GAP
+                is_wanted = self.position >= self.start - MIN_GAP
+                self.damaged, self.damaged_at_end = self.damaged + is_wanted, self.damaged_at_end + is_wanted
                 self.is_hurt = True
             return []
 
     def place(self, frame: av.AudioFrame) -> float:
         """Move to where a frame belongs; returns the seconds of silence before it."""
         self.frames += 1
+        self.damaged_at_end = 0
         if frame.is_corrupt:
             self.damaged += self.position >= self.start - MIN_GAP
         is_hurt, self.is_hurt = self.is_hurt, False
@@ -111,9 +116,10 @@ class Timeline:
         else:
             self.silence += gap
             self.position += gap
-            if self.position > self.start:
+            # Of a gap that reaches beyond the wanted part, what lies in it counts.
+            if (wanted := min(self.position, self.end) - max(self.position - gap, self.start)) > 0:
                 is_loss = is_hurt or self.kind not in CLOCKED
-                self.lost, self.filled = self.lost + gap * is_loss, self.filled + gap * (not is_loss)
+                self.lost, self.filled = self.lost + wanted * is_loss, self.filled + wanted * (not is_loss)
             return gap
         return 0.0
 
@@ -139,6 +145,8 @@ class Timeline:
             raise AudioError(f"not decodable: {reason} (PyAV)")
         there = max(self.position, self.end_of_others)
         seconds, tolerance = promised
+        if self.kind == "mp3" and 0 < seconds < there + tolerance:  # all is there: what follows is a cover, or zeros
+            self.damaged -= self.damaged_at_end
         if seconds - there - self.jump >= tolerance:
             notes.damage.append(f"truncated: {there:.1f} of {seconds:.1f} s are there")
         elif self.failure:

@@ -17,21 +17,39 @@ _DIGITS = "零一二三四五六七八九"
 
 # What has a value of its own, or holds digits once it is NFKC: texts without are left alone.
 _ANY_NUMBER = re.compile(
-    r"[\d\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209c\u2150-\u218b\u2460-\u24ff\u2776-\u2793\u3220-\u33ff]"
+    r"[\d\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209c\u2150-\u218b\u2460-\u24ff\u2776-\u2793\u3220-\u33ff\U0001f100-\U0001f10c]"
 )
-# ①, ⑴, ⒈, ❶, ㉑ and a Roman numeral of one character, Ⅳ: each is a number
-_ENCLOSED = re.compile(r"[\u2460-\u249b\u24ea-\u24ff\u2776-\u2793\u3251-\u325f\u32b1-\u32bf]")
-_ROMAN = re.compile(r"(?<![\u2160-\u2188])[\u2160-\u2188](?![\u2160-\u2188])")
+# ①, ⑴, ⒈, ❶, ㉑, 🄂: each is a number
+_ENCLOSED = re.compile(r"[\u2460-\u249b\u24ea-\u24ff\u2776-\u2793\u3251-\u325f\u32b1-\u32bf\U0001f100-\U0001f10c]")
+_ROMAN = re.compile(r"[\u2160-\u2182\u2185-\u2188]+")
+_ROMAN_LETTERS = re.compile("M{0,3}(CM|CD|D?C{0,3})(XC|XL|L?X{0,3})(IX|IV|V?I{0,3})")
+_ROMAN_VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 _SUPERSCRIPT = re.compile(r"(?<=\d)\u207b?[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
 
 _LETTER = rf"[^\W\d_{HAN.pattern[1:-1]}]"  # a Han character is no letter of a word
-_ALONE = rf"(?=[0-9])(?<!{_LETTER})(?<![\d_.,])"  # before a number that is no part of another or of a name
+_ALONE = rf"(?=[0-9])(?<!{_LETTER})(?<![\d_.])(?<![0-9],)"  # before a number that is no part of another or of a name
+_SIMPLE_FRACTION = r"\u00bc-\u00be\u2150-\u215e\u2189"
+# The hyphen of covid-19, 5-10, 5月-10月 and of the aeroplane 歼-20 is no minus sign: after a Han character it is one
+# before a measure and after a word for "is" or "to", as is the sign that nothing else is written with.
+_MINUS = (
+    r"(?P<minus>(?:(?<![^\s(\[{\"'“‘,:;=<>/~×、。，：；＝])|(?<=[是为到至于达约])"
+    rf"|(?<={HAN.pattern})(?<![一二三四五六七八九十百千万零〇])(?<![0-9]{HAN.pattern})(?<![0-9]{HAN.pattern}{{2}})"
+    r"(?=\u2212|-[0-9.,]+\s?(?:[%٪°度元块米万亿]|分(?!钟)|摄氏|华氏|[到至~]\s?[-\u2212])))"
+    rf"[-\u2212](?=\.?[0-9{_SIMPLE_FRACTION}]))?"
+)
+_PERCENT = r"(?:\s?(?P<percent>[%٪％﹪]))?"
 _FRACTION = re.compile(
-    rf"(?:{_ALONE}(?P<whole>[0-9]+)\s?)?"
-    rf"(?P<fraction>[\u00bc-\u00be\u2150-\u215e\u2189]|{_ALONE}[0-9]+\u2044[0-9]+)"
+    rf"{_MINUS}(?:{_ALONE}(?P<whole>[0-9]+)\s?)?"
+    rf"(?P<fraction>[{_SIMPLE_FRACTION}]|{_ALONE}[0-9]+\u2044[0-9]+){_PERCENT}"
 )
 _SCIENTIFIC = re.compile(  # 1.5e5, 1e-5; 1e5 may be a name
-    rf"{_ALONE}(?P<number>[0-9]+(?:\.[0-9]+(?=[eE])|(?=[eE][+-])))[eE]\+?(?P<power>-?[0-9]+)(?!{_LETTER}|[0-9]|[.,][0-9])"
+    rf"{_MINUS}{_ALONE}(?P<number>[0-9]+(?:\.[0-9]+(?=[eE])|(?=[eE][+-])))"
+    rf"[eE]\+?(?P<power>-?[0-9]+)(?!{_LETTER}*[0-9]|[.,][0-9]){_PERCENT}"
+)
+_TELEPHONE = re.compile(  # 555-1234, 138-0013-8000, 010-12345678; not 581-1279年
+    rf"{_ALONE}(?<![0-9][/–-])"
+    r"(?:(?:[0-9]{1,4}-)+[0-9]{3,4}-[0-9]{4}|[0-9]{3}-[0-9]{4}|[0-9]{3,4}-[0-9]{7,8})"
+    rf"(?!{_LETTER}|[0-9]|[.,/–-][0-9]|\s?[%年元米人个])"
 )
 _RANGE = re.compile(  # 5-10; not 138-0013-8000
     rf"{_ALONE}(?<![/-])(?P<first>[1-9][0-9]{{0,3}}(?:\.[0-9]+)?)"
@@ -40,13 +58,15 @@ _RANGE = re.compile(  # 5-10; not 138-0013-8000
 _CLOCK = re.compile(rf"{_ALONE}(?<!:)(?P<hours>[0-9]{{1,2}}):(?P<minutes>[0-5][0-9])(?![0-9:])")
 _MILLIMETERS = re.compile(rf"{_ALONE}(?P<number>[0-9.,]*[0-9])\s?mm(?!{_LETTER}|[0-9])")
 
+# After the first of 1998到2000年 and 1998/2000年 as after the second
+_YEAR = re.compile(r"\s*(?:[到至和或、/~–-]\s*[0-9]{4}\s*)*年")
+
 # A word with a digit in it, 3.5.2 and 1,234 as one
 _WORD = re.compile(
-    r"(?P<minus>(?<![^\s(\[{\"'“‘])[-\u2212](?=\.?[0-9]))?"
-    rf"(?P<word>(?:(?<![\w.])\.(?=[0-9])|(?<!{_LETTER}){_LETTER}+)?"
+    rf"{_MINUS}(?P<word>(?:(?<!{_LETTER})(?<![\d_.])\.(?=[0-9])|(?<!{_LETTER}){_LETTER}+)?"
     rf"[0-9](?:{_LETTER}|[0-9])*(?:[.,][0-9](?:{_LETTER}|[0-9])*)*)"
     rf"(?P<plural>'[sS](?!{_LETTER}|[0-9]))?"
-    r"(?:\^(?P<power>-?[0-9]+))?(?:\s?(?P<percent>%))?"
+    rf"(?:\^(?P<power>[-\u2212]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)))?{_PERCENT}"
 )
 _NUMERAL = re.compile(rf"(?P<head>{_LETTER}*)(?P<number>\.?[0-9]+(?:[.,][0-9]+)*)(?P<tail>{_LETTER}*)")
 # 1,234.5, and 1,23,456 as it is grouped in India
@@ -107,7 +127,7 @@ def spell_numbers(text: str, *, language: str) -> str:
             return language == "zh"
         text = match.string
         before, after = text[: match.start()].rstrip(), text[match.end() :].lstrip()
-        beside = HAN.match(before[-1:]) or HAN.match(after[:1])
+        beside = HAN.match(before[-1:]) or HAN.match(after[:1]) or _YEAR.match(after)
         return bool(beside or (HAN.search(text) and not re.search("[A-Za-z]", text)))
 
     def spell_each(pattern: re.Pattern, spell: Callable[..., str]) -> None:
@@ -118,6 +138,7 @@ def spell_numbers(text: str, *, language: str) -> str:
     text = unicodedata.normalize("NFKC", text)  # full-width percent signs, commas and colons
     if not text.isascii():  # numbers of other scripts that have no digits (௰) are no letters of a name
         text = "".join(f" {sign} " if unicodedata.category(sign) == "No" else sign for sign in text)
+    spell_each(_TELEPHONE, _spell_telephone)
     spell_each(_RANGE, _spell_range)
     spell_each(_CLOCK, _spell_clock)
     # English would take it for a filler: mm.
@@ -133,13 +154,31 @@ def _plain_digits(text: str) -> str:
         return text
     text = re.sub(r"№(?=\d)", "№ ", text)
     text = _ENCLOSED.sub(_value, text)
-    text = _ROMAN.sub(_value, text)
+    text = _ROMAN.sub(_roman, text)
     text = _SUPERSCRIPT.sub(lambda match: "^" + unicodedata.normalize("NFKC", match[0]).replace("\u2212", "-"), text)
     return re.sub(r"(?![0-9])\d", lambda match: str(unicodedata.decimal(match[0])), text)
 
 
 def _value(match: re.Match) -> str:
     return f" {int(unicodedata.numeric(match[0]))} "
+
+
+def _roman(match: re.Match) -> str:
+    """Ⅳ and ⅩⅣ are one number, ⅫⅢ are two."""
+    letters = unicodedata.normalize("NFKC", match[0]).upper()
+    if not _ROMAN_LETTERS.fullmatch(letters):
+        return "".join(f" {int(unicodedata.numeric(sign))} " for sign in match[0])
+    values = [_ROMAN_VALUES[letter] for letter in letters]
+    following = [*values[1:], 0]
+    return f" {sum(-value if value < after else value for value, after in zip(values, following, strict=True))} "
+
+
+def _spell_telephone(match: re.Match, *, mandarin: bool) -> str:
+    """Digit by digit; 800-1000, between round numbers, is a range."""
+    if re.fullmatch("[1-9][0-9]0-[1-9][0-9]{2}0", match[0]):
+        return match[0]
+    words = _spell_number(match[0].replace("-", ""), mandarin=mandarin, by_digit=True)
+    return words if mandarin else f" {words} "
 
 
 def _spell_range(match: re.Match, *, mandarin: bool) -> str:
@@ -158,12 +197,13 @@ def _spell_clock(match: re.Match, *, mandarin: bool) -> str:
 
 def _spell_scientific(match: re.Match, *, mandarin: bool) -> str:
     number, power = _spell_number(match["number"], mandarin=mandarin), _spell_power(match["power"], mandarin)
-    return f"{number}乘以十{power}" if mandarin else f" {number} times ten{power} "
+    words = f"{number}乘以十{power}" if mandarin else f"{number} times ten{power}"
+    return _with_signs(words, match, mandarin)
 
 
 def _spell_word(match: re.Match, *, mandarin: bool) -> str:
     word, plural = match["word"], match["plural"] or ""
-    is_year = mandarin and re.fullmatch("[0-9]{4}", word) and match.string[match.end() :].lstrip().startswith("年")
+    is_year = mandarin and re.fullmatch("[0-9]{4}", word) and _YEAR.match(match.string, match.end())
     is_plural = bool(plural) and not unicodedata.category(match.string[match.end("plural") :][:1] or " ").startswith(
         "M"
     )
@@ -171,20 +211,27 @@ def _spell_word(match: re.Match, *, mandarin: bool) -> str:
     power = _spell_power(match["power"], mandarin) if match["power"] else ""
     if words == word:  # left whole
         return f"{match['minus'] or ''}{word}{plural}{power} {match['percent'] or ''}" if power else match[0]
-    words += power
-    if match["minus"]:
-        words = f"负{words}" if mandarin else f"minus {words}"
-    if match["percent"]:
-        words = f"百分之{words}" if mandarin else f"{words} percent"
-    if mandarin and word.replace(",", "").replace(".", "").isdecimal():
-        return words + plural
-    return f" {words} {plural}"
+    words = _with_signs(words + power, match, mandarin)
+    if mandarin and not word.replace(",", "").replace(".", "").isdecimal():
+        words = f" {words} "
+    return words + plural
+
+
+def _with_signs(words: str, match: re.Match, mandarin: bool) -> str:
+    """With its minus and percent: 负百分之五, minus five percent."""
+    if mandarin:
+        return ("负" if match["minus"] else "") + ("百分之" if match["percent"] else "") + words
+    return f" {'minus ' if match['minus'] else ''}{words}{' percent' if match['percent'] else ''} "
 
 
 def _read(word: str, *, mandarin: bool, by_digit: bool = False, is_plural: bool = False) -> str:
     """A word with digits; as it is where they are part of a name or a plural."""
     numeral = _NUMERAL.fullmatch(word)
     is_list = "," in word and not (numeral and not numeral["head"] and _GROUPED.fullmatch(numeral["number"]))
+    whole, point, decimals = word.partition(".")
+    if numeral is None and whole.isdecimal() and point:  # 1.5x2: without the point 1 would be a number of its own
+        words = _spell_number(whole, mandarin=mandarin)
+        return f"{words}{'点' if mandarin else ' point '}{_read(decimals, mandarin=mandarin)}"
     if numeral is None or is_list:
         parts = re.split(r"[.,]" if numeral is None else ",", word)
         return word if len(parts) == 1 else " ".join(_read(part, mandarin=mandarin) for part in parts)
@@ -227,23 +274,24 @@ def _spell_power(power: str, mandarin: bool) -> str:
     if power in ("2", "3"):
         squared, cubed = ("的平方", "的立方") if mandarin else (" squared", " cubed")
         return squared if power == "2" else cubed
-    words = _spell_number(power.lstrip("-"), mandarin=mandarin)
+    number = power.lstrip("-\u2212")
+    words = _spell_number(number, mandarin=mandarin)
     if mandarin:
-        return f"的{'负' if power[0] == '-' else ''}{words}次方"
-    return f" to the power of {'minus ' if power[0] == '-' else ''}{words}"
+        return f"的{'负' if number != power else ''}{words}次方"
+    return f" to the power of {'minus ' if number != power else ''}{words}"
 
 
 def _spell_fraction(match: re.Match, *, mandarin: bool) -> str:
-    """½, 1½, 3⁄4."""
+    """½, 1½, 3⁄4, 3½%."""
     numerator, denominator = unicodedata.normalize("NFKC", match["fraction"]).split("\u2044")
     upper, lower = _spell_number(numerator, mandarin=mandarin), _spell_number(denominator, mandarin=mandarin)
     whole = _spell_number(match["whole"], mandarin=mandarin) if match["whole"] else ""
     if mandarin:
-        return (f"{whole}又" if whole else "") + f"{lower}分之{upper}"
+        return _with_signs((f"{whole}又" if whole else "") + f"{lower}分之{upper}", match, mandarin)
     several = int(numerator) != 1
     named = {"2": "halves" if several else "half", "4": "quarters" if several else "quarter"}
     lower = named.get(denominator) or _ordinal(lower) + ("s" if several else "")
-    return f" {whole} and {upper} {lower} " if whole else f" {upper} {lower} "
+    return _with_signs((f"{whole} and " if whole else "") + f"{upper} {lower}", match, mandarin)
 
 
 def _ordinal(cardinal: str) -> str:

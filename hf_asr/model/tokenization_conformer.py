@@ -20,19 +20,30 @@ def _replace(pattern: str, by: str) -> normalizers.Normalizer:
 
 
 # Scripts in which an invisible joiner or non-joiner is part of a word's spelling: می‌خواهم, ශ්‍රී
-_JOINED = "".join(
-    rf"\p{{{script}}}"
-    for script in (
-        *("Arabic", "Syriac", "Devanagari", "Bengali", "Gurmukhi", "Gujarati", "Oriya", "Tamil", "Telugu", "Kannada"),
-        *("Malayalam", "Sinhala", "Khmer", "Myanmar", "Mongolian"),
+_JOINED = (
+    "".join(
+        rf"\p{{{script}}}"
+        for script in (
+            *("Arabic", "Syriac", "Devanagari", "Bengali", "Gurmukhi", "Gujarati", "Oriya", "Tamil", "Telugu"),
+            *("Kannada", "Malayalam", "Sinhala", "Khmer", "Myanmar", "Mongolian"),
+        )
     )
+    + r"&&[\p{L}\p{M}]"  # without their signs, such as ٪
 )
 _JOINERS = r"\u180e\u200c\u200d"
+VIRAMAS = r"\u094d\u09cd\u0a4d\u0acd\u0b4d\u0bcd\u0c4d\u0ccd\u0d4d\u0dca"  # no vowel follows the consonant before it
 
 _NOTHING_INVISIBLE = [
     # Soft hyphens, zero-width spaces, marks of direction, variation selectors, the keycap of 1️⃣
     _replace(rf"[\p{{Default_Ignorable_Code_Point}}\u20dd-\u20e4&&[^{_JOINERS}\u180b-\u180d\u180f]]", ""),
-    _replace(rf"(?<![{_JOINED}])[{_JOINERS}]+|[{_JOINERS}]+(?![{_JOINED}])", ""),
+    normalizers.NFC(),  # orders the marks before a joiner once and for all
+    # Between letters of these scripts, and after a virama at a word's end, where it makes another letter of the last:
+    # Malayalam's chillus, Bengali's khanda ta
+    _replace(
+        rf"(?<![{_JOINED}])[{_JOINERS}]+"
+        rf"|(?!(?<=[\p{{L}}&&[{_JOINED}]][{VIRAMAS}])\u200d)[{_JOINERS}]+(?![{_JOINED}])",
+        "",
+    ),
 ]
 # One spelling of what looks the same, and nothing invisible: no rule goes without.
 _ONE_SPELLING = [
@@ -64,13 +75,13 @@ _WORDS_ONLY = [
     _NO_ARMENIAN_SIGNS,
     _replace("(?<=l)[·•‧∙⋅](?=l)|(?<=[ns])[·•‧∙⋅](?=h)", "·"),  # Catalan's l·l, Occitan's n·h
     # Letters, their marks, digits and what a word has inside it stay; everything else separates words. Myanmar's ၌၍၎၏
-    # are words; ་ ends a syllable of Tibetan, ׳ and ״ stand in Hebrew's abbreviations.
+    # are words; ་ ends a syllable of Tibetan, ׳ makes another consonant of a Hebrew letter, ״ stands in abbreviations.
     _replace(rf"[^\p{{L}}\p{{M}}\p{{N}}{_JOINERS}၌-၏'·་׳״]", " "),
     _replace(rf"(?<![\p{{L}}\p{{M}}\p{{N}}{_JOINERS}])[\p{{M}}{_JOINERS}]+", ""),  # marks on no letter
     _replace(
         r"·(?!(?<=l·)l)(?!(?<=[ns]·)h)"
         r"|(?<![\p{Tibetan}&&[\p{L}\p{M}་]])(?>་+)|(?>་+)(?![\p{Tibetan}&&\p{L}])"
-        r"|(?<![\p{Hebrew}&&[\p{L}\p{M}]])[׳״]|[׳״](?![\p{Hebrew}&&[\p{L}\p{M}]])",
+        r"|(?<![\p{Hebrew}&&[\p{L}\p{M}]])[׳״]|״(?![\p{Hebrew}&&[\p{L}\p{M}]])",
         " ",
     ),
     _replace(r"(?<![\p{L}\p{M}\p{N}])'|'(?![\p{L}\p{N}])", " "),
@@ -78,7 +89,7 @@ _WORDS_ONLY = [
 ]
 NO_SPACES_AT_HAN = _replace(r"(?<=\p{Han})\s+|\s+(?=\p{Han})", "")
 # Of Latin letters alone: in other scripts a mark makes another letter or sound (й, が, कि).
-_NO_ACCENTS = [normalizers.NFD(), _replace(r"(?<=\p{Latin})\p{Mn}+", ""), normalizers.NFC()]
+_NO_ACCENTS = [normalizers.NFD(), _replace(rf"(?<=\p{{Latin}})\p{{Mn}}[\p{{Mn}}{_JOINERS}]*", ""), normalizers.NFC()]
 _NO_ENGLISH_FILLERS = _replace(r"(?<![\p{L}\p{M}\p{N}'·])(uh+|um+|h+m+|m+h+m+|mm+)(?![\p{L}\p{M}\p{N}'·])", " ")
 _NO_MANDARIN_FILLERS = normalizers.Replace("呃", " ")
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import time
 from collections import deque
@@ -14,6 +15,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.audio import AudioError, Recording
+from ..data.rows import names_in
 from ..data.sources import row_recording
 from ..decoding.recognizer import recognize
 from ..files import write_text
@@ -36,7 +38,7 @@ def evaluate_rows(
     audio's.
     """
     rate, normalize = processor.feature_extractor.sampling_rate, processor.tokenizer.normalize
-    columns = {name: rows[name][:] for name in _metadata(rows)}
+    columns = {name: _values(rows, name) for name in _metadata(rows)}
     references = [normalize(text) for text in rows["text"]]
     records: list[dict] = []
     elapsed = seconds = 0.0
@@ -82,6 +84,13 @@ def _metadata(rows: datasets.Dataset) -> list[str]:
         for name, feature in rows.features.items()
         if name not in OWN_NAMES and isinstance(feature, plain) and "binary" not in getattr(feature, "dtype", "")
     ]
+
+
+def _values(rows: datasets.Dataset, name: str) -> list:
+    """A column as JSON can hold it: labels by their names, and null for what is no number."""
+    if isinstance(rows.features[name], datasets.ClassLabel):
+        return names_in(rows, name)
+    return [None if isinstance(value, float) and not math.isfinite(value) else value for value in rows[name]]
 
 
 def _groups(rows: datasets.Dataset, rate: int) -> Iterator[list[tuple[str | None, Recording | AudioError]]]:

@@ -71,8 +71,9 @@ class ModelArguments:
         default=None,
         metadata={"help": "Tokens to learn from the transcripts: char (which None means) or bpe."},
     )
-    bpe_vocab_size: int = field(
-        default=1000, metadata={"help": "Most tokens of a bpe vocabulary; at least its characters."}
+    bpe_vocab_size: int | None = field(
+        default=None,
+        metadata={"help": "Most tokens of a bpe vocabulary (None means 1000); at least its characters."},
     )
     text_normalization: str | None = field(
         default=None,

@@ -45,7 +45,7 @@ def build(
         texts,
         kind=model_args.tokenizer or "char",
         text_normalization=_rule(model_args, texts),
-        vocab_size=model_args.bpe_vocab_size,
+        vocab_size=_bpe_vocab_size(model_args, is_learnt=True),
     )
     extractor = ConformerFeatureExtractor(**checked(ConformerFeatureExtractor, model_args.feature_extractor))
     options = checked(ConformerConfig, model_args.model)
@@ -79,7 +79,7 @@ def _from_checkpoint(model_args: ModelArguments, texts: list[str]) -> tuple[Conf
         choice=model_args.vocabulary,
         kind=model_args.tokenizer or "char",
         text_normalization=rule,
-        bpe_vocab_size=model_args.bpe_vocab_size,
+        bpe_vocab_size=_bpe_vocab_size(model_args, is_learnt=tokenizer is None or model_args.vocabulary == "new"),
     )
     return ConformerProcessor(extractor, tokenizer), model
 
@@ -91,6 +91,20 @@ def _rule(model_args: ModelArguments, texts: list[str]) -> str:
     rule = choose_text_normalization(texts)
     logger.info(f"text_normalization: {rule}, chosen from the transcripts")
     return rule
+
+
+def _bpe_vocab_size(model_args: ModelArguments, *, is_learnt: bool) -> int:
+    """Most tokens of the vocabulary; logs where it is asked for and has no effect."""
+    size = model_args.bpe_vocab_size
+    if size is None:
+        return 1000
+    if not is_learnt:
+        logger.warning(
+            f"bpe_vocab_size: {size} has no effect: the checkpoint's vocabulary stays (--vocabulary new learns one)"
+        )
+    elif model_args.tokenizer != "bpe":
+        logger.warning(f"bpe_vocab_size: {size} has no effect: tokenizer is char (--tokenizer bpe)")
+    return size
 
 
 def _kept_rule(tokenizer: ConformerTokenizer, rule: str, model_args: ModelArguments) -> str:

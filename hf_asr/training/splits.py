@@ -10,8 +10,8 @@ import datasets
 import numpy as np
 
 from ..data.folders import Rows
-from ..data.rows import PART, chosen_by, with_column, written
-from ..data.sources import ARRAY, load_source, split_names
+from ..data.rows import ARRAY, PART, names_in, with_column, without_repeats, written
+from ..data.sources import load_source, split_names
 from .arguments import DataArguments, Source
 
 logger = logging.getLogger("hf_asr")
@@ -38,20 +38,41 @@ def load_splits(data_args: DataArguments, *, seed: int) -> Splits:
         ValueError: A split or speaker that is not there, or a stream with nothing to score.
     """
     sources = data_args.sources()
-    is_one_of_many = len(sources) > 1
+    labels = _labels(sources) if len(sources) > 1 else [None]
+    speakers: set[str] = set()
     loaded = [
-        _load_one(source, data_args, seed=seed, label=source.name if is_one_of_many else None) for source in sources
+        _load_one(source, data_args, seed=seed, label=label, speakers=speakers)
+        for source, label in zip(sources, labels, strict=True)
     ]
     evaluation = [rows for _, rows in loaded]
     shares = [source.weight for source in sources]
     train_rows = _mixed([copies for copies, _ in loaded], shares, seed=seed, streaming=data_args.streaming)
     eval_rows = evaluation[0] if len(evaluation) == 1 else datasets.concatenate_datasets(_alike(evaluation))
-    splits = Splits(*_without_speakers(train_rows, eval_rows, data_args))
+    splits = Splits(train_rows, eval_rows)
     if data_args.replay_dataset_name is not None:
         old = dataclasses.replace(sources[0], name=data_args.replay_dataset_name, config_name=None, weight=1)
-        (old_rows,), splits.replayed = _load_one(old, data_args, seed=seed, label="replay")
+        (old_rows,), splits.replayed = _load_one(old, data_args, seed=seed, label="replay", speakers=speakers)
         splits.train = _with_replay(splits.train, old_rows, data_args, seed=seed)
+    unknown = set(data_args.exclude_speakers or ()) - speakers
+    if unknown and not data_args.streaming:
+        there = f"there are: {', '.join(sorted(speakers)[:20])}" if speakers else "no source has a column of that name"
+        raise ValueError(
+            f"--exclude_speakers {' '.join(sorted(unknown))}: no such speaker in column "
+            f"{data_args.speaker_column_name!r}; {there}"
+        )
     return splits
+
+
+def _labels(sources: Sequence[Source]) -> list[str]:
+    """A name for each source, and another one for each part of the same."""
+    names = [source.name for source in sources]
+    parts = [
+        f"{source.name}/{source.config_name or source.train_split_name}"
+        if names.count(source.name) > 1
+        else source.name
+        for source in sources
+    ]
+    return without_repeats(parts)
 
 
 def _with_replay(rows: Rows, old: Rows, data_args: DataArguments, *, seed: int) -> Rows:
@@ -68,9 +89,12 @@ def _with_replay(rows: Rows, old: Rows, data_args: DataArguments, *, seed: int) 
 
 
 def _load_one(
-    source: Source, data_args: DataArguments, *, seed: int, label: str | None
+    source: Source, data_args: DataArguments, *, seed: int, label: str | None, speakers: set[str]
 ) -> tuple[list[Rows], datasets.Dataset]:
-    """The rows to train on, as many times as their weight says, and those to score."""
+    """The rows to train on, as many times as their weight says, and those to score, without excluded speakers.
+
+    All that there are, excluded or not, are added to `speakers`.
+    """
     names = split_names(source.name, config_name=source.config_name, streaming=data_args.streaming)
 
     def load(split: str) -> Rows:
@@ -96,31 +120,48 @@ def _load_one(
                 f"{source.name} has no validation split (it has: {', '.join(names)}), and nothing can be held out of a "
                 "stream: name a split with --eval_split_name"
             )
-        return [train_rows], datasets.Dataset.from_list(list(load(eval_name)))
+        eval_rows = datasets.Dataset.from_list(list(load(eval_name)))
+        eval_rows = eval_rows.select(np.flatnonzero(_is_wanted(eval_rows, data_args, speakers)))
+        column, excluded = data_args.speaker_column_name, set(data_args.exclude_speakers or ())
+        if excluded:
+            train_rows = train_rows.filter(lambda row: str(row.get(column)) not in excluded)
+        return [train_rows], eval_rows
     # Before rows are chosen: a column cannot be given to chosen ones without copying their audio.
     copies = [train_rows, *(_copy(train_rows, number) for number in range(2, source.weight + 1))]
+    wanted = np.flatnonzero(_is_wanted(train_rows, data_args, speakers))
     if eval_name is not None:
-        return copies, load(eval_name)
-    is_held_out = _held_out(train_rows, data_args, seed=seed)
-    return [rows.select(np.flatnonzero(~is_held_out)) for rows in copies], train_rows.select(
-        np.flatnonzero(is_held_out)
-    )
+        eval_rows = load(eval_name)
+        held_out, trained = np.flatnonzero(_is_wanted(eval_rows, data_args, speakers)), wanted
+    else:
+        eval_rows = train_rows
+        held_out, trained = _hold_out(train_rows, wanted, data_args, seed=seed)
+    return [rows.select(trained) for rows in copies], eval_rows.select(held_out)
 
 
-def _held_out(rows: datasets.Dataset, data_args: DataArguments, *, seed: int) -> np.ndarray:
-    """Bool (rows,), True for those to score; all rows of a speaker or none. A speaker who is not known is one alone."""
+def _is_wanted(rows: datasets.Dataset, data_args: DataArguments, speakers: set[str]) -> np.ndarray:
+    """Bool (rows,), False for excluded speakers; adds all there are to `speakers`."""
+    if data_args.speaker_column_name not in rows.column_names:
+        return np.ones(len(rows), bool)
+    names, excluded = names_in(rows, data_args.speaker_column_name), set(data_args.exclude_speakers or ())
+    speakers |= set(names) - {None}
+    return np.array([name not in excluded for name in names], bool)
+
+
+def _hold_out(
+    rows: datasets.Dataset, places: np.ndarray, data_args: DataArguments, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Those of `places` to score and those to train on; a speaker is on one side, one who is not known alone."""
     column = data_args.speaker_column_name
-    speakers = rows[column][:] if column in rows.column_names else []
-    by_speaker = len(set(speakers) - {None}) > 1
-    groups = [str(speaker) if speaker is not None else place for place, speaker in enumerate(speakers)]
-    groups = groups if by_speaker else list(range(len(rows)))
+    names = names_in(rows, column) if column in rows.column_names else [None] * len(rows)
+    by_speaker = len({names[place] for place in places} - {None}) > 1
+    groups = [names[place] if by_speaker and names[place] is not None else int(place) for place in places]
     distinct = sorted(set(groups), key=lambda group: (isinstance(group, int), group))
     count = max(1, round(data_args.held_out_share * len(distinct)))
-    held_out = {distinct[i] for i in np.random.default_rng(seed).permutation(len(distinct))[:count]}
-    chosen = np.array([group in held_out for group in groups])
+    chosen = {distinct[i] for i in np.random.default_rng(seed).permutation(len(distinct))[:count]}
+    is_held_out = np.array([group in chosen for group in groups], bool)
     by = f"{count} of {len(distinct)} speakers" if by_speaker else f"{count} utterances"
-    logger.info(f"no split 'validation': held out {chosen.sum()} utterances ({by}), seed {seed}")
-    return chosen
+    logger.info(f"no split 'validation': held out {is_held_out.sum()} utterances ({by}), seed {seed}")
+    return places[is_held_out], places[~is_held_out]
 
 
 def _named(rows: Rows, source: str) -> Rows:
@@ -172,31 +213,6 @@ def _with_strings(rows: datasets.Dataset, names: set[str]) -> datasets.Dataset:
         values = [None if value is None else written(value) for value in whole[name]]
         whole = with_column(whole, name, values)
     return whole if chosen is None else whole.select(chosen)
-
-
-def _without_speakers(
-    train_rows: Rows, eval_rows: datasets.Dataset, data_args: DataArguments
-) -> tuple[Rows, datasets.Dataset]:
-    if not data_args.exclude_speakers:
-        return train_rows, eval_rows
-    column, excluded = data_args.speaker_column_name, set(data_args.exclude_speakers)
-    if isinstance(train_rows, datasets.IterableDataset):
-        train_rows = train_rows.filter(lambda row: str(row.get(column)) not in excluded)
-    else:
-        if column not in train_rows.column_names:
-            raise ValueError(
-                f"--exclude_speakers needs a column {column!r}; there are: {', '.join(train_rows.column_names)}"
-            )
-        speakers = {str(name) for name in train_rows[column] if name is not None}
-        if unknown := excluded - speakers:
-            raise ValueError(
-                f"--exclude_speakers {' '.join(sorted(unknown))}: no such speaker; "
-                f"there are: {', '.join(sorted(speakers)[:20])}"
-            )
-        train_rows = chosen_by(train_rows, column, lambda name: name not in excluded)
-    if column in eval_rows.column_names:
-        eval_rows = chosen_by(eval_rows, column, lambda name: name not in excluded)
-    return train_rows, eval_rows
 
 
 def first_transcripts(rows: Rows, *, limit: int = 50_000) -> list[str]:

@@ -226,6 +226,18 @@ def test_a_text_is_no_noise_whatever_it_is_called(tmp_path, name):
             function(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(np.nan, None), (np.nan, 1), (0, np.nan), (np.inf, None), (-np.inf, 1), (0, np.inf), (-1, 1), (0.3, 0.3)],
+)
+def test_a_part_needs_a_start_and_an_end_after_it(start, end):
+    for function in (read_recording, read_audio):
+        with pytest.raises(AudioError, match=f"{start} to {end} s is no part of a recording"):
+            function(_wav(tone(16000)), start=start, end=end)
+    with pytest.raises(AudioError, match="is no part of a recording"):
+        read_array(tone(16000), 16000, start=start, end=end)
+
+
 def test_a_name_that_cannot_be_one_is_not_found():
     for name in ("x" * 300 + ".wav", "a\0.wav", ""):
         with pytest.raises(AudioError):
@@ -253,6 +265,40 @@ def test_channels_of_a_compressed_file_that_cancel(tmp_path):
         output.mux(stream.encode(None))
     recording = read_recording(tmp_path / "a.mp3")
     assert np.abs(recording.waveform).max() > 0.4 and "cancel" in recording.remarks[0]
+
+
+@pytest.mark.parametrize("offset", [0.05, -0.5])
+def test_a_constant_offset_does_not_hide_that_channels_cancel(offset):
+    stereo = np.stack([0.6 * tone(16000), -0.58 * tone(16000)], 1) + np.float32(offset)
+    recording = read_recording(_wav(stereo))
+    np.testing.assert_allclose(recording.waveform, stereo[:, 0], atol=1e-6)
+    assert "cancel" in recording.remarks[0]
+
+
+@pytest.mark.parametrize("opposite", [(2, 4), (0, 1), (1, 2)], ids=str)
+def test_channels_that_cancel_in_a_part_only(opposite):
+    waveform = np.random.default_rng(0).normal(0, 0.1, 64000).astype(np.float32)
+    second = waveform * np.float32(0.9)
+    second[opposite[0] * 16000 : opposite[1] * 16000] *= -1
+    stereo = np.stack([waveform, second], 1)
+    for recording in (read_recording(_wav(stereo)), read_array(stereo, 16000)):
+        np.testing.assert_allclose(recording.waveform, waveform, atol=1e-6)
+        assert recording.remarks == ["its channels cancel one another out: channel 1 alone is used"]
+
+
+def test_a_faint_hum_that_cancels_between_words_is_no_reason():
+    generator = np.random.default_rng(0)
+    stereo = generator.normal(0, 0.1, (64000, 2)).astype(np.float32)
+    stereo[16000:32000] = 0.001 * np.stack([np.tile(tone(16000), 2), -np.tile(tone(16000), 2)], 1)
+    stereo[32000:48000] = 0
+    stereo[-10:, 1] = -stereo[-10:, 0]  # nor are a few samples
+    stereo[48000:] += np.float32(0.05)
+    for part in ({}, {"start": 0.9999}, {"end": 2.0003}):
+        recording = read_recording(_wav(stereo), **part)
+        assert not recording.remarks
+    np.testing.assert_allclose(read_audio(_wav(stereo)), stereo.mean(axis=1), atol=1e-6)
+    constant = np.tile(np.float32([[0.05, -0.05]]), (32000, 1))
+    assert not read_recording(_wav(constant)).remarks
 
 
 @pytest.mark.parametrize("factors", [(1, 0), (1, 0, 0, 0, 0, 0), (1, 1), (1, -0.3)], ids=str)

@@ -51,7 +51,7 @@ def set_size(data: bytearray, name: bytes, size: int, form: str = "<I", after: i
     return bytes(data)
 
 
-@pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFF000])
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0x80000024])
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "ULAW", "MS_ADPCM"])
 def test_a_wav_that_was_never_closed_is_read_to_its_end(tmp_path, subtype, size):
     whole = written(chirp(2), "WAV", subtype)
@@ -81,7 +81,8 @@ def test_a_wav_that_was_never_closed_is_read_to_its_end(tmp_path, subtype, size)
 def test_so_are_its_relatives(container, name, form, after):
     whole = written(np.stack([chirp(1), noise(1)], 1), container)
     expected = read_audio(bytes(whole))
-    for size in (0, -1) if container == "CAF" else (0,):
+    sizes = {"CAF": (0, -1), "WAVEX": (0, 0x80000000), "AIFF": (0, 0x80000000, 0x80000008), "AU": (0, 0x80000000)}
+    for size in sizes.get(container, (0,)):
         recording = read_recording(set_size(whole, name, size, form, after))
         np.testing.assert_allclose(recording.waveform[: len(expected)], expected, atol=1e-6)
         assert len(recording.waveform) - len(expected) < 32 and not recording.damage
@@ -175,6 +176,38 @@ def test_tags_at_the_end_are_no_damage():
     tag = b"TAG" + b"\xd6\xd0\xce\xc4".ljust(125, b"\0")  # in GBK
     recording = read_recording(bytes(mp3 + tag))
     assert len(recording.waveform) == 48000 and not recording.damage
+
+
+MP3 = bytes(written_with_av(noise(10), "mp3", "libmp3lame", rate=16000))
+COVER = b"APETAGEX" + struct.pack("<IIII8x", 2000, 60000, 1, 0) + np.random.default_rng(0).bytes(60000)
+
+
+@pytest.mark.parametrize(
+    ("mp3", "seconds"),
+    [
+        pytest.param(MP3 + COVER, 10, id="cover"),
+        pytest.param(MP3 + bytes(1000), 10, id="few zeros"),
+        pytest.param(MP3 + bytes(4096), 10, id="zeros"),
+        pytest.param(MP3 + MP3, 20, id="joined"),
+        pytest.param(MP3 + bytes(written(noise(10), "MP3", rate=44100)), 10 + 160000 / 44100, id="joined rates"),
+        pytest.param(bytes(written(noise(10, 8000), "MP3", rate=8000)) + COVER, 10, id="MPEG-2.5"),
+        pytest.param(bytes(written(noise(10, 44100), "MP3", rate=44100)) + COVER, 10, id="MPEG-1"),
+    ],
+)
+def test_what_follows_an_mp3_is_no_part_that_lacks(mp3, seconds):
+    recording = read_recording(mp3)
+    assert not recording.damage and len(recording.waveform) / 16000 == pytest.approx(seconds, abs=0.2)
+    assert audio_duration(mp3) == pytest.approx(seconds, abs=0.2)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_an_mp3_that_was_cut_lacks_what_its_first_frame_promises(rate):
+    whole = bytes(written(noise(10, rate), "MP3", rate=rate))
+    assert not read_recording(whole).damage
+    for more in (b"", bytes(4096), COVER):
+        half = whole[: len(whole) // 2] + more
+        assert read_recording(half).damage[0].endswith("of 10.0 s are there")
+        assert audio_duration(half) == pytest.approx(5, abs=0.4)
 
 
 def test_a_flac_of_unknown_length_is_as_long_as_it_is():

@@ -77,6 +77,10 @@ def test_silence_fills_a_gap(container, codec, rate):
     assert audio_duration(data) == pytest.approx(9, abs=0.1)
     part = read_audio(data, start=6.5, end=8)
     assert loud_spans(part)[0][0] == pytest.approx(0.5, abs=0.15) and len(part) == 24000
+    # Of the gap, a part concerns what lies in it.
+    for start, end, silence in ((0, 1.5, ""), (0, 3.5, "1.5 s"), (3, 4, "1.0 s"), (4, 8, "3.0 s"), (7.5, 8.5, "")):
+        remarks = read_recording(data, start=start, end=end).remarks
+        assert [silence] * bool(silence) == [" ".join(remark.split()[:2]) for remark in remarks]
 
 
 @pytest.mark.parametrize(("container", "codec", "rate"), [*CLOCKED, ("mpegts", "aac", 48000)])

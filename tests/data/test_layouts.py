@@ -106,3 +106,26 @@ def test_a_folder_a_split_may_hold_different_things(folder, read):
     (folder / "b.wav").rename(folder / "dev" / "b.wav")
     (folder / "dev" / "b.txt").write_text("two")
     assert read(folder) == [("one", 1600)] and read(folder, split="dev") == [("two", 3200)]
+
+
+def test_wenet_times_that_are_none_are_not_the_whole_file(folder, read):
+    entries = [{"key": "1", "wav": "c.wav", "txt": 1.5, "start": 0.1, "end": end} for end in ("abc", "0.2")]
+    (folder / "data.list").write_text("\n".join(map(json.dumps, entries)))
+    assert read(folder / "data.list") == [("1.5", "'abc' is no number of seconds"), ("1.5", 1600)]
+
+
+def test_a_folder_called_wavs_makes_no_ljspeech(folder, read):
+    (folder / "wavs").mkdir()
+    (folder / "a.wav").rename(folder / "wavs" / "a.wav")
+    (folder / "metadata.csv").write_text("file_name|text\nwavs/a.wav|one\n")
+    assert read(folder) == [("one", 1600)]
+
+
+def test_two_encodings_of_a_recording_are_one_and_hidden_copies_none(folder, read):
+    (folder / "a.txt").write_text("one")
+    soundfile.write(folder / "a.flac", np.zeros(800), 16000)
+    (folder / ".ipynb_checkpoints").mkdir()
+    (folder / ".ipynb_checkpoints" / "a.wav").write_bytes((folder / "a.wav").read_bytes())
+    found = read(folder)
+    assert found[:2] == [("one", 800), ("", "a.flac beside it has the same transcript and is used in its place")]
+    assert len(found) == 4  # b.wav and c.wav have no transcript

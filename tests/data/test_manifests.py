@@ -65,7 +65,7 @@ def test_lines_of_json_that_are_no_rows_are_named(folder, read):
     assert found[0] == ("one", 1600)
     assert "line 2 is no JSON" in found[1][1] and "line 3 is list" in found[2][1] and "line 5 holds half" in found[3][1]
     (folder / "n.jsonl").write_text("\n".join([lines[0], lines[3]]))
-    assert read(folder / "n.jsonl") == [("one", 1600), ('["x"]', 3200)]
+    assert read(folder / "n.jsonl") == [("one", 1600), ('["x"]', "line 2: its transcript is no text")]
 
 
 def test_json_may_be_one_list(folder, read):
@@ -98,7 +98,7 @@ def test_nemo_offset_and_duration_are_the_part_that_is_meant(folder, read, suffi
     assert [row_duration(row) for row in load_source(str(path), split="train")] == pytest.approx([0.1, 0.1, 0.3])
     assert read(folder)  # named as a split, it is found in its folder
     assert read(write(folder / "m.jsonl", {"audio_filepath": "c.wav", "offset": "x", "text": ""}))[0][1] == (
-        "offset 'x' is no number of seconds"
+        "'x' is no number of seconds"
     )
 
 
@@ -120,7 +120,7 @@ def test_columns_of_other_meanings_keep_them(folder, read):
     path = write(folder / "m.jsonl", {"audio": "a.wav", "text": "x"} | more)
     assert read(path) == read(path, streaming=True) == [("x", 1600)]
     row = load_source(str(path), split="train")[0]
-    assert {name: row[name] for name in more} == more
+    assert {name: row[name] for name in more} == more | {"start": "5.0"}  # as it is written
     assert row_duration(row) == pytest.approx(0.1)
 
 
@@ -153,3 +153,25 @@ def test_ids_that_repeat_become_different(folder):
         for _ in range(2):  # in every pass over a stream
             ids = [row["utterance_id"] for row in loaded]
             assert ids[0] == "5" and ids[1] == "5 (2)" and len(set(ids)) == 4
+
+
+def test_numbers_of_every_kind_stay_as_written(folder):
+    values = ["1.10", "7", "2.50", "123456789012345678901234567890", "NaN"]
+    lines = [
+        f'{{"audio": "a.wav", "text": {value}, "speaker": 1234567890123456789{i}}}' for i, value in enumerate(values)
+    ]
+    (folder / "m.jsonl").write_text("\n".join(lines))
+    rows = load_source(str(folder / "m.jsonl"), split="train")
+    assert rows["text"][:] == [*values[:-1], ""]
+    assert [str(speaker) for speaker in rows["speaker"]] == [f"1234567890123456789{i}" for i in range(5)]
+
+
+def test_lines_that_end_as_on_an_old_macintosh(folder, read):
+    (folder / "m.csv").write_bytes(b"audio,text\ra.wav,one\rb.wav,two\r")
+    assert read(folder / "m.csv") == [("one", 1600), ("two", 3200)]
+
+
+@pytest.mark.parametrize("row", [{"offset": 0.1, "duration": "abc"}, {"offset": -1, "duration": 1}])
+def test_times_that_are_none_are_not_the_whole_file(folder, read, row):
+    path = write(folder / "m.jsonl", {"audio_filepath": "c.wav", "text": "x"} | row)
+    assert "is no number of seconds" in read(path)[0][1]

@@ -141,3 +141,24 @@ def test_processes_share_the_work_and_compare_their_data(rows, folder, memory):
     assert again.count(": 0 decoded, [0.1, 0.0, 0.2]") == 2
     other = together(folder / "m.jsonl", memory, "other")
     assert other.count("the processes read different data: process 0 has 3 rows, process 1 2") == 2
+
+
+def test_files_of_one_name_in_two_folders_are_two(tmp_path, decoded, monkeypatch):
+    for name, seconds in (("x", 1), ("y", 2)):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "a.wav", [0.1] * 16000, 16000 // seconds)
+        os.utime(tmp_path / name / "a.wav", ns=(0, 0))
+        (tmp_path / name / "m.jsonl").write_text('{"audio": "a.wav", "text": "x"}')
+        monkeypatch.chdir(tmp_path / name)
+        rows = load_source("./m.jsonl", split="train")
+        assert look(rows)[0].seconds == pytest.approx(seconds)
+
+
+def test_audio_in_memory_alone_is_not_remembered(folder, decoded):
+    stored = [{"bytes": (folder / f"{name}.wav").read_bytes(), "path": "x.wav"} for name in "abc"]
+    datasets.Dataset.from_dict({"audio": stored[:1], "text": ["x"]}).save_to_disk(folder / "saved")
+    saved = load_source(str(folder / "saved"), split="train").select_columns(["audio", "text"])
+    for number in (1, 2):
+        memory = datasets.Dataset.from_dict({"audio": [stored[number]], "text": ["y"]})
+        both = datasets.concatenate_datasets([saved, memory.cast_column("audio", datasets.Audio(decode=False))])
+        assert [item.seconds for item in look(both)] == pytest.approx([0.1, 0.1 * (number + 1)])

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 from hf_asr import ConformerTokenizer
 from hf_asr.data.report import changed_letters
 
@@ -10,3 +12,16 @@ def test_letters_that_a_rule_changes_are_counted():
 
     assert changed("zh-en") == {"Ä → a": 1, "ü → u": 2, "G̃ → g": 1}
     assert changed("basic") == changed("none") == changed("zh") == {}
+
+
+def test_signs_that_make_another_letter_are_counted():
+    texts = ["അവന്\u200d হঠাত্\u200d סנדוויץ׳", "ශ්\u200dරී می\u200cخواهم ה\u200d צה״ל a׳"]
+    careless = SimpleNamespace(normalize=lambda text: text.translate({0x200C: None, 0x200D: None, 0x5F3: None}))
+    assert set(changed_letters(careless, texts)) == {
+        "ന്\u200d → ന്",
+        "ত্\u200d → ত্",
+        "ශ්\u200d → ශ්",
+        "ץ׳ → ץ",
+    }
+    for rule in ("none", "basic", "en", "zh-en"):
+        assert changed_letters(ConformerTokenizer.from_texts(["a"], text_normalization=rule), texts) == {}

@@ -168,3 +168,79 @@ def test_waveforms_from_parquet_are_the_recordings(folder):
     audio = [{"array": wave.tolist(), "sampling_rate": 16000}]
     row = load_source(str(parquet(folder, {"audio": audio, "text": ["one"]})), split="train")[0]
     np.testing.assert_allclose(read_row(row, sampling_rate=16000), wave, atol=1e-6)
+
+
+def test_a_damaged_header_and_what_was_joined(folder, read):
+    wav = (folder / "a.wav").read_bytes()
+    one = tar(folder / "1.tar", {"1.wav": wav, "1.txt": b"one", "2.wav": wav, "2.txt": b"two"})
+    two = tar(folder / "2.tar", {"3.wav": wav, "3.txt": b"three"})
+    (folder / "both.tar").write_bytes(one.read_bytes() + two.read_bytes())
+    assert read(folder / "both.tar") == [("one", 1600), ("two", 1600), ("three", 1600)]
+    data = bytearray(one.read_bytes())
+    data[data.index(b"2.wav")] ^= 1
+    one.write_bytes(data)
+    found = read(one)
+    assert found[1] == ("one", 1600) and len(found) == 2 and "1.tar is damaged at byte" in found[0][1]
+
+
+def test_paths_of_several_folders_are_not_mixed_up(folder, read):
+    for name in ("x", "y"):
+        (folder / "shards" / name).mkdir(parents=True)
+        (folder / "a.wav" if name == "x" else folder / "b.wav").rename(folder / "shards" / name / "0.wav")
+        table = datasets.Dataset.from_dict({"audio": ["0.wav"], "text": [name]})
+        table.to_parquet(folder / "shards" / name / "s.parquet")
+    for streaming in (False, True):
+        assert read(folder / "shards", streaming=streaming) == [("x", "file not found"), ("y", "file not found")]
+
+
+def test_columns_with_our_own_names_are_left_out(folder, read):
+    more = {"audio_part": ["x"], "audio_array": [7]}
+    path = parquet(folder, {"audio": ["../a.wav"], "text": ["one"]} | more)
+    assert read(path) == read(path, streaming=True) == [("one", 1600)]
+    (folder / "m.csv").write_text("audio,text,audio_part,audio_array\na.wav,one,x,7\n")
+    assert read(folder / "m.csv") == [("one", 1600)]
+    entry = {"text": "one", "audio_array": {"array": 1}, "audio_part": 2}
+    wav = (folder / "a.wav").read_bytes()
+    assert read(tar(folder / "s.tar", {"1.json": json.dumps(entry).encode(), "1.wav": wav})) == [("one", 1600)]
+
+
+def test_audio_inside_other_columns_is_left_out(folder, read):
+    stored = {"bytes": (folder / "a.wav").read_bytes(), "path": "a.wav"}
+    table = datasets.Dataset.from_dict(
+        {"audio": [stored], "text": ["one"], "more": [{"ref": stored}], "all": [[stored]]}
+    )
+    features = table.features.copy()
+    features["more"] = {"ref": datasets.Audio(decode=True)}
+    features["all"] = datasets.List(datasets.Audio(decode=True))
+    table = datasets.Dataset(table.data, info=datasets.DatasetInfo(features=features))
+    table.to_parquet(folder / "train.parquet")
+    for streaming in (False, True):
+        assert read(folder / "train.parquet", streaming=streaming) == [("one", 1600)]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_bytes_and_paths_in_one_column_and_bytes_alone(folder, read, streaming):
+    wav = (folder / "a.wav").read_bytes()
+    both = [{"bytes": wav, "path": "x.wav"}, {"bytes": None, "path": "../b.wav"}]
+    path = parquet(folder, {"audio": both, "text": ["one", "two"]})
+    assert read(path, streaming=streaming) == [("one", 1600), ("two", 3200)]
+    path = parquet(folder, {"audio": [wav], "text": ["one"]})
+    assert read(path, streaming=streaming) == [("one", 1600)]
+    path = parquet(folder, {"audio": [{"bytes": wav, "n": 1}], "text": ["one"]})
+    assert read(path, streaming=streaming) == [("one", 1600)]
+
+
+def test_a_shard_without_rows_is_none(folder, read):
+    path = parquet(folder, {"audio": ["../a.wav"], "text": ["one"]})
+    datasets.Dataset.from_dict({"audio": ["x"], "text": ["x"]}).select([]).to_parquet(path / "train-1.parquet")
+    assert read(path) == [("one", 1600)]
+
+
+def test_streamed_ids_differ_in_every_shard(folder):
+    for number, names in enumerate(("ab", "c")):
+        stored = [{"bytes": (folder / f"{name}.wav").read_bytes(), "path": None} for name in names]
+        (folder / "shards").mkdir(exist_ok=True)
+        table = datasets.Dataset.from_dict({"audio": stored, "text": list(names)})
+        table.to_parquet(folder / "shards" / f"train-{number}.parquet")
+    rows = load_source(str(folder / "shards"), split="train", streaming=True).shuffle(seed=1, buffer_size=1)
+    assert len({row["utterance_id"] for row in rows}) == 3

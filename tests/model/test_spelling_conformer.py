@@ -74,9 +74,60 @@ def test_numbers_in_text(language, text, expected):
         ("5mm", "five millimeters", "五毫米"),
         ("在3:30", "在 three thirty", "在三点三十"),
         ("the 21st", "the twenty first", "the第二十一"),
+        ("3½%", "three and one half percent", "百分之三又二分之一"),
+        ("50٪", "fifty percent", "百分之五十"),
+        ("-5%", "minus five percent", "负百分之五"),
+        ("1.5e5s", "one point five times ten to the power of five s", "一点五乘以十的五次方s"),
+        ("1.5x2", "one point 5x2", "一点5x2"),
+        ("2^0.5", "two to the power of zero point five", "二的零点五次方"),
+        ("2^-.5", "two to the power of minus point five", "二的负零点五次方"),
+        ("ⅫⅢ", "twelve three", "十二三"),
+        ("ⅩⅣ", "fourteen", "十四"),
+        ("ↂ", "ten thousand", "一万"),
+        ("Ↄ", "ↄ", "ↄ"),  # a letter, though it stands among the numerals
+        ("🄂", "one", "一"),
+        ("8-12", "eight to twelve", "八到十二"),
+        ("800-1000", "eight hundred to one thousand", "八百到一千"),
+        ("call 555-1234", "call five five five one two three four", "call五五五一二三四"),
+        ("138-0013-8000", "one three eight zero zero one three eight zero zero zero", "一三八零零一三八零零零"),
+        ("010-12345678", "zero one zero one two three four five six seven eight", "零一零一二三四五六七八"),
+        ("temperature:-5", "temperature minus five", "temperature负五"),
+        ("x=-½", "x minus one half", "x负二分之一"),
+        ("-1.5e5", "minus one point five times ten to the power of five", "负一点五乘以十的五次方"),
+        ("covid-19, a-5", "covid nineteen a five", "covid十九a五"),
+        ("8%-10", "eight percent ten", "百分之八十"),
         *((whole, whole, whole) for whole in ("mp3", "h2o", "1e5", "1920x1080", "90s", "90's")),
     ],
 )
 def test_a_number_is_spelled_as_a_whole_or_left(text, english, mandarin):
     assert normalize_text(text, rule="en") == english
     assert normalize_text(text, rule="zh") == mandarin
+    for rule, once in (("en", english), ("zh", mandarin)):
+        assert normalize_text(once, rule=rule) == once, "not idempotent"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("气温-5度", "气温负五度"),
+        ("气温-5°C", "气温负五c"),
+        ("气温−5", "气温负五"),
+        ("，-5度", "负五度"),
+        ("得分-5分，休息-5分钟", "得分负五分休息五分钟"),
+        ("今天，5-10度", "今天五到十度"),
+        ("今天-5到-3度", "今天负五到负三度"),
+        ("利率是-0.5%", "利率是负百分之零点五"),
+        ("得分是-.5", "得分是负零点五"),
+        ("我有.5个", "我有零点五个"),
+        ("歼-20和长征-5号", "歼二十和长征五号"),  # names
+        ("5度-10度", "五度十度"),  # a range
+        ("十-15度", "十十五度"),
+        ("1998-2000年", "一九九八到二零零零年"),
+        ("1998/2000年", "一九九八二零零零年"),
+        ("1998、1999和2000年", "一九九八一九九九和二零零零年"),
+    ],
+)
+def test_numbers_beside_han(text, expected):
+    for rule in ("zh", "zh-en"):
+        assert normalize_text(text, rule=rule) == expected
+    assert normalize_text("wifi，" + text.lstrip("，"), rule="zh-en") == "wifi" + expected

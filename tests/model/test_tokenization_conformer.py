@@ -83,6 +83,9 @@ FRAGMENTS = [
         "\u05f4",
         "\u200c",
         "\u200d",
+        "\u0d28",
+        "\u0d4d",
+        "\U0001f102",
         "\u00ad",
         "\ufe0f",
         "\x00",
@@ -97,6 +100,16 @@ TRANSCRIPTS = st.lists(st.sampled_from([*FRAGMENTS, " "]), max_size=12).map("".j
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(TRANSCRIPTS, st.sampled_from(list(TEXT_NORMALIZATIONS)))
 def test_normalising_twice_changes_nothing(text, rule):
+    once = normalize_text(text, rule=rule)
+    assert normalize_text(once, rule=rule) == once
+
+
+@pytest.mark.parametrize("rule", TEXT_NORMALIZATIONS)
+@pytest.mark.parametrize(
+    "text",
+    ["a\u0d4d\u200dന", "ന\u0301\u0d4d\u200d", "\u095c\u094d\u200d", "ന\u0d4d\u200d\u200c", "ന\u0d4d\u200c\u200d"],
+)
+def test_joiners_and_marks_in_any_order(text, rule):
     once = normalize_text(text, rule=rule)
     assert normalize_text(once, rule=rule) == once
 
@@ -185,6 +198,12 @@ def test_basic_keeps_every_letter_and_mark(language):
         ("1 <2 and 3> 2", "1 2 and 3 2"),
         ("a [laughter] b <background noise> c </s>", "a b c"),
         ("all [these four words stay] here", "all these four words stay here"),
+        ("می\u200cخواهم ه\u200c٪", "می\u200cخواهم ه"),
+        # A joiner after a virama makes another letter of a word's last: chillus of Malayalam, Bengali's khanda ta.
+        ("അവന്\u200d ഞാന്\u200d.", "അവന്\u200d ഞാന്\u200d"),
+        ("হঠাত্\u200d, ক\u200d", "হঠাত্\u200d ক"),
+        ("അവന്\u200c \u0d4d\u200d a\u0d4d\u200d", "അവന് a\u0d4d"),
+        ("סנדוויץ׳, ג׳ירפה ׳א ״ב״ צה״ל", "סנדוויץ׳ ג׳ירפה א ב צה״ל"),
     ],
 )
 def test_basic(text, expected):

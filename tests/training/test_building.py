@@ -43,6 +43,33 @@ def test_the_rule_and_the_tokens_are_the_checkpoints_or_asked_for(checkpoint, ca
     assert told or "as the checkpoint" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"bpe_vocab_size": 500}, "bpe_vocab_size: 500 has no effect: the checkpoint's vocabulary stays"),
+        ({"bpe_vocab_size": 500, "vocabulary": "new"}, "bpe_vocab_size: 500 has no effect: tokenizer is char"),
+        ({"bpe_vocab_size": 500, "vocabulary": "new", "tokenizer": "bpe"}, ""),
+        ({"vocabulary": "new", "tokenizer": "bpe"}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_bpe_vocab_size_without_effect_is_told(checkpoint, caplog, arguments, told):
+    built(checkpoint, **arguments)
+    assert told in caplog.text
+    assert told or "bpe_vocab_size" not in caplog.text
+
+
+def test_the_size_of_a_new_bpe_vocabulary(caplog):
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    words = ["the lazy dog and the lazy cat"] * 3
+    sized = build(ModelArguments(model=small, tokenizer="bpe", bpe_vocab_size=20), words)[0].tokenizer
+    assert len(sized) == 20
+    assert len(build(ModelArguments(model=small, tokenizer="bpe"), words)[0].tokenizer) > 20
+    assert "bpe_vocab_size" not in caplog.text
+    build(ModelArguments(model=small, bpe_vocab_size=20), words)
+    assert "bpe_vocab_size: 20 has no effect: tokenizer is char" in caplog.text
+
+
 def test_auto_is_a_concrete_rule_before_anything_is_saved(caplog):
     caplog.set_level("INFO", logger="hf_asr")
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}

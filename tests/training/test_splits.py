@@ -83,7 +83,7 @@ def test_streams_are_drawn_by_their_weights(corpus):
     rows, eval_rows = list(splits.train), splits.evaluation
     texts = set(eval_rows["text"][:8])
     drawn = Counter(row["text"] in texts for row in rows)  # no validation sentence occurs in training
-    assert len(eval_rows) == 8 + 40 and {row["source"] for row in rows} == {str(corpus)}
+    assert len(eval_rows) == 8 + 40 and {row["source"] for row in rows} == {f"{corpus}/train", f"{corpus}/validation"}
     assert len({row["text"] for row in rows}) == 48  # until both have been seen whole
     assert 1.5 < drawn[False] / drawn[True] < 6
 
@@ -116,3 +116,26 @@ def test_another_name_for_the_validation_split_is_understood(corpus, tmp_path, c
 def test_mistakes_say_what_is_accepted(dataset_name, message):
     with pytest.raises(ValueError, match=message):
         DataArguments(dataset_name=dataset_name).sources()
+
+
+def test_excluded_speakers_are_nowhere_whatever_is_held_out(corpus, tmp_path):
+    lines = [json.loads(line) for line in (corpus / "train" / "metadata.jsonl").read_text().splitlines()]
+    for place, line in enumerate(lines):
+        line |= {"audio": str(corpus / "train" / line.pop("file_name")), "speaker": str(place % 3)}
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for seed in range(4):
+        more = {"exclude_speakers": ["1"], "held_out_share": 0.5, "replay_dataset_name": str(tmp_path / "m.jsonl")}
+        splits = load_splits(DataArguments(dataset_name=str(tmp_path / "m.jsonl"), **more), seed=seed)
+        for rows in (splits.train, splits.evaluation, splits.replayed):
+            assert set(rows["speaker"]) <= {"0", "2"} and len(rows)
+    with pytest.raises(
+        ValueError, match="--exclude_speakers 9: no such speaker in column 'speaker'; there are: 0, 1, 2"
+    ):
+        load_splits(DataArguments(dataset_name=str(tmp_path / "m.jsonl"), exclude_speakers=["9"]), seed=0)
+
+
+def test_two_splits_of_one_source_keep_their_ids_apart(corpus):
+    names = [{"name": str(corpus), "train_split_name": split} for split in ("train", "validation")]
+    rows = load_splits(DataArguments(dataset_name=names, held_out_share=0.2, eval_split_name="train"), seed=0).train
+    ids = rows["utterance_id"][:]
+    assert len(set(ids)) == len(ids) == 48
