@@ -359,7 +359,7 @@ def digits_tasks(folder: str, files: list[str], noises: list[np.ndarray], *, cli
     rows = load_source(folder, split="train")
     tasks = {}
     for speaker in sorted(set(rows["speaker"])):
-        own = chosen_by(rows, "speaker", speaker.__eq__)
+        own = chosen_by(rows, "speaker", {speaker}.__contains__)
         chosen = own.select(np.random.default_rng(0).permutation(len(own))[:clips])
         tasks[speaker] = Task(speaker, folder, recipe, [speaker], False, conditions(chosen, noises))
     return tasks
