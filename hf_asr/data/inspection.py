@@ -101,7 +101,7 @@ def inspect(
     def find(reason: str, detail: str, *, is_skipped: bool = True) -> None:
         inspection.findings.append(Finding(split, first_row + place, names[place], reason, detail, is_skipped))
 
-    for place, (labels, item) in enumerate(zip(_labels(texts, processor), measured, strict=True)):
+    for place, (labels, item) in enumerate(zip(token_ids(texts, processor), measured, strict=True)):
         for remark in item.remarks:
             find("read with a remark", remark, is_skipped=False)
         if item.problem is not None:
@@ -131,8 +131,11 @@ def column_values(rows: datasets.Dataset | Sequence[dict], name: str) -> list:
     return rows[name][:] if isinstance(rows, datasets.Dataset) else [row[name] for row in rows]
 
 
-def _labels(texts: list[str], processor: ConformerProcessor) -> Iterator[list[int]]:
-    """Token ids of each transcript; a thousand at a time are tokenised much faster than one by one."""
+def token_ids(texts: list[str], processor: ConformerProcessor) -> Iterator[list[int]]:
+    """Yield the token ids of each transcript.
+
+    A thousand at a time are tokenised much faster than one by one, and all at once would fill the memory.
+    """
     for start in range(0, len(texts), 1000):
         yield from processor.tokenizer(texts[start : start + 1000])["input_ids"]
 

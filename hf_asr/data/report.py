@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from ..model.spelling_conformer import HAN
 from ..model.tokenization_conformer import SPELLS_NUMBERS, VIRAMAS
 from .audio import AudioError
-from .inspection import Inspection, column_values
+from .inspection import Inspection, column_values, token_ids
 from .pages import audio_uri, histogram, write_page
 from .sources import read_row
 
@@ -97,13 +97,12 @@ def _facts(
             "and of every score's references: where they should stay, choose basic"
         )
     rest = Counter(word for text in texts for word in text.split() if re.search(r"\d", word))
-    ids = processor.tokenizer(texts)["input_ids"] if texts else []
-    unknown = sum(token == processor.tokenizer.unk_token_id for line in ids for token in line)
-    total = sum(map(len, ids))
+    tokens = Counter(token for ids in token_ids(texts, processor) for token in ids)
+    unknown, total = tokens[processor.tokenizer.unk_token_id], tokens.total()
     return [
         *facts,
         ("vocabulary", f"{len(processor.tokenizer)} tokens"),
-        ("tokens", f"{total} ({len(set().union(*ids))} different)"),
+        ("tokens", f"{total} ({len(+tokens)} different)"),
         ("unknown tokens", f"{unknown} ({unknown / max(1, total):.2%})"),
         ("normalisation", str(rule)),
         ("letters it changes", f"{changed.total()} ({_commonest(changed)})" if changed else "0"),
