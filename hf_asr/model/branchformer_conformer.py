@@ -1,5 +1,5 @@
 """E-Branchformer blocks (Kim et al. 2022, https://arxiv.org/abs/2210.00077): attention and a gated convolution side by
-side, merged. Letters in shape comments: B batch, S encoder frames, D hidden size, C channels.
+side, merged. Letters in shape comments: B batch, S encoder frames, D hidden size, H heads, C channels.
 """
 
 import torch
@@ -56,12 +56,15 @@ class EBranchformerBlock(GradientCheckpointingLayer):
         positions: torch.Tensor,
         attention_mask: torch.Tensor | None,
         frame_mask: torch.Tensor | None,
-    ) -> torch.Tensor:
+        output_attentions: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Returns the states, and the attention weights (B, H, S, S) if asked for."""
         hidden = torch.add(hidden, self.dropout(self.feed_forward1(self.feed_forward1_norm(hidden))), alpha=0.5)
-        attended = self.dropout(self.attention(self.attention_norm(hidden), positions, attention_mask))
+        attended, weights = self.attention(self.attention_norm(hidden), positions, attention_mask, output_attentions)
+        attended = self.dropout(attended)
         gated = self.dropout(self.cgmlp(self.cgmlp_norm(hidden), frame_mask))
         both = torch.cat([attended, gated], -1)  # (B, S, 2D)
         both = both + convolve_over_time(self.merge_conv, both, frame_mask, is_causal=self.is_causal)
         hidden = hidden + self.dropout(self.merge_proj(both))
         hidden = torch.add(hidden, self.dropout(self.feed_forward2(self.feed_forward2_norm(hidden))), alpha=0.5)
-        return self.final_norm(hidden)
+        return self.final_norm(hidden), weights

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .configuration_conformer import ConformerConfig
-from .layers_conformer import ConformerDropout, ConformerFeedForward, absolute_embedding
+from .layers_conformer import ConformerDropout, ConformerFeedForward, absolute_embedding, attend
 
 
 class ConformerDecoderAttention(nn.Module):
@@ -19,6 +19,7 @@ class ConformerDecoderAttention(nn.Module):
 
     def __init__(self, config: ConformerConfig):
         super().__init__()
+        self.config = config
         self.num_heads, width = config.num_attention_heads, config.num_attention_heads * config.head_dim
         self.q_proj = nn.Linear(config.hidden_size, width)
         self.kv_proj = nn.Linear(config.hidden_size, 2 * width)
@@ -33,7 +34,11 @@ class ConformerDecoderAttention(nn.Module):
         key, value = (
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in self.kv_proj(source).chunk(2, -1)
         )
-        context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=memory is None)
+        if memory is None:
+            mask = torch.ones(query.shape[2], query.shape[2], dtype=torch.bool, device=query.device).tril()
+        is_eager = self.config._attn_implementation == "eager"
+        scale = self.config.head_dim**-0.5
+        context, _ = attend(query, key, value, mask=mask, dropout=0.0, scale=scale, is_eager=is_eager)
         return self.o_proj(context.transpose(1, 2).flatten(2))  # (B, U, D)
 
 

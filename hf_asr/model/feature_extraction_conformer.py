@@ -72,7 +72,7 @@ def mel_filters(
     falling = (points[2:] - bins) / (points[2:] - points[1:-1])
     filters = torch.minimum(rising, falling).clamp(min=0)
     filters[-1] = 0  # Kaldi leaves the Nyquist bin out
-    return filters.to(device, torch.float32)
+    return filters.to(torch.float32).to(device)  # one after the other: Apple's GPUs have no float64
 
 
 class ConformerFeatureExtractor(SequenceFeatureExtractor):

@@ -74,6 +74,27 @@ class ConformerSubsampling(nn.Module):
         return F.linear(hidden.flatten(2), weight, self.out.bias)  # (B, S, D)
 
 
+def replace_rows(module: nn.Module, num_rows: int, *, kept: dict[int, int]) -> None:
+    """Give a layer that holds a row a token, a head or an embedding, `num_rows` of them in place.
+
+    Args:
+        module: `nn.Linear`, `nn.Conv1d` or `nn.Embedding`.
+        kept: New row: the old row that it takes over, bit by bit. The others start near the mean.
+    """
+    for name in ("weight", "bias"):
+        rows = getattr(module, name, None)
+        if rows is None:
+            continue
+        # A new row is like those there are: their mean, and half of their spread.
+        noise = torch.randn(num_rows, *rows.shape[1:]).to(rows.device)
+        fresh = (rows.data.mean(0) + 0.5 * rows.data.std(0) * noise).to(rows.dtype)
+        fresh[list(kept)] = rows.data[list(kept.values())]
+        setattr(module, name, nn.Parameter(fresh, requires_grad=rows.requires_grad))
+    for name in ("out_features", "out_channels", "num_embeddings"):
+        if hasattr(module, name):
+            setattr(module, name, num_rows)
+
+
 class ConformerFeedForward(nn.Module):
     def __init__(self, config: ConformerConfig):
         super().__init__()
@@ -117,17 +138,28 @@ def attend(
     mask: torch.Tensor | None,
     dropout: float,
     scale: float,
-) -> torch.Tensor:
-    """Softmax attention of (B, H, S, *) over the keys where bool `mask` (B, 1, 1, S) is True, if any is given."""
+    is_eager: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Compute softmax attention of (B, H, S, *) over the keys where bool `mask` (B, 1, 1 or S, S) is True.
+
+    Args:
+        mask: None where every key may be attended to.
+        is_eager: Compute the weights themselves, without a fused kernel.
+
+    Returns:
+        The weighted values, and the weights (B, H, S, S) before dropout if they were computed.
+    """
     # Below 1000 frames (40 s at 4x) the CPU's fused kernel takes two to three times as long to train in bf16.
-    unfused = query.requires_grad and query.device.type == "cpu" and query.dtype == torch.bfloat16
-    if not unfused or torch.compiler.is_compiling() or query.shape[2] >= 1000:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale)
+    is_slow = query.requires_grad and query.device.type == "cpu" and query.dtype == torch.bfloat16
+    is_slow = is_slow and not torch.compiler.is_compiling() and query.shape[2] < 1000
+    if not (is_eager or is_slow):
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale), None
     scores = (query * scale) @ key.transpose(-1, -2)  # (B, H, S, S)
     if mask is not None:
         # added, which has no backward of its own, where filling would have one
         scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, torch.finfo(scores.dtype).min)
-    return F.dropout(scores.softmax(-1), dropout) @ value
+    weights = scores.softmax(-1)
+    return F.dropout(weights, dropout) @ value, weights
 
 
 class ConformerAttention(nn.Module):
@@ -144,8 +176,10 @@ class ConformerAttention(nn.Module):
             self.bias_u = nn.Parameter(torch.zeros(config.num_attention_heads, config.head_dim))
             self.bias_v = nn.Parameter(torch.zeros(config.num_attention_heads, config.head_dim))
 
-    def forward(self, hidden: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """`mask` is bool (B, 1, 1, S), True where a key may be attended to."""
+    def forward(
+        self, hidden: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """`mask` is bool (B, 1, 1, S), True where a key may be attended to. Returns the weights too, if asked for."""
         batch, frames, _ = hidden.shape
         heads, head_dim = self.config.num_attention_heads, self.config.head_dim
         qkv = self.qkv_proj(hidden).view(batch, frames, 3, heads, head_dim)  # (B, S, 3, H, K)
@@ -160,15 +194,26 @@ class ConformerAttention(nn.Module):
             # (q+u)k' + (q+v)p' is one product of vectors twice as long.
             query = torch.cat([query + self.bias_u, query + self.bias_v], -1)  # (B, S, H, 2K)
             key = torch.cat([key, place.to(key.dtype)], -1)
-        context = attend(
+        context, weights = attend(
             query.transpose(1, 2),
             key.transpose(1, 2),
             value.transpose(1, 2),
             mask=mask,
             dropout=self.config.attention_dropout if self.training else 0.0,
             scale=head_dim**-0.5,
+            is_eager=output_attentions or self.config._attn_implementation == "eager",
         )  # (B, H, S, K)
-        return self.o_proj(context.transpose(1, 2).flatten(2))  # (B, S, D)
+        return self.o_proj(context.transpose(1, 2).flatten(2)), weights if output_attentions else None  # (B, S, D)
+
+
+def hangs_as_a_row(channels: int, *, num_threads: int) -> bool:
+    """Whether oneDNN may not come back from a bf16 depthwise convolution along a row of `channels` channels, last.
+
+    Its kernel for AVX-512 (`brdgmm_dw`) loops for ever over 20 frames or more where it is given 16 channels or fewer at
+    once: all there are, what is left of blocks of 64, or the one block that a thread gets where the blocks are shared
+    evenly. Multiples of 32 channels a thread leave nothing over and share an even number of blocks.
+    """
+    return channels % (32 * num_threads) != 0
 
 
 def _depthwise(conv: nn.Conv1d, hidden: torch.Tensor) -> torch.Tensor:
@@ -176,9 +221,12 @@ def _depthwise(conv: nn.Conv1d, hidden: torch.Tensor) -> torch.Tensor:
     if hidden.device.type != "cpu":
         return conv(hidden)
     # Only the two-dimensional convolution takes channels last; the other copies input, output and gradients.
-    return F.conv2d(
-        hidden[:, :, None], conv.weight[:, :, None], conv.bias, padding=(0, *conv.padding), groups=conv.groups
-    )[:, :, 0]
+    axis, padding = 2, (0, *conv.padding)  # the frames in a row
+    in_float32 = hidden.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if not in_float32 and hangs_as_a_row(conv.groups, num_threads=torch.get_num_threads()):
+        axis, padding = 3, (*conv.padding, 0)  # in a column, which another kernel takes
+    weight = conv.weight.unsqueeze(axis)
+    return F.conv2d(hidden.unsqueeze(axis), weight, conv.bias, padding=padding, groups=conv.groups).squeeze(axis)
 
 
 def convolve_over_time(

@@ -8,6 +8,8 @@ import math
 import torch
 import torch.nn.functional as F
 
+CTC_DEVICES = ("cpu", "cuda")  # that PyTorch has a kernel of the CTC loss for; Apple's, among others, are not
+
 
 def ctc_loss(
     log_probs: torch.Tensor,
@@ -17,7 +19,7 @@ def ctc_loss(
     blank: int,
     zero_infinity: bool = True,
 ) -> torch.Tensor:
-    """Negative log-likelihood (Graves et al. 2006), summed.
+    """Negative log-likelihood (Graves et al. 2006), summed; computed on the CPU where the device has no kernel for it.
 
     Args:
         log_probs: (B, S, V).
@@ -30,6 +32,10 @@ def ctc_loss(
     """
     if labels.numel() and labels.max() >= log_probs.shape[-1]:
         raise ValueError(f"labels hold {labels.max()}, but the model's vocab_size is {log_probs.shape[-1]}")
+    device = log_probs.device
+    if device.type not in CTC_DEVICES:
+        log_probs, lengths, labels = log_probs.cpu(), lengths.cpu(), labels.cpu()
+        return ctc_loss(log_probs, lengths, labels, blank=blank, zero_infinity=zero_infinity).to(device)
     is_label = labels >= 0
     # cuDNN's CTC knows neither empty labels nor zero_infinity, and is not deterministic.
     with torch.backends.cudnn.flags(enabled=False):

@@ -1,7 +1,7 @@
 """The Conformer encoder and its CTC head (Gulati et al. 2020, https://arxiv.org/abs/2005.08100).
 
 Letters in shape comments: B batch, T feature frames, M mel bins, S encoder frames (T after subsampling), D hidden size,
-V vocabulary.
+H heads, V vocabulary.
 """
 
 import math
@@ -13,8 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import CausalLMOutput
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
 from .branchformer_conformer import EBranchformerBlock
 from .configuration_conformer import SUBSAMPLING_CONVOLUTIONS, ConformerConfig
@@ -26,20 +25,22 @@ from .layers_conformer import (
     ConformerFeedForward,
     ConformerSubsampling,
     absolute_embedding,
+    replace_rows,
     rotary_embedding,
 )
 from .losses_conformer import attention_loss, consistency_loss, ctc_loss, smoothed
 
 
 @dataclass
-class ConformerModelOutput(ModelOutput):
+class ConformerModelOutput(BaseModelOutput):
     """
     last_hidden_state: (batch, frames', hidden_size)
+    hidden_states: What goes into the first layer and comes out of each, the last one normalised; if asked for.
+    attentions: The weights of each layer, (batch, heads, frames', frames'); if asked for.
     attention_mask: bool (batch, frames'), True for real frames; None if the input had no mask.
     intermediate_hidden_states: what `intermediate_ctc_layers` give, in training: (batch, frames', hidden_size) each.
     """
 
-    last_hidden_state: torch.FloatTensor | None = None
     attention_mask: torch.BoolTensor | None = None
     intermediate_hidden_states: tuple[torch.FloatTensor, ...] | None = None
 
@@ -66,12 +67,15 @@ class ConformerBlock(GradientCheckpointingLayer):
         positions: torch.Tensor,
         attention_mask: torch.Tensor | None,
         frame_mask: torch.Tensor | None,
-    ) -> torch.Tensor:
+        output_attentions: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Returns the states, and the attention weights (B, H, S, S) if asked for."""
         hidden = torch.add(hidden, self.dropout(self.feed_forward1(self.feed_forward1_norm(hidden))), alpha=0.5)
-        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), positions, attention_mask))
+        attended, weights = self.attention(self.attention_norm(hidden), positions, attention_mask, output_attentions)
+        hidden = hidden + self.dropout(attended)
         hidden = hidden + self.dropout(self.convolution(self.convolution_norm(hidden), frame_mask))
         hidden = torch.add(hidden, self.dropout(self.feed_forward2(self.feed_forward2_norm(hidden))), alpha=0.5)
-        return self.final_norm(hidden)
+        return self.final_norm(hidden), weights
 
 
 def random_spans(
@@ -115,7 +119,7 @@ class ConformerPreTrainedModel(PreTrainedModel):
     base_model_prefix = "encoder"
     main_input_name = "input_features"
     supports_gradient_checkpointing = True
-    _supports_sdpa = True
+    _supports_sdpa = True  # and no more: see `_check_and_adjust_attn_implementation`
     _no_split_modules = ["ConformerBlock", "EBranchformerBlock", "ConformerDecoderLayer"]
     # Log-mel of int16-sized samples lies around 10: bf16 would keep two digits of it.
     _keep_in_fp32_modules_strict = ["feature_mean", "feature_istd"]
@@ -143,6 +147,15 @@ class ConformerPreTrainedModel(PreTrainedModel):
         elif isinstance(module, ConformerModel):
             init.zeros_(module.feature_mean)
             init.ones_(module.feature_istd)
+
+    def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args, **kwargs) -> str:
+        """Refuse what the attention layers would not use; transformers asks here whenever it is set."""
+        if attn_implementation not in (None, "sdpa", "eager"):
+            raise ValueError(
+                f"attn_implementation is 'sdpa' or 'eager', not {attn_implementation!r}: 'sdpa' is PyTorch's fused "
+                "kernels, which take the mask of the padding, and 'eager' computes the attention weights themselves"
+            )
+        return attn_implementation or "sdpa"
 
     def get_output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
         """Encoder frames that `lengths` feature frames give: ((T-1)//2-1)//2 for 4x, never negative."""
@@ -174,13 +187,24 @@ class ConformerModel(ConformerPreTrainedModel):
         self.post_init()
 
     def forward(
-        self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None, return_dict: bool | None = None
+        self,
+        input_features: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
     ) -> ConformerModelOutput | tuple:
         """
         Args:
             input_features: Raw log-mel, (batch, frames, num_mel_bins).
             attention_mask: (batch, frames), 1 for real frames, which come first; None if all are.
+            output_attentions, output_hidden_states: Return those of each layer; the configuration's if not given.
+            return_dict: False for a tuple of what there is, in the order of the fields.
         """
+        config = self.config
+        output_attentions = config.output_attentions if output_attentions is None else output_attentions
+        output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        return_dict = config.return_dict if return_dict is None else return_dict
         if attention_mask is not None:
             lengths = attention_mask.sum(-1)
         else:
@@ -208,9 +232,12 @@ class ConformerModel(ConformerPreTrainedModel):
         if attention_mask is not None:
             mask = torch.arange(num_frames, device=hidden.device) < self.get_output_lengths(lengths)[:, None]  # (B, S)
             frame_mask, attention_frame_mask = mask[:, :, None], mask[:, None, None, :]
-        intermediate = []
+        intermediate, hidden_states, attentions = [], [], []
         for number, layer in enumerate(self.layers, start=1):
-            output = layer(hidden, positions, attention_frame_mask, frame_mask)
+            if output_hidden_states:
+                hidden_states.append(hidden)
+            output, weights = layer(hidden, positions, attention_frame_mask, frame_mask, output_attentions)
+            attentions.append(weights)
             if self.training and self.config.layerdrop:
                 # Stochastic depth (Huang et al. 2016): deeper layers are left out more often, by utterance, so that
                 # every parameter keeps a gradient (DistributedDataParallel waits for all of them).
@@ -220,12 +247,15 @@ class ConformerModel(ConformerPreTrainedModel):
             hidden = output
             if self.training and number in self.config.intermediate_ctc_layers:
                 intermediate.append(self.final_norm(hidden))
+        hidden = self.final_norm(hidden)
         output = ConformerModelOutput(
-            last_hidden_state=self.final_norm(hidden),
+            last_hidden_state=hidden,
+            hidden_states=(*hidden_states, hidden) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
             attention_mask=mask if attention_mask is not None else None,
             intermediate_hidden_states=tuple(intermediate) or None,
         )
-        return output if return_dict is not False else output.to_tuple()
+        return output if return_dict else output.to_tuple()
 
 
 class ConformerForCTC(ConformerPreTrainedModel):
@@ -248,6 +278,8 @@ class ConformerForCTC(ConformerPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> CausalLMOutput | tuple:
         """
@@ -257,6 +289,7 @@ class ConformerForCTC(ConformerPreTrainedModel):
             labels: (batch, tokens), padded with -100.
             num_items_in_batch: What the summed loss is divided by: the label tokens of the whole optimiser step, all
                 ranks and micro-batches; those of this batch if not given.
+            output_attentions, output_hidden_states, return_dict: As in `ConformerModel`.
 
         Returns:
             `logits` (batch, frames', vocab_size); in inference, frames of padding are blank.
@@ -268,19 +301,86 @@ class ConformerForCTC(ConformerPreTrainedModel):
             # SpecAugment masks and dropout differ between the two copies.
             input_features = torch.cat([input_features, input_features])
             attention_mask = None if attention_mask is None else torch.cat([attention_mask, attention_mask])
-        encoded = self.encoder(input_features, attention_mask)
+        encoded = self.encoder(
+            input_features,
+            attention_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
         logits = self.ctc_head(encoded.last_hidden_state)  # (B, S, V)
-        loss = None
+        loss, hidden_states, attentions = None, encoded.hidden_states, encoded.attentions
         if labels is not None:
             tokens = (labels >= 0).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
             loss = self.summed_loss(logits, encoded, labels) / tokens
             logits = logits[: len(labels)]
+            hidden_states = hidden_states and tuple(states[: len(labels)] for states in hidden_states)
+            attentions = attentions and tuple(weights[: len(labels)] for weights in attentions)
         if not self.training and encoded.attention_mask is not None:
             blank = torch.full_like(logits[0, 0], torch.finfo(logits.dtype).min)
             blank[self.config.pad_token_id] = 0.0
             logits = torch.where(encoded.attention_mask[:, :, None], logits, blank)
-        output = CausalLMOutput(loss=loss, logits=logits)
-        return output if return_dict is not False else output.to_tuple()
+        output = CausalLMOutput(loss=loss, logits=logits, hidden_states=hidden_states, attentions=attentions)
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if return_dict else output.to_tuple()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the decoder's embedding of tokens.
+
+        Raises:
+            NotImplementedError: The model has no decoder, and takes features alone.
+        """
+        if not self.config.decoder_layers:
+            raise NotImplementedError("a Conformer without a decoder takes features and embeds no tokens")
+        return self.decoder.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.get_input_embeddings()  # raises where there is none
+        self.decoder.embed_tokens = value
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.ctc_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        self.ctc_head = new_embeddings
+
+    def resize_token_embeddings(
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
+    ) -> nn.Linear:
+        """Give the CTC head, and the decoder if there is one, a row for each of `new_num_tokens` tokens.
+
+        Args:
+            new_num_tokens: Rows that are new start near the mean of the old ones; None for as many as there are.
+            pad_to_multiple_of: Round up to a multiple of it.
+            mean_resizing: True; transformers' other way, of new rows that know nothing of the old, is not there.
+
+        Returns:
+            The CTC head.
+
+        Raises:
+            ValueError: Fewer tokens than the special ones need, or `mean_resizing` is False.
+        """
+        if not mean_resizing:
+            raise ValueError("mean_resizing is True: new rows start near the mean of the old ones")
+        size = self.config.vocab_size if new_num_tokens is None else new_num_tokens
+        if pad_to_multiple_of:
+            size = math.ceil(size / pad_to_multiple_of) * pad_to_multiple_of
+        config = self.config
+        last = max(number or 0 for number in (config.pad_token_id, config.bos_token_id, config.eos_token_id))
+        if size <= last:
+            raise ValueError(f"a vocabulary of {size} tokens leaves out the special token {last}: {last + 1} at least")
+        if size != config.vocab_size:
+            kept = {number: number for number in range(min(size, config.vocab_size))}
+            heads = [self.ctc_head]
+            if config.decoder_layers:
+                heads += [self.decoder.embed_tokens, self.decoder.lm_head]
+            for head in heads:
+                replace_rows(head, size, kept=kept)
+            config.vocab_size = size
+        return self.ctc_head
 
     def summed_loss(self, logits: torch.Tensor, encoded: ConformerModelOutput, labels: torch.Tensor) -> torch.Tensor:
         """CTC; with a decoder, `ctc_weight` of it and the rest of the attention loss.

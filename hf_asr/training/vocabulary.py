@@ -6,12 +6,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-import torch
 from tokenizers import models
-from torch import nn
 from transformers import PreTrainedModel
 
 from ..model import ConformerTokenizer
+from ..model.layers_conformer import replace_rows
 from ..model.spelling_conformer import HAN
 from ..model.tokenization_conformer import SPACE
 from .arguments import VOCABULARIES
@@ -173,18 +172,7 @@ def replace_vocabulary(model: PreTrainedModel, old: ConformerTokenizer | None, n
             module = model.get_submodule(name)
         except AttributeError:
             continue
-        for attribute in ("weight", "bias"):
-            rows = getattr(module, attribute, None)
-            if rows is None:
-                continue
-            # A new row is like those there are: their mean, and half of their spread.
-            fresh = rows.data.mean(0) + 0.5 * rows.data.std(0) * torch.randn(len(new), *rows.shape[1:])
-            fresh = fresh.to(rows.dtype)
-            fresh[list(shared)] = rows.data[list(shared.values())]
-            setattr(module, attribute, nn.Parameter(fresh))
-        for attribute in ("out_features", "out_channels", "num_embeddings"):
-            if hasattr(module, attribute):
-                setattr(module, attribute, len(new))
+        replace_rows(module, len(new), kept=shared)
     model.config.vocab_size = len(new)
     model.config.pad_token_id = new.pad_token_id  # the blank
     model.config.bos_token_id, model.config.eos_token_id = new.bos_token_id, new.eos_token_id

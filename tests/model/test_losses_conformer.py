@@ -69,3 +69,46 @@ def test_teacher_forcing_shifts_by_one():
 def test_a_label_outside_of_the_vocabulary_is_told(log_probs):
     with pytest.raises(ValueError, match="labels hold 5, but the model's vocab_size is 5"):
         ctc_loss(log_probs, torch.tensor([7, 7]), torch.tensor([[1, 5], [1, 2]]), blank=0)
+
+
+class OnApple(torch.Tensor):
+    """A tensor that says it is on an Apple GPU, and leaves it with `.cpu()`."""
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("mps")
+
+    def cpu(self) -> torch.Tensor:
+        return self.as_subclass(torch.Tensor)
+
+
+def test_ctc_is_computed_on_the_cpu_where_the_device_has_no_kernel(log_probs, monkeypatch):
+    lengths, labels = torch.tensor([7, 5]), torch.tensor([[1, 2], [3, -100]])
+    logits = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(3))
+    kernel, to, sent = F.ctc_loss, torch.Tensor.to, []
+
+    def ctc_kernel(*args, **options):
+        if any(isinstance(value, OnApple) for value in args):
+            raise NotImplementedError("The operator 'aten::_ctc_loss' is not currently implemented for the MPS device.")
+        return kernel(*args, **options)
+
+    def send(tensor, target, *args, **options):
+        if isinstance(target, torch.device) and target.type == "mps":
+            sent.append(target)
+            return tensor.as_subclass(OnApple)
+        return to(tensor, target, *args, **options)
+
+    monkeypatch.setattr(F, "ctc_loss", ctc_kernel)
+    monkeypatch.setattr(torch.Tensor, "to", send)
+    losses, gradients = [], []
+    for place in (torch.Tensor, OnApple):
+        leaf = logits.clone().requires_grad_()
+        on_device = leaf.as_subclass(place)
+        loss = ctc_loss(on_device.log_softmax(-1), lengths.as_subclass(place), labels.as_subclass(place), blank=0)
+        assert isinstance(loss, place)  # where the log-probabilities are, for what is added to it
+        loss.as_subclass(torch.Tensor).backward()
+        losses.append(loss.detach().as_subclass(torch.Tensor))
+        gradients.append(leaf.grad)
+    assert sent == [torch.device("mps")]
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(gradients[0], gradients[1])
