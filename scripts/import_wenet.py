@@ -19,6 +19,6 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     try:
         import_wenet(arguments.wenet_dir, arguments.output_dir)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"{arguments.output_dir}: model and processor")

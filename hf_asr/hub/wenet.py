@@ -6,297 +6,225 @@ sentencepiece model, `train_960_unigram5000.model` or the like.
 
 import json
 import logging
+import os
 import re
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import yaml
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
-from transformers.convert_slow_tokenizer import import_protobuf
 
-from ..model import (
-    ConformerConfig,
-    ConformerFeatureExtractor,
-    ConformerForCTC,
-    ConformerProcessor,
-    ConformerTokenizer,
-)
-from ..model.tokenization_conformer import NO_SPACES_AT_HAN, SPACE, splits_special_tokens, text_normalizer
+from ..model import ConformerConfig, ConformerForCTC, ConformerProcessor
+from .wenet_recipe import WenetRecipe, load_recipe, parse_recipe
+from .wenet_units import find_pieces, read_tokenizer, read_units
 
 logger = logging.getLogger(__name__)
 
-SUBSAMPLING = {"conv2d": 4, "conv2d6": 6, "conv2d8": 8}
-ACTIVATIONS = {"swish": "silu", "relu": "relu", "gelu": "gelu"}
+WRAPPERS = ("model", "state_dict", "model_state_dict", "module")  # of other trainers, around the weights
+PREFIXES = ("module.", "_orig_mod.", "model.")  # before each name: DistributedDataParallel, torch.compile, Lightning
+NOT_IMPORTED = r"decoder\..+|encoder\.embed\.pos_enc\.pe|.+\.concat_linear\..+"  # the second is computed anew
 
-# WeNet's name of a block's part -> ours, where weight and bias keep name and shape.
+# Our name of a block's part -> WeNet's, where weight and bias keep name and shape.
 BLOCK_PARTS = {
-    "norm_ff_macaron": "feed_forward1_norm",
-    "feed_forward_macaron.w_1": "feed_forward1.up_proj",
-    "feed_forward_macaron.w_2": "feed_forward1.down_proj",
-    "norm_mha": "attention_norm",
-    "self_attn.linear_out": "attention.o_proj",
-    "self_attn.linear_pos": "attention.position_proj",
-    "norm_conv": "convolution_norm",
-    "conv_module.pointwise_conv1": "convolution.pointwise_conv1",
-    "conv_module.depthwise_conv": "convolution.depthwise_conv",
-    "conv_module.norm": "convolution.norm",
-    "conv_module.pointwise_conv2": "convolution.pointwise_conv2",
-    "norm_ff": "feed_forward2_norm",
-    "feed_forward.w_1": "feed_forward2.up_proj",
-    "feed_forward.w_2": "feed_forward2.down_proj",
-    "norm_final": "final_norm",
+    "feed_forward1_norm": "norm_ff_macaron",
+    "feed_forward1.up_proj": "feed_forward_macaron.w_1",
+    "feed_forward1.down_proj": "feed_forward_macaron.w_2",
+    "attention_norm": "norm_mha",
+    "attention.o_proj": "self_attn.linear_out",
+    "attention.position_proj": "self_attn.linear_pos",
+    "convolution_norm": "norm_conv",
+    "convolution.pointwise_conv1": "conv_module.pointwise_conv1",
+    "convolution.depthwise_conv": "conv_module.depthwise_conv",
+    "convolution.norm": "conv_module.norm",
+    "convolution.pointwise_conv2": "conv_module.pointwise_conv2",
+    "feed_forward2_norm": "norm_ff",
+    "feed_forward2.up_proj": "feed_forward.w_1",
+    "feed_forward2.down_proj": "feed_forward.w_2",
+    "final_norm": "norm_final",
 }
-TOP_PARTS = {
-    "encoder.embed.out.0": "encoder.subsampling.out",  # conv2d
-    "encoder.embed.linear": "encoder.subsampling.out",  # conv2d6 and conv2d8
-    "encoder.after_norm": "encoder.final_norm",
-    "ctc.ctc_lo": "ctc_head",
-}
+TOP_PARTS = {"encoder.final_norm": "encoder.after_norm", "ctc_head": "ctc.ctc_lo"}
 
 
-def config_from_wenet(recipe: dict, *, vocab_size: int) -> ConformerConfig:
-    """The configuration that `train.yaml` describes.
+def wenet_names(name: str, *, subsampling_factor: int) -> list[str]:
+    """WeNet's names of the weights that make up ours: one, or the three of a fused projection."""
+    module, _, leaf = name.rpartition(".")
+    if block := re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)", module):
+        place, part = f"encoder.encoders.{block[1]}", block[2]
+        if part == "attention.qkv_proj":
+            return [f"{place}.self_attn.linear_{which}.{leaf}" for which in "qkv"]
+        if part == "attention":  # bias_u and bias_v
+            return [f"{place}.self_attn.pos_{leaf}"]
+        return [f"{place}.{BLOCK_PARTS[part]}.{leaf}"]
+    if module.startswith("encoder.subsampling.conv."):
+        return [name.replace("subsampling", "embed")]
+    if module == "encoder.subsampling.out":
+        return [f"encoder.embed.{'out.0' if subsampling_factor == 4 else 'linear'}.{leaf}"]
+    if module == "encoder":  # feature_mean and feature_istd
+        return [f"encoder.global_cmvn.{leaf.removeprefix('feature_')}"]
+    return [f"{TOP_PARTS[module]}.{leaf}"]
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read a state dict under WeNet's names, be it inside another dict or under the names of a wrapped model.
 
     Raises:
-        ValueError: It describes what this model cannot hold; the message names it.
+        ValueError: The file holds something else, or numbers that are not finite.
     """
-    encoder = recipe.get("encoder_conf", {})
+    accepted = "torch.save of a model's state_dict() is accepted"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of pickle, zipfile or torch: whatever the bytes lead to
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{path} cannot be read as weights ({reason}): {accepted}") from error
+    while isinstance(state, Mapping) and (inner := [key for key in WRAPPERS if isinstance(state.get(key), Mapping)]):
+        state = state[inner[0]]
+    if not isinstance(state, Mapping) or not state:
+        raise ValueError(f"{path} holds {type(state).__name__}, not weights: {accepted}")
+    while prefix := next((prefix for prefix in PREFIXES if all(str(key).startswith(prefix) for key in state)), None):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    for key, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(f"{path}: {key!r} is {type(value).__name__}, not a tensor: {accepted}")
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{path}: {key!r} has values that are not finite: the file is damaged, or training failed")
+    return dict(state)
 
-    def require(name: str, value: object, accepted: tuple) -> None:
-        if value not in accepted:
-            raise ValueError(f"WeNet's {name}: {value!r} cannot be imported, only {', '.join(map(repr, accepted))}")
 
-    require("encoder", recipe.get("encoder"), ("conformer",))
-    require("input_layer", encoder.get("input_layer", "conv2d"), tuple(SUBSAMPLING))
-    require("pos_enc_layer_type", encoder.get("pos_enc_layer_type", "rel_pos"), ("rel_pos",))
-    require("selfattention_layer_type", encoder.get("selfattention_layer_type", "rel_selfattn"), ("rel_selfattn",))
-    require("activation_type", encoder.get("activation_type", "swish"), tuple(ACTIVATIONS))
-    require("cnn_module_norm", encoder.get("cnn_module_norm", "batch_norm"), ("batch_norm", "layer_norm"))
-    for name in ("normalize_before", "use_cnn_module", "macaron_style"):
-        require(name, encoder.get(name, True), (True,))
-    feed_forward = "position_wise_feed_forward"
-    require("mlp_type", encoder.get("mlp_type", feed_forward), (feed_forward,))  # a mixture of experts is "moe"
-    require("num_experts", encoder.get("num_experts"), (None,))
-    require("n_kv_head", encoder.get("n_kv_head"), (None, encoder["attention_heads"]))
-    require("head_dim", encoder.get("head_dim"), (None, encoder["output_size"] // encoder["attention_heads"]))
-    require("layer_norm_type", encoder.get("layer_norm_type", "layer_norm"), ("layer_norm",))
-    require("feats_type", (recipe.get("dataset_conf") or {}).get("feats_type", "fbank"), ("fbank",))
-    model = recipe.get("model_conf") or {}
-    require("apply_non_blank_embedding", model.get("apply_non_blank_embedding", False), (False,))
-    return ConformerConfig(
-        vocab_size=vocab_size,
-        hidden_size=encoder["output_size"],
-        num_hidden_layers=encoder["num_blocks"],
-        num_attention_heads=encoder["attention_heads"],
-        intermediate_size=encoder["linear_units"],
-        hidden_act=ACTIVATIONS[encoder.get("activation_type", "swish")],
-        conv_kernel_size=encoder.get("cnn_module_kernel", 15),
-        conv_norm=encoder.get("cnn_module_norm", "batch_norm"),
-        conv_bias=True,
-        causal_conv=encoder.get("causal", False),
-        subsampling_factor=SUBSAMPLING[encoder.get("input_layer", "conv2d")],
-        position_embeddings="absolute",
-        scale_input=True,
-        hidden_dropout=encoder.get("dropout_rate", 0.1),
-        activation_dropout=encoder.get("dropout_rate", 0.1),
-        attention_dropout=encoder.get("attention_dropout_rate", 0.0),
-        layer_norm_eps=encoder.get("norm_eps", 1e-5),
-        num_mel_bins=recipe.get("input_dim") or recipe["dataset_conf"]["fbank_conf"]["num_mel_bins"],
-    )
+def fill_biases(state: dict[str, torch.Tensor], without_bias: dict[str, str]) -> None:
+    """Give the encoder's projections that have no bias one of zeros, which is the same.
+
+    Raises:
+        ValueError: One of them has a bias.
+    """
+    for key, weight in list(state.items()):
+        block = re.fullmatch(r"(encoder\.encoders\.\d+\.(.+))\.weight", key)
+        if block and (option := without_bias.get(block[2])):
+            if f"{block[1]}.bias" in state:
+                raise ValueError(f"final.pt has {block[1]}.bias, but train.yaml says encoder_conf.{option}: false")
+            state[f"{block[1]}.bias"] = weight.new_zeros(weight.shape[0])
 
 
 def convert_state_dict(state: dict[str, torch.Tensor], config: ConformerConfig) -> dict[str, torch.Tensor]:
     """WeNet's weights under our names. The attention decoder is set aside, and so is what is computed anew.
 
     Raises:
-        ValueError: A weight that has no place here, by name.
+        ValueError: A weight has no place here, is missing or has another shape; its name is WeNet's.
     """
-    converted: dict[str, torch.Tensor] = {}
-    attention: dict[str, dict[str, torch.Tensor]] = {}
-    for key, value in state.items():
-        module, _, leaf = key.rpartition(".")
-        block = re.fullmatch(r"encoder\.encoders\.(\d+)\.(.+)", module)
-        if key.startswith("decoder.") or key == "encoder.embed.pos_enc.pe" or ".concat_linear." in key:
-            continue
-        if module == "encoder.global_cmvn":
-            converted[f"encoder.feature_{leaf}"] = value
-        elif convolution := re.fullmatch(r"encoder\.embed\.conv\.(\d+)", module):
-            converted[f"encoder.subsampling.conv.{convolution[1]}.{leaf}"] = value
-        elif module in TOP_PARTS:
-            converted[f"{TOP_PARTS[module]}.{leaf}"] = value
-        elif block and block[2] in ("self_attn.linear_q", "self_attn.linear_k", "self_attn.linear_v"):
-            attention.setdefault(f"encoder.layers.{block[1]}.attention.qkv_proj.{leaf}", {})[block[2][-1]] = value
-        elif block and block[2] == "self_attn" and leaf in ("pos_bias_u", "pos_bias_v"):
-            converted[f"encoder.layers.{block[1]}.attention.{leaf.removeprefix('pos_')}"] = value
-        elif block and block[2] in BLOCK_PARTS:
-            if "pointwise_conv" in module and leaf == "weight":
-                value = value.squeeze(-1)  # a convolution of width one is a projection
-            converted[f"encoder.layers.{block[1]}.{BLOCK_PARTS[block[2]]}.{leaf}"] = value
-        else:
-            raise ValueError(f"WeNet's weight {key!r} {tuple(value.shape)} has no place in this Conformer")
-    for key, parts in attention.items():
-        converted[key] = torch.cat([parts[name] for name in "qkv"])
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in ConformerForCTC(config).state_dict().items()}
+    sources = {name: wenet_names(name, subsampling_factor=config.subsampling_factor) for name in shapes}
+    known = {source for names in sources.values() for source in names}
+    if extra := [key for key in state if key not in known and not re.fullmatch(NOT_IMPORTED, key)]:
+        shape = tuple(state[extra[0]].shape)
+        raise ValueError(f"final.pt: {_named(extra)}, of shape {shape}, has no place in the Conformer of train.yaml")
+    counters = {key: torch.tensor(0) for key in known if key.endswith("num_batches_tracked")}  # older files lack them
+    if missing := [key for names in sources.values() for key in names if key not in state | counters]:
+        raise ValueError(f"final.pt: {_named(missing)} is missing, which the Conformer of train.yaml has")
+    converted = {}
+    for name, names in sources.items():
+        parts = [(counters | state)[key] for key in names]
+        if "pointwise_conv" in name and name.endswith("weight"):
+            parts = [part.squeeze(-1) for part in parts]  # a convolution of width one is a projection
+        shape = shapes[name] if len(parts) == 1 else (shapes[name][0] // len(parts), *shapes[name][1:])
+        for key, part in zip(names, parts, strict=True):
+            if part.shape != shape:
+                raise ValueError(f"final.pt: {key} has shape {tuple(part.shape)}; by train.yaml it is {tuple(shape)}")
+        converted[name] = torch.cat(parts) if len(parts) > 1 else parts[0]
     return converted
 
 
+def _named(keys: list[str]) -> str:
+    return keys[0] + (f" (and {len(keys) - 1} more)" if len(keys) > 1 else "")
+
+
 def read_cmvn(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and inverse standard deviation of WeNet's JSON statistics."""
-    statistics = json.loads(path.read_text())
-    count = statistics["frame_num"]
-    mean = torch.tensor(statistics["mean_stat"], dtype=torch.float64) / count
-    variance = torch.tensor(statistics["var_stat"], dtype=torch.float64) / count - mean.square()
-    return mean.float(), variance.clamp(min=1e-20).rsqrt().float()
-
-
-def find_pieces(wenet_dir: Path, recipe: dict) -> Path | None:
-    """The sentencepiece model that the recipe names, or else the one there is; None where there is none.
+    """Mean and inverse standard deviation of WeNet's JSON statistics, or of Kaldi's as text.
 
     Raises:
-        ValueError: There are several, and the recipe names none of them.
+        ValueError: The file is missing or something else.
     """
-    named = (recipe.get("tokenizer_conf") or {}).get("bpe_path")
-    if named and (wenet_dir / Path(named).name).is_file():  # a released recipe keeps its author's path
-        return wenet_dir / Path(named).name
-    found = sorted(wenet_dir.glob("*.model"))
-    if len(found) > 1:
-        raise ValueError(f"{wenet_dir} has {len(found)} sentencepiece models: leave the one that goes with units.txt")
-    return found[0] if found else None
-
-
-def read_tokenizer(
-    units: Path, *, special_tokens: dict[str, int] | None = None, pieces: Path | None = None
-) -> ConformerTokenizer:
-    """A tokenizer with the ids of `units.txt`; `<sos/eos>` is the last unless the recipe says otherwise.
-
-    Args:
-        pieces: The sentencepiece model that cuts transcripts into units of several characters. Without it a model of
-            such units transcribes, and is not fine-tuned without a new vocabulary.
-    """
-    vocabulary = {}
-    for line in units.read_text(encoding="utf-8-sig").splitlines():
-        if line.strip():
-            token, place = line.rsplit(maxsplit=1)
-            vocabulary[SPACE if token == "<space>" else token] = int(place)
-    names = {place: token for token, place in vocabulary.items()}
-    sos_eos = names[(special_tokens or {}).get("<eos>", max(names))]
-    unknown = names[(special_tokens or {}).get("<unk>", 1)]
-    are_pieces = any(len(token) > 1 and not re.fullmatch(r"<.+>|\[.+\]", token) for token in vocabulary)
-    if are_pieces and pieces is not None:
-        tokenizer = _piece_tokenizer(vocabulary, unknown, pieces)
-    else:
-        if are_pieces:
-            logger.warning(
-                "%s: units of several characters, and no sentencepiece .model beside it: it transcribes, and is "
-                "fine-tuned with --vocabulary new only",
-                units,
-            )
-        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Metaspace(SPACE, prepend_scheme="never", split=False),
-                pre_tokenizers.Split(Regex("."), "isolated"),
-            ]
-        )
-    tokenizer.normalizer = text_normalizer("none")
-    if are_pieces:  # WeNet makes capitals of what it cuts into pieces, and its pieces know no space beside Han
-        tokenizer.normalizer = normalizers.Sequence([tokenizer.normalizer, NO_SPACES_AT_HAN])
-    return ConformerTokenizer(
-        tokenizer_object=tokenizer,
-        pad_token=names[0],
-        unk_token=unknown,
-        bos_token=sos_eos,
-        eos_token=sos_eos,
-        clean_up_tokenization_spaces=False,
-        text_normalization="none",
-        **({"in_capitals": True} if are_pieces else {}),
-    )
-
-
-def _piece_tokenizer(vocabulary: dict[str, int], unknown: str, path: Path) -> Tokenizer:
-    """Cuts text as WeNet does: each Han character is a token, sentencepiece cuts what stands between them.
-
-    Raises:
-        ValueError: The file is no sentencepiece model of BPE or unigrams.
-    """
-    proto = import_protobuf().ModelProto()
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: train.yaml names it, and final.pt does not hold its numbers")
     try:
-        proto.ParseFromString(path.read_bytes())
-    except Exception as error:  # protobuf's DecodeError, which this package does not depend on
-        raise ValueError(f"{path} is no sentencepiece model: {error}") from error
-    scores = {piece.piece: piece.score for piece in proto.pieces if piece.type == 1}  # normal ones
-    if proto.trainer_spec.model_type == 1:
-        lowest = min(scores.values(), default=0.0)
-        ordered = sorted(vocabulary, key=vocabulary.get)
-        model = models.Unigram([(token, scores.get(token, lowest)) for token in ordered], vocabulary[unknown])
-    elif proto.trainer_spec.model_type == 2:
-        # Pieces that are only steps to longer ones are not in units.txt; their ids come after those of the model.
-        steps = [piece for piece in scores if piece not in vocabulary]
-        vocabulary = vocabulary | {piece: max(vocabulary.values()) + 1 + i for i, piece in enumerate(steps)}
-        merges = sorted(
-            (-scores[piece], piece[:cut], piece[cut:])
-            for piece in scores
-            for cut in range(1, len(piece))
-            if piece[:cut] in scores and piece[cut:] in scores
-        )
-        model = models.BPE(vocabulary, [(left, right) for _, left, right in merges], unk_token=unknown, fuse_unk=True)
-    else:
-        raise ValueError(f"{path}: of sentencepiece's models those of BPE and unigrams are read")
-    tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(r"[一-鿿]"), "isolated"),
-            pre_tokenizers.Metaspace(SPACE, prepend_scheme="always"),
-            pre_tokenizers.Split(Regex(rf"{SPACE}(?=[一-鿿])"), "removed"),
-            splits_special_tokens(token for token in vocabulary if re.fullmatch(r"<.+>", token)),
-        ]
-    )
-    return tokenizer
+        text = path.read_text(encoding="utf-8-sig").strip()
+        if text.startswith("["):  # two rows: sums and the count of frames, sums of squares and a zero
+            values = [float(value) for value in text.strip("[] \n").split()]
+            *mean, count = values[: len(values) // 2]
+            *squares, zero = values[len(values) // 2 :]
+            if zero != 0:
+                raise ValueError("the second row does not end with 0")
+        else:
+            statistics = json.loads(text)
+            mean, squares, count = statistics["mean_stat"], statistics["var_stat"], statistics["frame_num"]
+        mean = torch.tensor(mean, dtype=torch.float64) / count
+        variance = torch.tensor(squares, dtype=torch.float64) / count - mean.square()
+    except (ValueError, KeyError, TypeError, ZeroDivisionError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} holds no statistics ({type(error).__name__}: {error}): JSON with mean_stat, var_stat and "
+            "frame_num is accepted, and Kaldi's text (compute-cmvn-stats --binary=false)"
+        ) from error
+    if not (mean.ndim == 1 and mean.isfinite().all() and variance.isfinite().all()):
+        raise ValueError(f"{path} has statistics that are not finite, or no list of them")
+    return mean.float(), variance.clamp(min=1e-20).rsqrt().float()
 
 
 def import_wenet(wenet_dir: str | Path, output_dir: str | Path | None = None) -> tuple:
     """Model and processor of a WeNet directory, saved to `output_dir` if given.
 
     Raises:
-        ValueError: A file is missing, or describes what cannot be imported.
+        ValueError: A file is missing, or describes what cannot be imported; or `output_dir` holds something already.
     """
     wenet_dir = Path(wenet_dir)
     for name in ("train.yaml", "units.txt", "final.pt"):
         if not (wenet_dir / name).is_file():
             raise ValueError(f"{wenet_dir} is no WeNet model directory: it has no {name}")
-    recipe = yaml.safe_load((wenet_dir / "train.yaml").read_text(encoding="utf-8"))
-    special_tokens = (recipe.get("tokenizer_conf") or {}).get("special_tokens")
+    if output_dir is not None and Path(output_dir).exists() and (Path(output_dir).is_file() or os.listdir(output_dir)):
+        raise ValueError(f"{output_dir} must be a new or an empty folder, but it holds something already")
+    state = read_weights(wenet_dir / "final.pt")
+    if "ctc.ctc_lo.weight" not in state:
+        raise ValueError(f"{wenet_dir / 'final.pt'} has no CTC head: there is no ctc.ctc_lo.weight")
+    vocab_size = state["ctc.ctc_lo.weight"].shape[0]
+    units = read_units(wenet_dir / "units.txt")
+    if len(units) != vocab_size:
+        raise ValueError(f"{wenet_dir}: units.txt has {len(units)} units, but final.pt's CTC head {vocab_size} outputs")
+    recipe = parse_recipe(load_recipe(wenet_dir / "train.yaml"), vocab_size=vocab_size)
     tokenizer = read_tokenizer(
-        wenet_dir / "units.txt", special_tokens=special_tokens, pieces=find_pieces(wenet_dir, recipe)
+        units, special_tokens=recipe.special_tokens, pieces=find_pieces(wenet_dir, recipe.bpe_path)
     )
-    state = torch.load(wenet_dir / "final.pt", map_location="cpu", weights_only=True)
-    config = config_from_wenet(recipe, vocab_size=state["ctc.ctc_lo.weight"].shape[0])
+    config = recipe.config
     config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, tokenizer.bos_token_id, tokenizer.eos_token_id
-    converted = convert_state_dict(state, config)
+    if "encoder.global_cmvn.mean" not in state:
+        state |= _cmvn(wenet_dir, recipe)
+    fill_biases(state, recipe.without_bias)
+    model = ConformerForCTC(config)
+    model.load_state_dict(convert_state_dict(state, config), strict=True)
     if decoder := [key for key in state if key.startswith("decoder.")]:
         logger.warning("%s: %d weights of the attention decoder are set aside", wenet_dir, len(decoder))
-    if "encoder.feature_mean" not in converted:
-        cmvn = (recipe.get("cmvn_conf") or {}).get("cmvn_file")
-        mean, istd = torch.zeros(config.num_mel_bins), torch.ones(config.num_mel_bins)
-        if cmvn:  # a released recipe keeps its author's path
-            mean, istd = read_cmvn(wenet_dir / Path(cmvn).name)
-        converted |= {"encoder.feature_mean": mean, "encoder.feature_istd": istd}
-    dataset = recipe.get("dataset_conf") or {}
-    fbank = dataset.get("fbank_conf") or {}
-    extractor = ConformerFeatureExtractor(
-        num_mel_bins=config.num_mel_bins,
-        sampling_rate=(dataset.get("resample_conf") or {}).get("resample_rate", 16000),
-        frame_length=float(fbank.get("frame_length", 25)),
-        frame_shift=float(fbank.get("frame_shift", 10)),
-        high_freq=0.0,
-        snip_edges=True,
-        energy_floor=2**-23,
-        min_duration=0.0,
-    )
-    config.hop_length = extractor.hop_length
-    model = ConformerForCTC(config)
-    model.load_state_dict(converted, strict=True)
-    processor = ConformerProcessor(extractor, tokenizer)
+    processor = ConformerProcessor(recipe.extractor, tokenizer)
     if output_dir is not None:
-        model.save_pretrained(output_dir)
-        processor.save_pretrained(output_dir)
+        _save(model, processor, Path(output_dir))
     return model.eval(), processor
+
+
+def _cmvn(wenet_dir: Path, recipe: WenetRecipe) -> dict[str, torch.Tensor]:
+    """The statistics that final.pt lacks."""
+    mean, istd = torch.zeros(recipe.config.num_mel_bins), torch.ones(recipe.config.num_mel_bins)
+    if recipe.has_cmvn:
+        if recipe.cmvn_file is None:
+            raise ValueError(
+                "train.yaml: cmvn is global_cmvn, but no cmvn_conf.cmvn_file is named and final.pt has none"
+            )
+        path = wenet_dir / Path(recipe.cmvn_file).name  # a released recipe keeps its author's path
+        mean, istd = read_cmvn(path)
+        if len(mean) != recipe.config.num_mel_bins:
+            raise ValueError(f"{path} is of {len(mean)} mel bins, but the features have {recipe.config.num_mel_bins}")
+    return {"encoder.global_cmvn.mean": mean, "encoder.global_cmvn.istd": istd}
+
+
+def _save(model: ConformerForCTC, processor: ConformerProcessor, output_dir: Path) -> None:
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f"{output_dir.name}.partial") as partial:
+        checkpoint = Path(partial) / "checkpoint"
+        model.save_pretrained(checkpoint)
+        processor.save_pretrained(checkpoint)
+        checkpoint.replace(output_dir)
