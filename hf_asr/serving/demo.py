@@ -1,8 +1,10 @@
 """The Gradio demo: speech to words that are seen on their sound, and two checkpoints side by side."""
 
 import base64
+import contextlib
 import difflib
 import functools
+import os
 import tempfile
 import time
 from collections.abc import Collection, Sequence
@@ -24,11 +26,13 @@ from ..decoding.recognizer import Transcript, Word, recognize
 from ..decoding.subtitles import to_srt, to_vtt
 from ..model import ConformerFeatureExtractor
 from ..model.feature_extraction_conformer import denoise
+from .middleware import BodyLimit, error_answer
 from .pictures import STYLE, legend, timeline, word_chips
 from .texts import CHINESE, ENGLISH, I18N, language_texts, translate
 
 MAX_SECONDS = 300.0
-MAX_FILE_SIZE = "64mb"  # five minutes of 16-bit stereo at 48 kHz are 58
+MAX_FILE_BYTES = 64_000_000  # five minutes of 16-bit stereo at 48 kHz are 58
+MAX_STORED_BYTES = 2_000_000_000  # of all recordings that were not deleted yet
 SILENCE = 1e-4  # peak; a microphone that is on is never so quiet
 
 # Looked over every minute; a person may listen to a recording, change a setting and ask again within half an hour.
@@ -370,6 +374,39 @@ class OwnSourcesOnly:
         await self.app(scope, receive, send_with_policy)
 
 
+class BoundedUploads:
+    """ASGI middleware that takes no more recordings while those that are stored fill their share of the disk."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self.app
+        if scope["type"] == "http" and scope["path"].endswith("/upload") and stored_bytes() > MAX_STORED_BYTES:
+            app = error_answer(503, "too many recordings are stored: try again in half an hour")
+        await app(scope, receive, send)
+
+
+def stored_bytes() -> int:
+    """Of the recordings that Gradio keeps until it deletes them."""
+    total = 0
+    for path in Path(gr.utils.get_upload_folder()).rglob("*"):
+        with contextlib.suppress(OSError):  # deleted meanwhile
+            total += path.stat().st_size
+    return total
+
+
+def reach_directly(host: str) -> None:
+    """Has this process ask this machine without a proxy: Gradio asks its own page whether it is there.
+
+    What the environment says of other hosts stays.
+    """
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [part.strip() for part in given.split(",") if part.strip()]
+    hosts += [name for name in dict.fromkeys(("127.0.0.1", "localhost", "::1", host)) if name not in hosts]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)
+
+
 def launch(demo: gr.Blocks, *, host: str, port: int | None, block: bool = True) -> str:
     """Serves the page and returns its address; with `block`, until it is interrupted.
 
@@ -380,6 +417,7 @@ def launch(demo: gr.Blocks, *, host: str, port: int | None, block: bool = True) 
         OSError: The port is taken.
     """
     fonts = [gr.themes.Font(name) for name in ("system-ui", "PingFang SC", "Noto Sans CJK SC", "sans-serif")]
+    reach_directly(host)
     _, address, _ = demo.launch(
         server_name=host,
         server_port=port,
@@ -387,12 +425,18 @@ def launch(demo: gr.Blocks, *, host: str, port: int | None, block: bool = True) 
         ssr_mode=False,  # needs Node, and nothing is gained
         run_history=False,
         footer_links=[],
-        max_file_size=MAX_FILE_SIZE,
+        max_file_size=MAX_FILE_BYTES,
         enable_monitoring=False,
         theme=gr.themes.Default(font=fonts, primary_hue="blue"),
         css=STYLE + PAGE_STYLE,
         i18n=I18N,
-        app_kwargs={"middleware": [Middleware(OwnSourcesOnly)]},
+        app_kwargs={
+            "middleware": [
+                Middleware(OwnSourcesOnly),
+                Middleware(BoundedUploads),
+                Middleware(BodyLimit, max_file_bytes=MAX_FILE_BYTES),  # Gradio's limit is of each file of many
+            ]
+        },
         prevent_thread_lock=not block,
         quiet=not block,
     )

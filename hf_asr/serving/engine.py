@@ -2,10 +2,12 @@
 
 import contextlib
 import itertools
+import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
@@ -14,26 +16,49 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from ..decoding.recognizer import BestPath, Transcript, Window, batches, best_paths, cut, join
 
+logger = logging.getLogger("hf_asr")
+
+# A recording is accepted if it needs half of its time limit by the average speed: others may pass it, or slow it down.
+MARGIN = 0.5
+FIRST_SPEED = 10.0  # seconds of audio a second, until it was measured
+SPEED_HALF_LIFE = 120.0  # seconds of audio after which a batch counts half in the average speed
+
 
 @dataclass
 class EngineOptions:
     """How requests wait and are put together; each is an argument of `scripts/serve.py`."""
 
-    max_queue_seconds: float = field(
-        default=3600.0, metadata={"help": "Audio that may wait: bounds the memory as well as the waiting."}
+    max_queue_seconds: float = field(default=3600.0, metadata={"help": "Audio that may wait; bounds the memory."})
+    max_client_share: float = field(
+        default=0.5, metadata={"help": "What one client (an IP address) may have of the queue and of the connections."}
     )
     max_batch_seconds: float = field(
         default=60.0, metadata={"help": "Audio that is computed at once, padding included; 0: each window alone."}
     )
     max_wait_ms: float = field(default=5.0, metadata={"help": "How long the first of a batch waits for others."})
 
+    def __post_init__(self):
+        if not 0 < self.max_client_share <= 1:
+            raise ValueError(f"max_client_share must be above 0 and at most 1, not {self.max_client_share:g}")
+        for name in ("max_queue_seconds", "max_batch_seconds", "max_wait_ms"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative: {getattr(self, name):g}")
+
 
 class QueueFullError(RuntimeError):
-    """Too much audio waits already; `retry_after` seconds are what it takes about."""
+    """Too much audio waits already; in about `retry_after` seconds there is room."""
 
     def __init__(self, retry_after: float):
         super().__init__(f"too many requests wait: try again in {retry_after:.0f} s")
         self.retry_after = retry_after
+
+
+class TooSlowError(RuntimeError):
+    """The recording would not be transcribed in time if it were alone; recordings of `max_seconds` would."""
+
+    def __init__(self, max_seconds: float):
+        super().__init__(f"is too long for the speed of this machine: at most {max_seconds:.0f} s can be transcribed")
+        self.max_seconds = max_seconds
 
 
 class ClosedError(RuntimeError):
@@ -45,17 +70,20 @@ class _Request:
     """A recording that is transcribed window by window, whoever's windows come between."""
 
     future: Future
+    client: Hashable
     paths: list[BestPath | None]
-    duration: float = 0.0
+    duration: float
+    windows_left: int
+    error: Exception | None = None
 
 
 @dataclass(order=True)
 class _Job:
     due: float
     number: int  # tells equal ones apart
-    request: _Request = field(compare=False)
-    place: int = field(compare=False)
-    window: Window = field(compare=False)
+    request: _Request | None = field(compare=False, default=None)
+    place: int = field(compare=False, default=0)
+    window: Window | None = field(compare=False, default=None)
 
 
 LAST = float("inf")  # when the job that ends the thread is due
@@ -75,66 +103,147 @@ class Engine:
     ):
         self.model, self.processor, self.options = model, processor, options or EngineOptions()
         self.rate = processor.feature_extractor.sampling_rate
-        self._queued_samples = 0
-        self.speed = 10.0  # seconds of audio a second, a moving average
+        self.speed = FIRST_SPEED  # seconds of audio a second, an average over the latest batches
+        self._measured_audio = self._measured_seconds = 0.0
+        self._is_warm = False
         # called with the windows of a batch and the seconds it took
         self.on_batch: Callable[[int, float], None] = lambda windows, seconds: None
         self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._lock = threading.Lock()
+        # Samples that wait, of all and of each client, and the requests of each that have windows left
+        self._queued = 0
+        self._queued_of: Counter[Hashable] = Counter()
+        self._open_of: Counter[Hashable] = Counter()
+        self._batch_started: float | None = None
         self.is_closed = False
         self._thread = threading.Thread(target=self._run, name="hf_asr engine", daemon=True)
         self._thread.start()
 
-    def submit(self, waveform: np.ndarray) -> Future[Transcript]:
+    def submit(
+        self, waveform: np.ndarray, *, client: str | None = None, within: float | None = None
+    ) -> Future[Transcript]:
         """Queues a mono float32 recording (samples,) at `rate`. Cancelling the future takes it out again.
+
+        Args:
+            client: Whose recording it is: clients take turns, and each has its share of the queue. None is a client
+                that has no other recording.
+            within: Seconds in which the answer must be there; what the engine cannot promise by its speed, it refuses.
 
         Raises:
             QueueFullError: Too much waits. A recording that is longer than the whole queue is taken if nothing does.
-            ClosedError: `close` was called.
+            TooSlowError: The recording alone would take longer than `within` allows.
+            ClosedError: `close` was called, or the engine's thread has ended.
         """
         windows = cut(waveform, self.model, self.processor)
-        request = _Request(Future(), [None] * len(windows), len(waveform) / self.rate)
+        key = next(self._numbers) if client is None else client
+        request = _Request(Future(), key, [None] * len(windows), len(waveform) / self.rate, len(windows))
         with self._lock:
-            if self.is_closed:
-                raise ClosedError("the server is shutting down")
-            queued = self._queued_samples + len(waveform)
-            if self._queued_samples and queued > self.options.max_queue_seconds * self.rate:
-                raise QueueFullError(max(1.0, self.queued_seconds / self.speed))
-            self._queued_samples += sum(len(window.waveform) for window in windows)
-            now = time.monotonic()
+            if not self.is_alive:
+                raise ClosedError("the server is stopping: it takes no more requests")
+            queued_before, cost = self._queued_of[key], sum(map(self._cost, windows))
+            self._admit(cost, queued_before, length=len(waveform), within=within)
+            self._queued += cost
+            self._queued_of[key] += cost
+            self._open_of[key] += 1
+            now, done = time.monotonic(), 0
             for place, window in enumerate(windows):
-                # The windows of a long recording let shorter recordings pass that come up to a second a window later.
-                self._jobs.put(_Job(now + place, next(self._numbers), request, place, window))
+                done += self._cost(window)
+                # When this window would be ready if its client had the engine alone, whose recordings take turns; so
+                # whoever comes later passes what others have too much of, but nothing for longer than that.
+                ahead = min(self._open_of[key] * done, queued_before + done)
+                due = now + ahead / self.rate / self.speed
+                self._jobs.put(_Job(due, next(self._numbers), request, place, window))
         return request.future
+
+    def _admit(self, cost: int, queued_of_client: int, *, length: int, within: float | None) -> None:
+        """Raises QueueFullError or TooSlowError for a recording that cannot be promised.
+
+        `cost` are the samples of its windows, which overlap; `length` those of the recording itself.
+        """
+        share = self.options.max_client_share
+        in_time = LAST if within is None else MARGIN * within * self.speed * self.rate
+        if cost > share * in_time:
+            raise TooSlowError(share * in_time / self.rate * length / cost)
+        room = min(in_time, self.options.max_queue_seconds * self.rate)
+        excess = [
+            queued + cost - limit
+            for queued, limit in ((self._queued, room), (queued_of_client, share * room))
+            if queued and queued + cost > limit
+        ]
+        if excess:
+            raise QueueFullError(max(1.0, max(excess) / self.rate / self.speed))
+
+    def _cost(self, window: Window) -> int:
+        """Samples that a window counts as; one that is shorter than a second takes as long as a second."""
+        return max(len(window.waveform), self.rate)
 
     @property
     def queued_seconds(self) -> float:
         """Audio that was accepted and not yet computed."""
-        return self._queued_samples / self.rate
+        return self._queued / self.rate
 
     @property
     def is_alive(self) -> bool:
         """Whether requests are taken and answered."""
         return self._thread.is_alive() and not self.is_closed
 
+    @property
+    def batch_seconds(self) -> float:
+        """How long the batch that is being computed has taken so far."""
+        started = self._batch_started
+        return 0.0 if started is None else time.monotonic() - started
+
     def close(self, *, timeout: float | None = None) -> None:
         """Takes no more, finishes what was accepted, ends the thread; `timeout` in seconds."""
         with self._lock:
             if not self.is_closed:
                 self.is_closed = True
-                self._jobs.put(_Job(LAST, next(self._numbers), _Request(Future(), []), 0, Window(np.zeros(0))))
+                self._jobs.put(_Job(LAST, next(self._numbers)))
         self._thread.join(timeout)
 
     def _leave(self, job: _Job) -> None:
+        request = job.request
         with self._lock:
-            self._queued_samples -= len(job.window.waveform)
+            self._queued -= self._cost(job.window)
+            self._queued_of[request.client] -= self._cost(job.window)
+            request.windows_left -= 1
+            if not request.windows_left:
+                self._open_of[request.client] -= 1
+            if not self._open_of[request.client]:
+                del self._open_of[request.client], self._queued_of[request.client]
 
     def _run(self) -> None:
-        while (batch := self._next_batch()) is not None:
+        try:
+            while (batch := self._next_batch()) is not None:
+                self._run_batch(batch)
+        finally:  # what still waits after a failure is answered too
+            with self._lock:
+                self.is_closed = True
+            while not self._jobs.empty():
+                if (job := self._jobs.get()).request is not None:
+                    self._leave(job)
+                    job.request.error = ClosedError("the server is stopping")
+                    self._answer(job.request)
+
+    def _run_batch(self, batch: list[_Job]) -> None:
+        """Computes a batch and answers its requests, whatever happens."""
+        self._batch_started = time.monotonic()
+        try:
             self._compute(batch)
+        except BaseException as error:
+            logger.exception("a batch failed")
             for job in batch:
+                job.request.error = RuntimeError(f"the engine failed: {error!r}")
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._batch_started = None
+            for job in batch:  # first, so that who has its answer has its share of the queue again
                 self._leave(job)
+            for request in {id(job.request): job.request for job in batch}.values():
+                if request.error is not None or None not in request.paths:
+                    self._answer(request)
 
     def _next_batch(self) -> list[_Job] | None:
         """Jobs to run together; None at the end."""
@@ -172,28 +281,37 @@ class Engine:
                     jobs[i].request.paths[jobs[i].place] = path
         except Exception as error:
             if len(jobs) == 1:
-                self._finish(jobs[0].request, error=error)
+                jobs[0].request.error = error
             else:
                 for job in jobs:  # the fault is one's own, the others shall not suffer from it
                     self._compute([job])
             return
         elapsed = time.monotonic() - started
-        audio = sum(len(window.waveform) for window in windows) / self.rate
-        self.speed += 0.1 * (audio / max(elapsed, 1e-6) - self.speed)
-        self.on_batch(len(jobs), elapsed)
-        for request in {id(job.request): job.request for job in jobs}.values():
-            if all(path is not None for path in request.paths):
-                self._finish(request)
+        self._measure(sum(map(self._cost, windows)) / self.rate, elapsed)
+        try:
+            self.on_batch(len(jobs), elapsed)
+        except Exception:
+            logger.exception("a batch was computed, but could not be counted")
 
-    def _finish(self, request: _Request, *, error: Exception | None = None) -> None:
+    def _measure(self, audio: float, seconds: float) -> None:
+        if not self._is_warm:  # the first batch pays for what is compiled and allocated
+            self._is_warm = True
+            return
+        kept = 0.5 ** (audio / SPEED_HALF_LIFE)
+        self._measured_audio = kept * self._measured_audio + audio
+        self._measured_seconds = kept * self._measured_seconds + max(seconds, 1e-6)
+        self.speed = self._measured_audio / self._measured_seconds
+
+    def _answer(self, request: _Request) -> None:
+        """Gives the client the transcript, or the error."""
+        try:
+            transcript = None
+            if request.error is None:
+                transcript = join(request.paths, self.model, self.processor, duration=request.duration)
+        except Exception as error:  # the thread must outlive it
+            request.error = error
         with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
-            try:
-                transcript = None
-                if error is None:
-                    transcript = join(request.paths, self.model, self.processor, duration=request.duration)
-            except Exception as failure:  # the thread must outlive it
-                error = failure
-            if error is not None:
-                request.future.set_exception(error)
+            if request.error is not None:
+                request.future.set_exception(request.error)
             else:
                 request.future.set_result(transcript)

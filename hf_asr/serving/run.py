@@ -25,9 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model_name_or_path", required=True, help="checkpoint, exported graph, or Hub id")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 serves other machines too")
     parser.add_argument("--port", type=int, default=5000)
-    engine_options, options, args = parser.parse_args_into_dataclasses(argv)
-    options.api_key = options.api_key or os.environ.get("HF_ASR_API_KEY") or None  # empty asks for nothing
     try:
+        engine_options, options, args = parser.parse_args_into_dataclasses(argv)
         engine = load_engine(args.model_name_or_path, engine_options)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
@@ -41,14 +40,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         log_level="warning",
         timeout_graceful_shutdown=int(options.transcription_timeout_s),
         timeout_keep_alive=30,
+        proxy_headers=False,  # uvicorn would let anyone behind 127.0.0.1 say who he is; --forwarded_allow_ips is ours
     )
 
 
 def load_engine(model_name_or_path: str, options: EngineOptions) -> Engine:
-    """An engine that has transcribed once: the first request shall not pay for what is compiled and allocated then."""
+    """An engine that knows its speed, and has compiled and allocated what the first request should not wait for."""
     # Each shape of a batch leaves oneDNN a primitive; it would keep a thousand of them, which are hundreds of MB.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     model, processor = load_checkpoint(model_name_or_path)
     engine = Engine(model, processor, options)
-    engine.submit(np.zeros(engine.rate, np.float32)).result()
+    for seconds in (1, 10):
+        engine.submit(np.zeros(seconds * engine.rate, np.float32)).result()
     return engine

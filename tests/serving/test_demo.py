@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from types import SimpleNamespace
 
 import av
@@ -23,6 +24,7 @@ from gradio_client import Client, handle_file
 from hf_asr.data.synthetic import make_recording
 from hf_asr.decoding.recognizer import Transcript, Word
 from hf_asr.model.feature_extraction_conformer import denoise
+from hf_asr.serving import demo
 from hf_asr.serving.demo import (
     Hearing,
     OwnSourcesOnly,
@@ -265,6 +267,34 @@ def test_a_page_for_others_compares_with_the_given_checkpoint_alone(recognizer):
     assert inputs(build_demo(recognizer)) == {"transcribe": 2}
     assert inputs(build_demo(recognizer, second=recognizer)) == {"transcribe": 2, "compare": 2}
     assert inputs(build_demo(recognizer, may_choose_second=True)) == {"transcribe": 2, "compare": 3}
+
+
+def test_the_page_starts_behind_a_proxy_and_other_hosts_keep_it(recognizer, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", "intranet.example, 10.0.0.0/8")
+    page = build_demo(recognizer)
+    try:
+        assert httpx.get(launch(page, host="127.0.0.1", port=None, block=False)).status_code == 200
+    finally:
+        page.close(verbose=False)
+    for name in ("no_proxy", "NO_PROXY"):
+        assert os.environ[name].split(",") == ["intranet.example", "10.0.0.0/8", "127.0.0.1", "localhost", "::1"]
+    assert urllib.request.proxy_bypass("localhost") and not urllib.request.proxy_bypass("huggingface.co")
+
+
+def test_uploads_are_bounded_together_and_in_all(served, monkeypatch):
+    def upload(count: int, size: int) -> int:
+        files = [("files", (f"{i}.wav", bytes(size))) for i in range(count)]
+        return httpx.post(f"{served.address}gradio_api/upload", files=files, timeout=60).status_code
+
+    monkeypatch.setattr(demo, "MAX_STORED_BYTES", 50_000_000)
+    assert upload(1, 1_000_000) == 200
+    assert upload(1, 70_000_000) == 413 and upload(3, 30_000_000) == 413  # each of them would be small enough
+    assert upload(2, 26_000_000) == 200 and upload(1, 10) == 503
 
 
 @pytest.fixture

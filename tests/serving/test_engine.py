@@ -1,12 +1,14 @@
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from hf_asr.decoding.recognizer import recognize
 from hf_asr.serving import engine as engine_module
-from hf_asr.serving.engine import ClosedError, Engine, EngineOptions, QueueFullError
+from hf_asr.serving.engine import ClosedError, Engine, EngineOptions, QueueFullError, TooSlowError
+from hf_asr.serving.rest import ServerOptions
 
 
 @pytest.fixture
@@ -165,3 +167,173 @@ def test_closing_finishes_what_was_accepted_and_takes_no_more(start, gate):
     gate.set()
     closing.join(60)
     assert all(future.done() and future.result() is not None for future in futures)
+
+
+def test_an_exception_in_the_metrics_is_logged_and_the_request_is_answered(start, caplog):
+    engine = start(max_wait_ms=0)
+    engine.on_batch = lambda windows, seconds: 1 / 0
+    assert engine.submit(noise(1)).result(60) is not None
+    assert engine.submit(noise(1)).result(60) is not None and engine.is_alive
+    assert "could not be counted" in caplog.text
+
+
+@pytest.mark.parametrize("place", ["_measure", "_compute"])
+def test_whatever_fails_beside_the_model_fails_its_batch_alone(start, monkeypatch, place):
+    engine = start(max_wait_ms=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, place, lambda *args: 1 / 0)
+        with pytest.raises(RuntimeError, match="the engine failed: ZeroDivisionError"):
+            engine.submit(noise(1)).result(60)
+    assert engine.submit(noise(1)).result(60) is not None and engine.queued_seconds == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_when_the_thread_ends_nobody_is_left_waiting_or_let_in(start, gate, monkeypatch):
+    def exits(*args):
+        gate.wait(60)
+        raise SystemExit
+
+    monkeypatch.setattr(engine_module, "best_paths", exits)
+    engine = start(max_batch_seconds=0)
+    futures = [engine.submit(noise(1, seed=i)) for i in range(3)]
+    gate.set()
+    with pytest.raises(RuntimeError, match="the engine failed: SystemExit"):
+        futures[0].result(60)
+    for future in futures[1:]:
+        with pytest.raises(ClosedError):
+            future.result(60)
+    with pytest.raises(ClosedError, match="takes no more requests"):
+        engine.submit(noise(1))
+    assert not engine.is_alive and engine.queued_seconds == 0
+
+
+def test_one_client_has_half_of_the_queue_and_the_others_the_rest(start, gate):
+    engine = start(max_batch_seconds=0, max_queue_seconds=12)
+    accepted = [engine.submit(noise(2), client="greedy") for _ in range(3)]
+    with pytest.raises(QueueFullError):
+        engine.submit(noise(2), client="greedy")
+    accepted += [engine.submit(noise(2), client=name) for name in ("a", "b", "c")]
+    with pytest.raises(QueueFullError):
+        engine.submit(noise(2), client="d")
+    gate.set()
+    for future in accepted:
+        future.result(60)
+    assert engine.submit(noise(2), client="greedy").result(60) is not None
+
+
+def test_clients_take_turns_and_so_do_the_recordings_of_each(start, gate):
+    engine, order = start(max_batch_seconds=0), []
+
+    def submit(name: str, seconds: float, client: str) -> None:
+        engine.submit(noise(seconds), client=client).add_done_callback(lambda _: order.append(name))
+
+    submit("first", 1, "other")  # is computed while the rest comes
+    while not gate.sizes:
+        time.sleep(0.01)
+    submit("long", 300, "greedy")
+    for i in range(5):
+        submit(f"greedy {i}", 20, "greedy")
+    submit("greedy short", 1, "greedy")
+    submit("newcomer", 20, "new")
+    gate.set()
+    engine.close(timeout=120)
+    assert order.index("newcomer") < order.index("greedy 1") and order.index("greedy short") < order.index("greedy 1")
+    assert order[0] == "first" and order[-1] == "long"
+
+
+@pytest.fixture
+def slow_machine(parts, monkeypatch):
+    """An engine with these options on a clock of its own, and a model that computes so many seconds a second.
+
+    `hook` is called after each batch; `finished` fills with (seconds from submission to answer) of each request.
+    """
+    clock = SimpleNamespace(now=1000.0, speed=1.0, finished=[], hook=lambda: None, gate=threading.Event())
+    monkeypatch.setattr(engine_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    engines = []
+
+    def make(*, speed: float) -> SimpleNamespace:
+        def compute(model, processor, windows):
+            clock.gate.wait(60)
+            clock.now += sum(len(window.waveform) for window in windows) / 16000 / clock.speed
+            clock.hook()
+            return [[(0, 1.0)] for _ in windows]
+
+        monkeypatch.setattr(engine_module, "best_paths", compute)
+        engine = Engine(*parts, EngineOptions(max_wait_ms=0))
+        engines.append(engine)
+        clock.speed = speed
+        clock.gate.set()
+        for _ in range(2):
+            engine.submit(np.zeros(16000 * 10, np.float32)).result(60)
+        clock.gate.clear()
+        assert engine.speed == pytest.approx(speed)
+
+        def submit(seconds: float, client: str, within: float) -> None:
+            started = clock.now
+            waveform = np.zeros(int(16000 * seconds), np.float32)
+            future = engine.submit(waveform, client=client, within=within)
+            future.add_done_callback(lambda _: clock.finished.append(clock.now - started))
+
+        clock.engine, clock.submit = engine, submit
+        return clock
+
+    yield make
+    clock.gate.set()
+    for engine in engines:
+        engine.close(timeout=60)
+
+
+def test_by_default_the_longest_recording_is_answered_in_time_at_six_times_the_speed_of_speech(slow_machine):
+    machine, options = slow_machine(speed=6), ServerOptions()
+    machine.submit(options.max_audio_seconds, "a", options.transcription_timeout_s)
+    machine.gate.set()
+    machine.engine.close(timeout=60)
+    assert len(machine.finished) == 1 and machine.finished[0] < options.transcription_timeout_s
+
+
+def test_a_slower_machine_refuses_the_longest_recording_and_says_how_long_one_may_be(slow_machine):
+    machine, limit = slow_machine(speed=2), ServerOptions().transcription_timeout_s
+    with pytest.raises(TooSlowError) as refused:
+        machine.submit(1200, "a", limit)
+    assert 400 < refused.value.max_seconds < 600
+    machine.submit(refused.value.max_seconds - 30, "a", limit)
+
+
+def test_all_that_is_accepted_is_answered_in_time_however_many_come_later(slow_machine):
+    limit, machine = ServerOptions().transcription_timeout_s, slow_machine(speed=6)
+    refused, names = [], iter(range(10_000))
+
+    def fill() -> None:
+        """As many clients as there is room for, each with as much as it may have."""
+        for seconds in (700, 100, 20):
+            for _ in range(20):
+                try:
+                    machine.submit(seconds, str(next(names) // 2), limit)
+                except QueueFullError as error:
+                    refused.append(error.retry_after)
+                    break
+
+    fill()
+    machine.hook = lambda: fill() if machine.now < 6000 else None
+    machine.gate.set()
+    while machine.now < 6000 or machine.engine.queued_seconds:
+        time.sleep(0.01)
+    machine.engine.close(timeout=60)
+    assert len(machine.finished) > 50 and max(machine.finished) < limit
+    assert refused and max(refused) < limit
+
+
+def test_the_speed_is_that_of_the_latest_audio_without_the_first_batch(slow_machine):
+    machine = slow_machine(speed=6)  # asserts that it was measured
+    machine.speed = 1
+    for _ in range(30):
+        machine.submit(30, "a", 1e6)
+    machine.gate.set()
+    machine.engine.close(timeout=60)
+    assert machine.engine.speed == pytest.approx(1, rel=0.1)
+
+
+@pytest.mark.parametrize("options", [{"max_client_share": 0}, {"max_client_share": 2}, {"max_queue_seconds": -1}])
+def test_options_that_cannot_be_are_refused(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        EngineOptions(**options)

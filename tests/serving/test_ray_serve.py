@@ -10,6 +10,9 @@ import pytest
 
 from hf_asr.data.audio import read_audio
 from hf_asr.decoding.recognizer import recognize
+from hf_asr.serving.engine import EngineOptions
+from hf_asr.serving.ray_serve import ReplicaOptions, read_options
+from hf_asr.serving.rest import ServerOptions
 
 SCRIPT = """
 import concurrent.futures, json, sys, time, urllib.request
@@ -21,17 +24,23 @@ def post(path):
     body = b'--B\\r\\nContent-Disposition: form-data; name="audio"; filename="a"\\r\\n\\r\\n'
     body += open(path, "rb").read() + b"\\r\\n--B--\\r\\n"
     headers = {"Content-Type": "multipart/form-data; boundary=B"}
-    request = urllib.request.Request("http://127.0.0.1:%d/transcribe" % port, body, headers)
+    request = urllib.request.Request("http://127.0.0.1:%d/transcribe" % port, body, headers | key)
     return json.load(urllib.request.urlopen(request, timeout=120))["text"]
 
 checkpoint, path, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
 serve.start(http_options={"host": "127.0.0.1", "port": port})
 serve.run(build({"model_name_or_path": checkpoint, "min_replicas": "2", "num_cpus": "0.5"}))
+key = {}
+try:
+    post(path)
+except urllib.error.HTTPError as error:
+    without_key = error.code
+key = {"Authorization": "Bearer secret"}
 replicas = serve.status().applications["default"].deployments["hf_asr"].replica_states
 with concurrent.futures.ThreadPoolExecutor(16) as pool:
     texts = set(pool.map(post, [path] * 32))
-print(json.dumps({"texts": sorted(texts), "running": replicas.get("RUNNING")}))
+print(json.dumps({"texts": sorted(texts), "running": replicas.get("RUNNING"), "without_key": without_key}))
 serve.shutdown()
 ray.shutdown()
 """
@@ -44,19 +53,46 @@ def test_two_replicas_answer_as_one(checkpoint, parts, recording, repository, tm
         port = free.getsockname()[1]
     (tmp_path / "two.py").write_text(SCRIPT)
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(repository)}
+    environment["HF_ASR_API_KEY"] = "secret"
     command = [sys.executable, str(tmp_path / "two.py"), str(checkpoint), str(recording), str(port)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     answer = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     expected = recognize(*parts, [read_audio(recording)])[0].text
-    assert answer == {"texts": [expected], "running": 2}
+    assert answer == {"texts": [expected], "running": 2, "without_key": 401}
 
 
-def test_arguments_are_checked():
-    pytest.importorskip("ray")
-    from hf_asr.serving.ray_serve import build
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"model_name_or_path": "M", "replicas": "2"}, "unknown: replicas; there are: api_key"),
+        ({}, "model_name_or_path=M is required"),
+        ({"model_name_or_path": "M", "min_replicas": "two"}, "min_replicas.*two"),
+        ({"model_name_or_path": "M", "max_client_share": "2"}, "max_client_share must be above 0"),
+    ],
+)
+def test_arguments_are_checked(args, message):
+    with pytest.raises(ValueError, match=message):
+        read_options(args)
 
-    with pytest.raises(ValueError, match="unknown: replicas; there are: api_key"):
-        build({"model_name_or_path": "M", "replicas": "2"})
-    with pytest.raises(ValueError, match="model_name_or_path=M is required"):
-        build({})
+
+def test_replicas_have_every_option_of_the_server():
+    args = {"model_name_or_path": "M", "max_replicas": "3", "num_gpus": "0.5", "max_upload_mb": "20"}
+    args |= {"cors_origins": "https://a.example https://b.example", "max_wait_ms": "1", "api_key": "--odd key"}
+    replica, server, engine = read_options(args)
+    assert replica == ReplicaOptions("M", max_replicas=3, num_gpus=0.5)
+    assert server == ServerOptions(
+        max_upload_mb=20, cors_origins=["https://a.example", "https://b.example"], api_key="--odd key"
+    )
+    assert engine == EngineOptions(max_wait_ms=1)
+
+
+def test_a_configuration_file_has_numbers_and_lists():
+    args = {"model_name_or_path": "M", "max_upload_mb": 20, "cors_origins": ["https://a.example"], "api_key": None}
+    assert read_options(args)[1] == ServerOptions(max_upload_mb=20, cors_origins=["https://a.example"])
+
+
+def test_the_keys_variable_closes_replicas_too(monkeypatch):
+    monkeypatch.setenv("HF_ASR_API_KEY", "secret")
+    assert read_options({"model_name_or_path": "M"})[1].api_key == "secret"
+    assert read_options({"model_name_or_path": "M", "api_key": "other"})[1].api_key == "other"

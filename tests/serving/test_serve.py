@@ -9,9 +9,13 @@ import time
 import urllib.request
 
 import pytest
+from fastapi.testclient import TestClient
 
 from hf_asr.data.audio import read_audio
 from hf_asr.decoding.recognizer import recognize
+from hf_asr.serving import run as run_module
+from hf_asr.serving.engine import EngineOptions
+from hf_asr.serving.run import load_engine
 
 
 def start_server(checkpoint, repository, *arguments: str) -> tuple[subprocess.Popen, str]:
@@ -21,7 +25,7 @@ def start_server(checkpoint, repository, *arguments: str) -> tuple[subprocess.Po
     command = [sys.executable, "scripts/serve.py", "--model_name_or_path", str(checkpoint), "--port", str(port)]
     process = subprocess.Popen([*command, *arguments], cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"
-    for _ in range(600):
+    for _ in range(2000):  # on a machine that is busy, Python alone takes a minute to start
         try:
             urllib.request.urlopen(f"{url}/health", timeout=5).read()
             return process, url
@@ -61,6 +65,9 @@ def test_openais_client(url, recording, text):
             model="hf_asr", file=file, response_format="verbose_json", timestamp_granularities=["word", "segment"]
         )
     assert verbose.text == text and verbose.words[0].start < verbose.words[-1].end
+    TranscriptionVerbose = openai.types.audio.TranscriptionVerbose
+    TranscriptionVerbose.model_validate(verbose.model_dump(warnings=False))  # the client does not look by itself
+    assert verbose.language and verbose.segments[0].tokens and verbose.segments[0].avg_logprob < 0
     assert verbose.segments[0].text and verbose.duration == pytest.approx(len(read_audio(recording)) / 16000, abs=1e-3)
     with open(recording, "rb") as file:
         assert "-->" in client.audio.transcriptions.create(model="hf_asr", file=file, response_format="srt")
@@ -85,6 +92,61 @@ def test_an_accepted_request_is_answered_before_the_end(checkpoint, repository, 
     client.join(60)
     assert answers == [{"text": text}]
     assert process.wait(60) in (0, -signal.SIGTERM)
+
+
+@pytest.fixture
+def run(checkpoint, monkeypatch):
+    """Runs the command without listening; gives a client of its application, and uvicorn's arguments."""
+    engines = []
+
+    def start(*arguments: str) -> tuple[TestClient, dict]:
+        calls = []
+        with monkeypatch.context() as patch:
+            patch.setattr(run_module.uvicorn, "run", lambda app, **options: calls.append((app, options)))
+            patch.setattr(run_module, "load_engine", lambda *given: engines.append(load_engine(*given)) or engines[-1])
+            run_module.main(["--model_name_or_path", str(checkpoint), *arguments])
+        ((app, options),) = calls
+        return TestClient(app), options
+
+    yield start
+    for engine in engines:
+        engine.close(timeout=60)
+
+
+def test_the_keys_variable_closes_the_server(run, recording, monkeypatch):
+    monkeypatch.setenv("HF_ASR_API_KEY", "secret")
+    client, _ = run()
+    files = {"audio": recording.read_bytes()}
+    assert client.post("/transcribe", files=files).status_code == 401
+    assert client.post("/transcribe", files=files, headers={"Authorization": "Bearer secret"}).status_code == 200
+
+
+def test_browsers_and_proxies_are_arguments_of_the_command(run):
+    client, options = run("--cors_origins", "https://a.example", "https://b.example")
+    for origin in ("https://a.example", "https://b.example"):
+        answer = client.get("/health", headers={"Origin": origin})
+        assert answer.headers["access-control-allow-origin"] == origin
+    assert not options["proxy_headers"]  # uvicorn's own would believe any process of this machine
+
+
+def test_an_engine_knows_its_speed_before_the_first_request(checkpoint):
+    engine = load_engine(str(checkpoint), EngineOptions())
+    engine.close(timeout=60)
+    assert engine.speed > 20  # 10 is what an engine assumes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max_client_share", "3"], "error: max_client_share must be above 0 and at most 1"),
+        (["--cors_origins", "example.org"], "error: cors_origins: 'example.org' is no origin"),
+        (["--max_audio_seconds", "0"], "error: max_audio_seconds must be above 0"),
+    ],
+)
+def test_a_value_that_cannot_be_is_one_line(checkpoint, arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        run_module.main(["--model_name_or_path", str(checkpoint), *arguments])
+    assert str(stopped.value).startswith(message) and "\n" not in str(stopped.value)
 
 
 def test_a_model_that_is_not_there_is_one_line(tmp_path, repository):

@@ -1,0 +1,126 @@
+import math
+
+import numpy as np
+import pytest
+from fastapi import HTTPException
+
+from hf_asr.checkpoint import samples_per_frame
+from hf_asr.data.audio import read_audio
+from hf_asr.decoding.recognizer import Transcript, Word, recognize
+from hf_asr.serving.answers import check_fields, find_language, path_figures, verbose
+
+FRAME = 0.04  # seconds
+
+
+@pytest.fixture
+def ask(processor):
+    """verbose_json of a transcript, as plain types."""
+
+    def answer(transcript: Transcript, *, rule: str = "zh-en", **fields) -> dict:
+        processor.tokenizer.init_kwargs["text_normalization"] = rule
+        fields = {name: values if isinstance(values, list) else [values] for name, values in fields.items()}
+        figures = {"duration": 2.0, "seconds_per_frame": FRAME, "tokenizer": processor.tokenizer}
+        return verbose(transcript, fields, **figures).model_dump(exclude_none=True)
+
+    yield answer
+    processor.tokenizer.init_kwargs["text_normalization"] = "zh-en"
+
+
+def two_lines() -> Transcript:
+    """Two words with a pause between them that makes two segments; 50 frames."""
+    path = [(0, 1.0)] * 50
+    path[5:8] = [(7, 0.9), (7, 0.8), (8, 0.5)]
+    path[40] = (9, 0.25)
+    return Transcript("ab c", [Word("ab", 0.2, 0.32, 0.73), Word("c", 1.6, 1.64, 0.25)], path)
+
+
+def test_segments_have_whispers_figures(ask):
+    first, second = ask(two_lines())["segments"]
+    assert first["tokens"] == [7, 8] and second["tokens"] == [9]
+    assert first["avg_logprob"] == pytest.approx((math.log(0.9) + math.log(0.8) + math.log(0.5)) / 3)
+    assert first["no_speech_prob"] == pytest.approx(0.1) and second["no_speech_prob"] == pytest.approx(0.75)
+    assert (first["id"], second["id"], first["seek"], second["seek"]) == (0, 1, 20, 160)
+    assert first["temperature"] == 0.0
+
+
+def test_a_repetition_is_seen_by_its_compression(ask):
+    def ratio(text: str) -> float:
+        transcript = Transcript(text, [Word(text, 0.0, 1.0)], [(7, 0.9)] * 25)
+        return ask(transcript)["segments"][0]["compression_ratio"]
+
+    assert ratio("abc" * 40) > 2.4 > 1 > ratio("the quick fox")  # 2.4 is where Whisper doubts a text
+
+
+def test_a_part_without_tokens_is_silence():
+    assert path_figures([(0, 0.9)] * 3, blank=0) == {"tokens": [], "avg_logprob": 0.0, "no_speech_prob": 1.0}
+
+
+def test_of_a_real_recording_the_tokens_spell_the_text(parts, recording, processor):
+    model, processor = parts
+    transcript = recognize(model, processor, [read_audio(recording)])[0]
+    frame = samples_per_frame(model.config) / 16000
+    answer = verbose(transcript, {}, duration=3.0, seconds_per_frame=frame, tokenizer=processor.tokenizer)
+    assert answer.segments
+    for segment in answer.segments:
+        spelled = processor.tokenizer.convert_ids_to_tokens(segment.tokens)
+        assert "".join(spelled).replace("|", "").replace("▁", "").replace(" ", "") == segment.text.replace(" ", "")
+        assert np.log(1 / len(processor.tokenizer)) <= segment.avg_logprob < 0 < segment.no_speech_prob < 1
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "language"),
+    [
+        ("hello", "en", "en"),
+        ("", "zh", "zh"),
+        ("hello", "zh-en", "en"),
+        ("你好", "zh-en", "zh"),
+        ("打开 wifi 好吗", "zh-en", "zh"),
+        ("", "zh-en", "und"),
+        ("hello", "basic", "und"),
+        ("你好", "basic", "zh"),
+        ("今日は", None, "ja"),
+        ("안녕", "none", "ko"),
+        ("привет", "basic", "und"),  # Russian, or one of many
+    ],
+)
+def test_the_language_is_that_of_the_rule_or_of_the_script(text, rule, language):
+    assert find_language(text, rule=rule) == language
+
+
+def test_the_language_that_is_asked_for_is_the_answers(ask):
+    assert ask(two_lines(), language="fr")["language"] == "fr"
+    assert ask(two_lines(), language="")["language"] == "en"
+    assert ask(two_lines(), rule="basic")["language"] == "und"
+
+
+@pytest.mark.parametrize("name", ["timestamp_granularities[]", "timestamp_granularities"])
+def test_granularities_are_taken_with_and_without_brackets(ask, name):
+    assert "words" not in ask(two_lines()) and "segments" in ask(two_lines())
+    words = ask(two_lines(), **{name: "word"})
+    assert [word["word"] for word in words["words"]] == ["ab", "c"] and "segments" not in words
+    both = ask(two_lines(), **{name: ["word", "segment"]})
+    assert "words" in both and "segments" in both
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("timestamp_granularities", "words"),
+        ("timestamp_granularities[]", "word,segment"),
+        ("response_format", "xml"),
+        ("language", "中文"),
+        ("temperature", "warm"),
+        ("temperature", "nan"),
+        ("temperature", "1.5"),
+        ("stream", "true"),
+    ],
+)
+def test_a_value_that_a_field_cannot_have_is_400(field, value):
+    with pytest.raises(HTTPException, match=field.removesuffix("[]")) as refused:
+        check_fields({field: [value]})
+    assert refused.value.status_code == 400
+
+
+def test_an_empty_field_was_left_out():
+    names = ("response_format", "language", "temperature", "stream", "timestamp_granularities", "prompt")
+    check_fields({name: [""] for name in names})
