@@ -31,7 +31,7 @@ from hf_asr import (
 from hf_asr.checkpoint import load_checkpoint
 from hf_asr.data.sources import load_source, read_row
 from hf_asr.export import sherpa
-from hf_asr.export.gate import graph_runner, source_runner
+from hf_asr.export.gate import run_graph, source_runner
 from hf_asr.export.onnx import export_onnx, quantize_int8
 from hf_asr.export.providers import open_session
 from hf_asr.scoring.metrics import error_rates
@@ -94,7 +94,7 @@ def transcribers(
             runs[name] = sherpa_transcriber(path, threads)
         else:
             session = open_session(path, provider="cpu", threads=threads)
-            runs[name] = decoded(graph_runner(session, processor))
+            runs[name] = decoded(lambda waveform, session=session: run_graph(session, model, processor, [waveform])[0])
     return runs
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxscript  # noqa: F401  (PyTorch's exporter is written in it; where it is missing, that shows at once)
 import torch
 from onnxruntime.quantization import (
     CalibrationDataReader,

@@ -13,7 +13,7 @@ def convert(source: Path, path: Path) -> None:
     Raises:
         ImportError: OpenVINO is not installed.
     """
-    openvino = _import()
+    openvino = import_openvino()
     openvino.save_model(openvino.convert_model(source), path, compress_to_fp16=False)
 
 
@@ -26,7 +26,7 @@ class OpenVinoSession:
     """The little of onnxruntime's session that the gate needs."""
 
     def __init__(self, path: Path):
-        openvino = _import()
+        openvino = import_openvino()
         # without the hint it computes in bf16 where the processor can
         self.model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
@@ -40,9 +40,14 @@ class OpenVinoSession:
         return list(self.model(inputs).values())
 
 
-def _import():
+def import_openvino():
+    """Return the package.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+    """
     try:
         import openvino
     except ImportError as error:
-        raise ImportError("OpenVINO is not installed: pip install openvino") from error
+        raise ImportError("OpenVINO is not installed: pip install 'hf_asr[openvino]'") from error
     return openvino

@@ -9,7 +9,7 @@ from optimum.exporters.tasks import TasksManager
 from hf_asr import ConformerConfig, ConformerForCTC
 from hf_asr.checkpoint import load_checkpoint
 from hf_asr.export import sherpa
-from hf_asr.export.gate import graph_runner, source_runner
+from hf_asr.export.gate import run_graph, source_runner
 from hf_asr.export.graphs import TASK, exporter_config, half_precision
 from hf_asr.export.onnx import export_onnx, quantize_int8
 
@@ -70,7 +70,7 @@ def test_waveforms_in_equals_pytorch_padded_or_short(graphs, model, processor):
 def test_every_graph_hears_a_short_recording_as_pytorch_does(graphs, model, processor, name, samples):
     waveform = noise(samples)
     session = onnxruntime.InferenceSession(graphs[name], providers=["CPUExecutionProvider"])
-    found = graph_runner(session, processor)(waveform)
+    (found,) = run_graph(session, model, processor, [waveform])
     exact = source_runner(model, processor)(waveform)
     assert found.shape == exact.shape
     np.testing.assert_allclose(found, exact, atol=1e-3)
@@ -104,13 +104,23 @@ def test_silence_gives_no_nan(graphs):
 
 def test_sherpas_graph_takes_several_recordings_filled_up_with_anything(graphs, model, processor):
     waveforms = [noise(samples) for samples in (1600, 4800, 11200)]
-    parts = [sherpa.inputs(processor.feature_extractor, waveform) for waveform in waveforms]
-    x = np.full((3, 70, 80), -23.0, np.float32)
-    for row, part in zip(x, parts, strict=True):
-        row[: len(part["x"][0])] = part["x"][0]
-    log_probs, frames = run(graphs["sherpa-onnx"], x, np.concatenate([part["x_lens"] for part in parts]))
-    for row, count, waveform in zip(log_probs, frames, waveforms, strict=True):
-        np.testing.assert_allclose(row[:count], source_runner(model, processor)(waveform), atol=1e-3)
+    inputs = sherpa.inputs(processor.feature_extractor, waveforms)
+    assert inputs["x"].shape == (3, 70, 80) and inputs["x_lens"].tolist() == [10, 30, 70]
+    assert inputs["x"][0, 10:] == pytest.approx(np.log(1e-10), abs=1e-5)  # what sherpa-onnx fills up with
+    for filling in (np.log(1e-10), 0.0, 50.0):
+        for row, count in zip(inputs["x"], inputs["x_lens"], strict=True):
+            row[count:] = filling
+        log_probs, frames = run(graphs["sherpa-onnx"], inputs["x"], inputs["x_lens"])
+        for row, count, waveform in zip(log_probs, frames, waveforms, strict=True):
+            np.testing.assert_allclose(row[:count], source_runner(model, processor)(waveform), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["onnx", "onnx-waveform", "sherpa-onnx"])
+def test_a_batch_gives_each_recording_its_own_frames(graphs, model, processor, name):
+    waveforms = [noise(samples) for samples in (320, 30000, 4800, 47111)]
+    session = onnxruntime.InferenceSession(graphs[name], providers=["CPUExecutionProvider"])
+    for found, waveform in zip(run_graph(session, model, processor, waveforms), waveforms, strict=True):
+        np.testing.assert_allclose(found, source_runner(model, processor)(waveform), atol=1e-3)
 
 
 def test_float16_is_equal_to_its_precision_and_half_as_large(graphs, model, processor, tmp_path):
@@ -127,13 +137,22 @@ def test_float16_is_equal_to_its_precision_and_half_as_large(graphs, model, proc
 
 @pytest.mark.parametrize("is_static", [False, True])
 def test_int8_is_near_and_its_weights_are_int8(graphs, model, tmp_path, is_static):
+    import onnx
+
     features, mask = random_batch(2, 300)
     calibration = [{"input_features": features.numpy(), "attention_mask": mask.numpy()}] if is_static else None
     quantize_int8(graphs["onnx"], tmp_path / "int8.onnx", calibration=calibration)
     (log_probs,) = run(tmp_path / "int8.onnx", features, mask)
-    difference = np.abs(log_probs - expected(model, features, mask))[0].max()
-    assert 1e-5 < difference < 0.3
-    assert (tmp_path / "int8.onnx").stat().st_size < graphs["onnx"].stat().st_size
+    exact, real = expected(model, features, mask), model.get_output_lengths(mask.sum(-1))
+    for row, other, length in zip(log_probs, exact, real, strict=True):
+        difference = np.abs(row[:length] - other[:length])
+        assert 1e-5 < difference.max() < 0.3
+        assert difference.max() < 0.1 * np.ptp(other[:length])  # of a range that it would leave if it were wrong
+    weights = {item.name: item for item in onnx.load(tmp_path / "int8.onnx").graph.initializer}
+    matrices = [item for item in weights.values() if len(item.dims) == 2 and min(item.dims) > 1]
+    is_int8 = [item.data_type == onnx.TensorProto.INT8 for item in matrices]
+    assert sum(is_int8) >= 10  # of one layer: two feed-forwards, attention, convolution, subsampling and head
+    assert [list(item.dims) for item, quantized in zip(matrices, is_int8, strict=True) if not quantized] == []
 
 
 def test_int8_leaves_the_frontend_alone(graphs, processor, tmp_path):

@@ -1,5 +1,7 @@
 import json
+import shutil
 
+import onnxruntime
 import pytest
 
 from hf_asr.export.providers import choose_providers, open_session, tensorrt_options, tensorrt_profile
@@ -44,15 +46,30 @@ def test_the_profile_as_the_provider_reads_it(profile):
     assert options["trt_engine_cache_path"] == str(profile.parent / "tensorrt_engine")
 
 
-def test_a_session_falls_back_to_the_cpu_and_tells(graphs, caplog):
+def test_a_session_falls_back_to_the_cpu_and_tells(graphs, tmp_path, monkeypatch, caplog):
+    """Where onnxruntime names TensorRT and it does not start, as on a machine without its libraries."""
     caplog.set_level("INFO", logger="hf_asr")
-    (graphs["onnx"].parent / "tensorrt_profile.json").write_text(json.dumps(tensorrt_profile(80)))
-    try:
-        session = open_session(graphs["onnx"])
-    finally:
-        (graphs["onnx"].parent / "tensorrt_profile.json").unlink()
-    assert session.get_providers()[-1] == CPU
-    assert "runs on" in caplog.text
+    shutil.copy(graphs["onnx"], tmp_path / "model.onnx")
+    (tmp_path / "tensorrt_profile.json").write_text(json.dumps(tensorrt_profile(80)))
+    asked, start = [], onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CPU])
+
+    def remember(path, options, providers):
+        asked.append(providers)
+        return start(path, options, providers=[CPU])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", remember)
+    session = open_session(tmp_path / "model.onnx")
+    assert names(asked[0]) == [TENSORRT, CPU]
+    assert asked[0][0][1]["trt_profile_opt_shapes"] == "input_features:4x1000x80,attention_mask:4x1000"
+    assert session.get_providers() == [CPU] and "model.onnx runs on CPU" in caplog.text
+    with pytest.raises(ValueError, match="TensorrtExecutionProvider did not start"):
+        open_session(tmp_path / "model.onnx", provider="tensorrt")
+    shutil.copy(graphs["onnx"], tmp_path / "model.int8.onnx")  # the profile is of model.onnx alone
+    open_session(tmp_path / "model.int8.onnx")
+    (tmp_path / "tensorrt_profile.json").unlink()
+    open_session(tmp_path / "model.onnx")
+    assert [names(providers) for providers in asked[-2:]] == [[CPU], [CPU]]
 
 
 def test_a_file_that_is_no_graph_is_one_error(tmp_path):

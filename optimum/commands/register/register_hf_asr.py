@@ -1,6 +1,7 @@
 """`optimum-cli export hf-asr`: where optimum looks for sub-commands of other packages. No __init__.py here: PEP 420."""
 
 import importlib.util
+import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -22,8 +23,10 @@ class HfAsrExportCommand(BaseOptimumCLICommand):
         arguments.add_arguments(parser)
 
     def run(self) -> None:
-        from hf_asr.export.run import run
-
+        try:
+            from hf_asr.export.run import run
+        except ModuleNotFoundError as error:
+            sys.exit(f"error: {error.name} is not installed: pip install 'hf_asr[export]'")
         run(self.args)
 
 

@@ -1,0 +1,126 @@
+"""What a comparison sees, and what it refuses."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hf_asr.checkpoint import load_checkpoint
+from hf_asr.data.sources import load_source, read_row
+from hf_asr.export.gate import MIN_CHARACTERS, Comparison, Limits, compare
+from hf_asr.export.openvino import Input
+from hf_asr.export.run import FLOAT16, INT8
+
+
+class Graph:
+    """Stands for a session: PyTorch itself behind a graph's inputs, with a fault."""
+
+    def __init__(self, checkpoint: Path, fault=lambda features, mask: (features, mask)):
+        self.model, self.processor = load_checkpoint(str(checkpoint), device="cpu")
+        self.fault = fault
+
+    def get_inputs(self) -> list[Input]:
+        return [Input("input_features"), Input("attention_mask")]
+
+    def get_providers(self) -> list[str]:
+        return ["CPUExecutionProvider"]
+
+    @torch.inference_mode()
+    def run(self, _: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        features, mask = self.fault(*(torch.from_numpy(inputs[name]) for name in ("input_features", "attention_mask")))
+        return [self.model(features, mask).logits.log_softmax(-1).numpy()]
+
+    def compared(self, data: Path, tmp_path: Path, *, count: int = 40) -> Comparison:
+        (tmp_path / "model.onnx").write_bytes(b"graph")
+        rows = load_source(str(data), split="validation").select(range(count))
+        waveforms = [read_row(row, sampling_rate=16000) for row in rows]
+        return compare(self, tmp_path / "model.onnx", self.model, self.processor, waveforms, rows["text"][:])
+
+
+def test_the_source_itself_passes(tone_checkpoint, tones, tmp_path):
+    found = Graph(tone_checkpoint).compared(tones, tmp_path)
+    assert found.max_difference < 1e-4 and found.divergence < 1e-6
+    assert found.same_text == found.same_short_text == found.same_batched_text == 1.0
+    assert found.cer_before == found.cer_after < 0.02 and found.characters >= MIN_CHARACTERS
+    for limits in (Limits(max_difference=1e-4), FLOAT16, INT8):
+        assert found.refusal(limits) is None
+
+
+def test_a_graph_that_takes_padding_for_speech_is_refused(tone_checkpoint, tones, tmp_path):
+    graph = Graph(tone_checkpoint, lambda features, mask: (features, torch.ones_like(mask)))
+    found = graph.compared(tones, tmp_path, count=9)
+    assert found.same_text == 1.0  # alone there is no padding
+    assert found.max_difference > 1e-3
+    assert "differs from PyTorch by" in found.refusal(Limits(max_difference=1e-4))
+
+
+def test_a_graph_that_is_wrong_for_short_recordings_in_company_alone_is_refused(tone_checkpoint, tones, tmp_path):
+    def other_silence(features: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        is_short = (mask.sum(1) <= 50) & (torch.tensor(features.shape[1]) > 50)  # beside a longer one
+        return torch.where(is_short[:, None, None], features + 1.0, features), mask
+
+    found = Graph(tone_checkpoint, other_silence).compared(tones, tmp_path, count=3)
+    assert found.same_text == found.same_short_text == 1.0
+    assert found.refusal(Limits(max_difference=1e-4))
+
+
+def test_two_silent_models_are_not_equal(silent_checkpoint, tones, tmp_path):
+    found = Graph(silent_checkpoint).compared(tones, tmp_path, count=9)
+    assert found.characters == 0 and found.same_text == 1.0 and found.cer_before == found.cer_after == 1.0
+    for limits in (INT8, FLOAT16):
+        assert "PyTorch writes 0 characters" in found.refusal(limits)
+    assert found.refusal(Limits(max_difference=1e-4)) is None  # equal to the last digits: nothing is left to judge
+
+
+def test_other_probabilities_are_refused_though_the_text_is_the_same(tone_checkpoint, tones, tmp_path):
+    flat = Graph(tone_checkpoint)
+    flat.run = lambda _, inputs, run=flat.run: [flattened(run(_, inputs)[0])]
+    found = flat.compared(tones, tmp_path)
+    assert found.same_text == 1.0 and found.cer_after == found.cer_before
+    assert "nats per frame" in found.refusal(INT8)
+
+
+def flattened(log_probs: np.ndarray) -> np.ndarray:
+    """The same order of tokens at four times the temperature."""
+    return torch.from_numpy(log_probs / 4).log_softmax(-1).numpy()
+
+
+def comparison(**values) -> Comparison:
+    equal = {"file": "m", "utterances": 100, "characters": 1000, "max_difference": 9.0, "divergence": 0.0}
+    equal |= {"same_text": 0.5, "same_short_text": 0.5, "same_batched_text": 0.5, "cer_before": 0.05, "cer_after": 0.05}
+    equal |= {"size_mb": 1.0, "real_time_factor": 1.0, "source_real_time_factor": 1.0, "provider": ""}
+    return Comparison(**equal | values)
+
+
+@pytest.mark.parametrize(
+    "values,reason",
+    [
+        ({}, None),
+        ({"cer_after": 0.0529}, None),
+        ({"cer_after": 0.054}, "costs 0.40 points of CER (5.00% -> 5.40%), more than 0.3"),
+        ({"divergence": 0.0029}, None),
+        ({"divergence": 0.0031}, "diverge by 0.0031 nats per frame, more than 0.003"),
+        ({"divergence": float("nan")}, "diverge by nan"),
+        ({"cer_after": float("nan")}, "costs nan"),
+        ({"characters": 334}, None),
+        ({"characters": 333}, "writes 333 characters, and with fewer than 334 one error decides"),
+    ],
+)
+def test_what_int8_may_cost(values, reason):
+    found = comparison(**values).refusal(INT8)
+    assert found is None if reason is None else reason in found
+
+
+def test_a_difference_that_is_no_number_is_refused():
+    assert comparison(max_difference=1e-5).refusal(Limits(max_difference=1e-4)) is None
+    for difference in (float("nan"), float("inf"), 1e-3):
+        assert "differs" in comparison(max_difference=difference).refusal(Limits(max_difference=1e-4))
+    assert "differs" in comparison(max_difference=0.6).refusal(FLOAT16)
+
+
+def test_another_number_of_frames_is_an_error(tone_checkpoint, tones, tmp_path):
+    graph = Graph(tone_checkpoint)
+    graph.run = lambda _, inputs, run=graph.run: [run(_, inputs)[0][:, :-1]]
+    with pytest.raises(ValueError, match="model.onnx gives .* where PyTorch gives"):
+        graph.compared(tones, tmp_path, count=2)
