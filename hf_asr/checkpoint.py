@@ -1,10 +1,13 @@
 """Loading a checkpoint, ours or any CTC model that transformers knows, and what the rest has to ask of either."""
 
+import contextlib
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import (
     AutoFeatureExtractor,
@@ -32,7 +35,7 @@ def load_checkpoint(
     (`owner/name/onnx/model.int8.onnx`), is run by onnxruntime.
 
     Raises:
-        ValueError: A local folder that is no checkpoint, or is not there; or a checkpoint without a tokenizer.
+        ValueError: No checkpoint, here or on the Hub, or a damaged one; or a checkpoint without a tokenizer.
         ImportError: An exported graph, and onnxruntime is not installed.
     """
     path = Path(model_name_or_path)
@@ -42,8 +45,21 @@ def load_checkpoint(
         return load_graph(path / "model.onnx")
     check_is_checkpoint(model_name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = AutoModelForCTC.from_pretrained(model_name_or_path, dtype=torch.float32).to(device).eval()
-    return model, load_processor(model_name_or_path, model.config)
+    with loading(model_name_or_path):
+        model = AutoModelForCTC.from_pretrained(model_name_or_path, dtype=torch.float32).to(device).eval()
+        return model, load_processor(model_name_or_path, model.config)
+
+
+@contextlib.contextmanager
+def loading(model_name_or_path: str) -> Iterator[None]:
+    """Turn what transformers raises for a wrong name or a damaged file into a ValueError of one line."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        what = " ".join(str(error).split())
+        if not Path(model_name_or_path).exists():
+            what = f"it is no folder here, and the Hub does not give it: {what}"
+        raise ValueError(f"{model_name_or_path} cannot be loaded: {what}") from error
 
 
 def load_graph(path: Path) -> tuple[PreTrainedModel, ConformerProcessor]:
@@ -56,8 +72,9 @@ def load_graph(path: Path) -> tuple[PreTrainedModel, ConformerProcessor]:
     if not path.parent.is_dir() and not path.is_absolute() and len(path.parts) > 2:
         folder, subfolder = "/".join(path.parts[:2]), "/".join(path.parts[2:-1])
     check_is_checkpoint(folder)
-    model = OrtConformerForCTC.from_pretrained(folder, subfolder=subfolder, file_name=path.name)
-    return model, load_processor(folder, model.config)
+    with loading(folder):
+        model = OrtConformerForCTC.from_pretrained(folder, subfolder=subfolder, file_name=path.name)
+        return model, load_processor(folder, model.config)
 
 
 class NoTokenizerError(ValueError):

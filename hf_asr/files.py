@@ -19,6 +19,9 @@ def written_beside(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """UTF-8."""
+    """Write UTF-8, whatever the text holds.
+
+    Half a surrogate pair, as in a file name that is not UTF-8, becomes its escape `\\udcff`, which JSON reads back.
+    """
     with written_beside(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")

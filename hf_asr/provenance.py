@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 WEIGHTS = "model.safetensors"
+CURVES = "curves.png"
+LOGS = "runs/**/events.out.tfevents.*"  # what TensorBoard reads
 
 
 def measured_on(
@@ -31,10 +33,22 @@ def measured_on(
 def weights_sha256(folder: str | Path) -> str | None:
     """Of a checkpoint's model.safetensors; None where there is no such file (a Hub id, a graph, shards)."""
     path = Path(folder) / WEIGHTS
-    if not path.is_file():
-        return None
+    return file_sha256(path) if path.is_file() else None
+
+
+def file_sha256(path: Path) -> str:
+    """Return the digest of a file, read piece by piece."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def artifacts_sha256(folder: str | Path) -> list[str]:
+    """Return the digests of the curves and logs of a run, which training.json ties to its weights.
+
+    No names: those of the logs hold the name of the machine.
+    """
+    folder = Path(folder)
+    return [file_sha256(path) for path in sorted([*folder.glob(CURVES), *folder.glob(LOGS)])]
 
 
 def public_name(name: str) -> str:
@@ -44,13 +58,16 @@ def public_name(name: str) -> str:
 
 
 def hardware(device: str | torch.device) -> str:
-    """The processor that computed, and with how many threads if it is a CPU."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if torch.device(device).type != "cpu":
-        return str(device)
-    threads = torch.get_num_threads()
-    return f"{_cpu_name()}, {threads} thread{'' if threads == 1 else 's'}"
+    """Name the processor that computed; of a CPU, with how many threads.
+
+    `torch.cuda` is asked about CUDA devices alone: it raises wherever there is none.
+    """
+    device = torch.device(device)
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        return f"{_cpu_name()}, {threads} thread{'' if threads == 1 else 's'}"
+    name = getattr(getattr(torch, device.type, None), "get_device_name", None)  # of cuda, xpu and npu; mps has none
+    return name(device) if name else f"{_cpu_name()} ({device.type})"
 
 
 def _cpu_name() -> str:

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from hf_asr.files import write_text, written_beside
@@ -13,3 +15,11 @@ def test_a_result_is_there_whole_or_not_at_all(tmp_path):
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
     write_text(path, "新")
     assert path.read_text(encoding="utf-8") == "新" and list(tmp_path.iterdir()) == [path]
+
+
+def test_any_text_is_written_and_json_reads_it_back(tmp_path):
+    text = "caf\udce9.wav, half \ud83d, 新\u2028\r\n"
+    write_text(tmp_path / "x.json", json.dumps({"name": text}, ensure_ascii=False))
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"name": text}
+    write_text(tmp_path / "x.txt", "a\nb\n")
+    assert (tmp_path / "x.txt").read_bytes() == b"a\nb\n"  # on every system

@@ -1,5 +1,6 @@
 """Waveforms to transcripts with word times: windows over long recordings, batches of similar length."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -24,10 +25,16 @@ class Word:
     confidence: float = 1.0
 
 
+BestPath = list[tuple[int, float]]  # best token of each frame, and its probability
+
+
 @dataclass
 class Transcript:
+    """What was recognised; `path` is what the words were read from."""
+
     text: str
     words: list[Word] = field(default_factory=list)
+    path: BestPath = field(default_factory=list, repr=False, compare=False)
 
 
 @dataclass
@@ -37,9 +44,6 @@ class Window:
     waveform: np.ndarray
     left: int = 0
     right: int = 0
-
-
-BestPath = list[tuple[int, float]]  # best token of each frame, and its probability
 
 
 def cut(
@@ -53,13 +57,16 @@ def cut(
     """Windows of a 16 kHz recording (samples,) that overlap by the stride on each side.
 
     Raises:
-        ValueError: The stride leaves nothing of a window.
+        ValueError: A window that is not longer than the context at its two ends.
     """
+    if not 2 * stride_seconds < chunk_seconds < math.inf:
+        raise ValueError(
+            f"windows of {chunk_seconds:g} s cannot be used: they overlap by {stride_seconds:g} s at each end, so more "
+            f"than {2 * stride_seconds:g} s are needed"
+        )
     rate, ratio = processor.feature_extractor.sampling_rate, samples_per_frame(model.config)
-    chunk = max(1, round(chunk_seconds * rate / ratio)) * ratio
     stride = round(stride_seconds * rate / ratio) * ratio
-    if chunk <= 2 * stride:
-        raise ValueError(f"chunk_seconds {chunk_seconds} must be more than twice stride_seconds {stride_seconds}")
+    chunk = max(round(chunk_seconds * rate / ratio) * ratio, 2 * stride + ratio)  # a frame of its own at least
     if len(waveform) <= chunk:
         return [Window(waveform)]
     windows, start = [], 0
@@ -117,7 +124,7 @@ def join(
         # A short recording's last frames are of the silence that follows it.
         times = (round(min(frame * seconds, duration), 3) for frame in (start, end))
         words.append(Word(offset["word"], *times, confidence=round(confidence, 3)))
-    return Transcript(output["text"], words)
+    return Transcript(output["text"], words, path)
 
 
 def recognize(

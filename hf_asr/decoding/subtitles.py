@@ -1,5 +1,6 @@
 """Transcripts as SubRip (srt) and WebVTT (vtt)."""
 
+import html
 from collections.abc import Sequence
 
 from ..model.tokenization_conformer import HAN
@@ -15,6 +16,8 @@ def cues(
     """
     groups: list[list[Word]] = []
     for word in words:
+        if not word.word.strip():
+            continue
         group = groups[-1] if groups else []
         if (
             not group
@@ -28,11 +31,12 @@ def cues(
 
 
 def join_words(words: Sequence[Word]) -> str:
-    """Text of words, with spaces except beside Han characters."""
+    """Return the text of words on one line, with spaces except beside Han characters."""
     text = ""
     for word in words:
-        needs_space = text and not HAN.match(text[-1]) and not HAN.match(word.word[0])
-        text += (" " if needs_space else "") + word.word
+        spelled = " ".join(word.word.split())
+        needs_space = text and not HAN.match(text[-1]) and not HAN.match(spelled[:1])
+        text += (" " if needs_space else "") + spelled
     return text
 
 
@@ -45,18 +49,18 @@ def format_time(seconds: float, *, decimal: str) -> str:
 
 
 def to_srt(words: Sequence[Word]) -> str:
-    """A SubRip file."""
+    """Return a SubRip file; `-->` in a text becomes `→`: players take it for the one between two times."""
     blocks = [
-        f"{number}\n{format_time(start, decimal=',')} --> {format_time(end, decimal=',')}\n{text}\n"
+        f"{number}\n{format_time(start, decimal=',')} --> {format_time(end, decimal=',')}\n{text.replace('-->', '→')}\n"
         for number, (start, end, text) in enumerate(cues(words), start=1)
     ]
     return "\n".join(blocks)
 
 
 def to_vtt(words: Sequence[Word]) -> str:
-    """A WebVTT file."""
+    """Return a WebVTT file; its texts are markup, in which <, > and & are escaped."""
     blocks = [
-        f"{format_time(start, decimal='.')} --> {format_time(end, decimal='.')}\n{text}\n"
+        f"{format_time(start, decimal='.')} --> {format_time(end, decimal='.')}\n{html.escape(text, quote=False)}\n"
         for start, end, text in cues(words)
     ]
     return "\n".join(["WEBVTT\n", *blocks])

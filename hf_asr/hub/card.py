@@ -8,6 +8,8 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, constants
 
+from ..scoring.selection import describe_selection
+
 LANGUAGES = {"en": ["en"], "zh": ["zh"], "zh-en": ["zh", "en"]}  # of the rules of text normalisation that name any
 
 
@@ -51,7 +53,12 @@ def model_card(facts: CardFacts) -> ModelCard:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "duration": _duration, "known": _known}
+    environment.filters |= {
+        "percent": _percent,
+        "duration": _duration,
+        "known": _known,
+        "selection": describe_selection,
+    }
     text = environment.get_template("model_card.md").render(facts=facts, card_data=_metadata(facts).to_yaml())
     card = ModelCard(text)  # reads the metadata back
     found = [(result.metric_type, result.metric_value) for result in card.data.eval_results or []]
@@ -86,6 +93,7 @@ def _metadata(facts: CardFacts) -> ModelCardData:
 def _result(metrics: dict[str, Any], name: str) -> EvalResult:
     """`value` is the rate itself, as in metrics.json."""
     decoding, (low, high) = metrics.get("decoding", "greedy"), metrics[f"{name}_interval"]
+    selection = describe_selection(metrics)
     return EvalResult(
         task_type="automatic-speech-recognition",
         task_name="Speech Recognition",
@@ -93,8 +101,9 @@ def _result(metrics: dict[str, Any], name: str) -> EvalResult:
         dataset_name=metrics["dataset"],
         dataset_config=metrics.get("dataset_config"),
         dataset_split=metrics.get("split"),
+        dataset_args={"selection": selection} if selection else None,
         metric_type=name,
-        metric_name=f"{name.upper()}, {decoding}",
+        metric_name=", ".join(filter(None, (name.upper(), decoding, selection))),
         metric_value=metrics[name],
         metric_args={"decoding": decoding, "interval_95": [low, high], "utterances": metrics["utterances"]},
     )

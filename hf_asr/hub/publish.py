@@ -8,18 +8,35 @@ import contextlib
 import json
 import re
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
 from ..checkpoint import check_is_checkpoint, load_checkpoint
+from ..console import command
 from ..files import written_beside
 from ..model import ConformerForCTC
-from ..provenance import WEIGHTS, weights_sha256
+from ..provenance import CURVES, LOGS, WEIGHTS, file_sha256, weights_sha256
+from ..scoring.compare import read_predictions
+from ..scoring.report import write_public_report, write_report
+from ..scoring.selection import describe_selection, is_partial
 from .card import CardFacts, model_card
+from .ledger import NAME as LEDGER
+from .ledger import ledger, written_before
+from .privacy import (
+    CONFIGURATIONS,
+    public_configuration,
+    public_figures,
+    public_graph,
+    public_graphs,
+    public_log,
+    public_training,
+)
 from .space import space_files
 
 Files = dict[str, Path | bytes]  # what goes to the Hub, by its path there
@@ -34,9 +51,6 @@ MODEL_FILES = (
     "tokenizer_config.json",
     "*_conformer.py",
 )
-MEASUREMENTS = ("metrics.json", "training.json", "curves.png")
-OURS = re.compile(r"(onnx|runs|examples)/|[^/]+_conformer\.py$|(training\.json|curves\.png|report\.html)$")
-PLAYER = re.compile(r"<audio\b[^>]*></audio>")  # report.html's players, with the recordings inside
 
 
 @dataclass
@@ -53,13 +67,16 @@ class PublishArguments:
     license: str | None = None
     create_space: bool = False
     space_id: str | None = None
+    include_transcripts: bool = False
+    allow_partial_score: bool = False
     dry_run: bool = False
     token: str | None = None
     revision: str | None = None
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> None:
-    """Errors a person can mend end in one line."""
+    """`scripts/publish.py` and `hf-asr publish`."""
     parser = argparse.ArgumentParser(prog="publish", description="Publishes a checkpoint on the Hub, privately.")
     parser.add_argument("--model_name_or_path", type=Path, required=True, help="folder of a checkpoint")
     parser.add_argument("--hub_model_id", required=True, help="owner/name")
@@ -73,12 +90,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--license", help="apache-2.0, cc-by-4.0, …; not stated if not given")
     parser.add_argument("--create_space", action="store_true", help="upload the demo as well")
     parser.add_argument("--space_id", help="owner/name of the demo; that of the model with -demo if not given")
+    parser.add_argument(
+        "--include_transcripts",
+        action="store_true",
+        help="report.html with its transcripts, ids and speakers, for everybody who sees the page; sums alone if not",
+    )
+    parser.add_argument(
+        "--allow_partial_score",
+        action="store_true",
+        help="publish although the model's own score is of chosen speakers only; the card says of how many",
+    )
     parser.add_argument("--dry_run", action="store_true", help="write the card, and list what would go")
-    args = PublishArguments(**vars(parser.parse_args(argv)))
-    try:
-        publish(args)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
+    publish(PublishArguments(**vars(parser.parse_args(argv))))
 
 
 def publish(args: PublishArguments) -> None:
@@ -104,10 +127,10 @@ def publish(args: PublishArguments) -> None:
     with _hub_errors(args.hub_model_id):
         there = api.list_repo_files(args.hub_model_id, revision=args.revision)
         # What an earlier publication left and this one lacks would be of other weights.
-        stale = [CommitOperationDelete(name) for name in there if OURS.match(name) and name not in files]
+        stale = written_before(api, args.hub_model_id, there, revision=args.revision) - set(files)
         commit = api.create_commit(
             args.hub_model_id,
-            [*additions(files), *stale],
+            [*additions(files), *map(CommitOperationDelete, sorted(stale))],
             commit_message="Model, code and card by hf_asr",
             revision=args.revision,
         )
@@ -156,8 +179,20 @@ def check_is_id(name: str) -> None:
 
 
 def additions(files: Files) -> list[CommitOperationAdd]:
-    """Small files and bytes are taken as they are now, others read as they are uploaded."""
-    return [CommitOperationAdd(path_in_repo=name, path_or_fileobj=source) for name, source in sorted(files.items())]
+    """Return what is to be committed; configurations lose what they say of this machine.
+
+    Small files and bytes are taken as they are now, others read as they are uploaded.
+    """
+    return [
+        CommitOperationAdd(path_in_repo=name, path_or_fileobj=_public(name, source))
+        for name, source in sorted(files.items())
+    ]
+
+
+def _public(name: str, source: Path | bytes) -> Path | bytes:
+    if PurePosixPath(name).name not in CONFIGURATIONS:
+        return source
+    return public_configuration(source if isinstance(source, bytes) else source.read_bytes())
 
 
 @contextlib.contextmanager
@@ -184,7 +219,7 @@ def model_files(folder: Path) -> Files:
 
 
 def gather(args: PublishArguments) -> Files:
-    """Everything that is to be uploaded; writes the card, README.md, into the folder."""
+    """Everything that is to be uploaded, without transcripts, names and paths; writes the card into the folder."""
     folder = args.model_name_or_path
     check_is_checkpoint(str(folder))
     if not (folder / WEIGHTS).is_file():
@@ -195,27 +230,29 @@ def gather(args: PublishArguments) -> Files:
     examples = {f"examples/{path.name}": path for path in args.examples}
     if len(examples) < len(args.examples):
         raise ValueError("--examples: two files have the same name, and there is one folder for them")
-    evaluations = own_evaluations(folder, args.evaluations)
+    options = {"allow_partial_score": args.allow_partial_score}
+    evaluations = own_evaluations(folder, args.evaluations, **options)
     model, processor = load_checkpoint(str(folder), device="cpu")
     files = model_files(folder)
     if isinstance(model, ConformerForCTC) and "modeling_conformer.py" not in files:
         raise ValueError(f"{folder} lacks the code that trust_remote_code loads: save it again with this hf_asr")
-    files |= {name: folder / name for name in MEASUREMENTS if (folder / name).is_file()}
-    report = folder / "report.html"
-    if report.is_file():
-        files[report.name] = PLAYER.sub("", report.read_text(encoding="utf-8")).encode()
-    # their own names hold that of the machine
-    logs = sorted(folder.glob("runs/**/events.out.tfevents.*"))
-    files |= {f"runs/{i}/events.out.tfevents.{path.name.split('.')[3]}": path for i, path in enumerate(logs)}
+    files["metrics.json"] = _json(evaluations[0])
+    report = public_report(folder, evaluations[0], args)
+    if report is not None:
+        files["report.html"] = report
     graphs = exported_graphs(folder, args.onnx_dir) if args.onnx_dir else []
     if args.onnx_dir:
-        names = [*(graph["file"] for graph in graphs), "export_report.json", "config.json", "tokens.txt"]
-        files |= {f"onnx/{name}": args.onnx_dir / name for name in names if (args.onnx_dir / name).is_file()}
+        files |= {f"onnx/{graph['file']}": public_graph(args.onnx_dir / graph["file"]) for graph in graphs}
+        files["onnx/export_report.json"] = _json(public_graphs(graphs))
+        names = [name for name in ("config.json", "tokens.txt") if (args.onnx_dir / name).is_file()]
+        files |= {f"onnx/{name}": args.onnx_dir / name for name in names}
     training = read_json(folder / "training.json")
     if training and training.get("model_sha256") != weights_sha256(folder):
         training = None  # how other weights came to be
-        files.pop("training.json")
-        files.pop("curves.png", None)
+    if training:
+        files |= curves_and_logs(folder, training)
+        training = public_training(training)
+        files["training.json"] = _json(training)
     facts = CardFacts(
         hub_model_id=args.hub_model_id,
         model_type=model.config.model_type,
@@ -235,14 +272,60 @@ def gather(args: PublishArguments) -> Files:
     card = folder / "README.md"
     with written_beside(card) as partial:
         model_card(facts).save(partial)
-    return files | examples | {card.name: card}
+    files |= examples | {card.name: card}
+    return files | {LEDGER: ledger(files)}
 
 
-def own_evaluations(folder: Path, others: Sequence[Path] = ()) -> list[dict]:
-    """metrics.json of the folder and of others, all of these weights.
+def _json(value: dict) -> bytes:
+    return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def public_report(folder: Path, metrics: dict, args: PublishArguments) -> bytes | None:
+    """Make report.html anew from predictions.jsonl: sums alone, or what was asked for; None of another evaluation."""
+    try:
+        records = read_predictions(folder)
+        counted = [sum(record[name] for record in records) for name in ("substitutions", "deletions", "insertions")]
+    except (ValueError, KeyError, TypeError) as error:
+        print(f"no report.html goes: {folder} has no predictions to make it from ({error})", file=sys.stderr)
+        return None
+    expected = [metrics.get(f"cer_{name}") for name in ("substitutions", "deletions", "insertions")]
+    if len(records) != metrics["utterances"] or counted != expected:
+        print(f"no report.html goes: {folder / 'predictions.jsonl'} is of another evaluation", file=sys.stderr)
+        return None
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "report.html"
+        if args.include_transcripts:
+            write_report(path, metrics, records, None, title=args.hub_model_id)
+        else:
+            write_public_report(path, metrics, records, title=args.hub_model_id)
+        return path.read_bytes()
+
+
+def curves_and_logs(folder: Path, training: dict) -> Files:
+    """Return curves.png and the logs of TensorBoard that training.json says are of these weights."""
+    own = set(training.get("artifacts_sha256", []))
+    found = [path for path in [*folder.glob(CURVES), *sorted(folder.glob(LOGS))] if path.is_file()]
+    files: Files = {}
+    logs = 0
+    for path in found:
+        if file_sha256(path) not in own:
+            print(f"{path} does not go: training.json does not say that it is of these weights", file=sys.stderr)
+        elif path.name == CURVES:
+            files[CURVES] = path
+        elif (log := public_log(path)) is not None:
+            # Their own names hold that of the machine.
+            files[f"runs/{logs}/events.out.tfevents.{path.name.split('.')[3]}"] = log
+            logs += 1
+    return files
+
+
+def own_evaluations(
+    folder: Path, others: Sequence[Path] = (), *, allow_partial_score: bool = False
+) -> list[dict[str, Any]]:
+    """Return metrics.json of the folder and of others, all of these weights, without paths.
 
     Raises:
-        ValueError: The folder has none, or one is of other weights.
+        ValueError: The folder has none or one of chosen speakers only, or one is of other weights.
     """
     again = f"python scripts/evaluate.py --model_name_or_path {folder} --dataset_name DATA --output_dir"
     weights, found = weights_sha256(folder), []
@@ -254,7 +337,12 @@ def own_evaluations(folder: Path, others: Sequence[Path] = ()) -> list[dict]:
         if measured != weights:
             whose = "does not say of which weights it is" if measured is None else "is of other weights"
             raise ValueError(f"{place / 'metrics.json'} {whose}: {again} {place}")
-        found.append(metrics)
+        found.append(public_figures(metrics))
+    if is_partial(found[0]) and not allow_partial_score:
+        raise ValueError(
+            f"{folder / 'metrics.json'} is the score of {describe_selection(found[0])}, not of the whole split: "
+            f"{again} {folder}, or --allow_partial_score"
+        )
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .metrics import count_errors
+from .metrics import check_references, count_errors
 
 
 @dataclass
@@ -42,7 +42,7 @@ def compare(
     """Compares what `evaluate_rows` wrote for two checkpoints on the same data.
 
     Raises:
-        ValueError: The utterances or their references are not the same.
+        ValueError: The utterances or their references are not the same, or there are none.
     """
     by_id = {record["utterance_id"]: record for record in records_b}
     if len(by_id) != len(records_b) or {record["utterance_id"] for record in records_a} != set(by_id):
@@ -56,6 +56,7 @@ def compare(
                 "the checkpoints normalise differently"
             )
     references = [a["reference"] for a, _ in pairs]
+    check_references(references)
     predictions = [[record["prediction"] for record in side] for side in zip(*pairs, strict=True)]
     counts = [count_errors(references, side, unit="character") for side in predictions]
     lengths = counts[0][:, 3]
@@ -68,8 +69,8 @@ def compare(
     moved = [i for i in np.argsort(-np.abs(errors_b - errors_a), kind="stable") if errors_a[i] != errors_b[i]]
     return Comparison(
         utterances=len(pairs),
-        cer_a=float(errors_a.sum() / max(1, lengths.sum())),
-        cer_b=float(errors_b.sum() / max(1, lengths.sum())),
+        cer_a=float(errors_a.sum() / lengths.sum()),
+        cer_b=float(errors_b.sum() / lengths.sum()),
         low=float(low),
         high=float(high),
         moved=[
@@ -90,9 +91,21 @@ def read_predictions(folder: str | Path) -> list[dict]:
     """predictions.jsonl of an evaluation's or a training run's folder.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or it is damaged.
     """
     path = Path(folder) / "predictions.jsonl"
     if not path.is_file():
         raise ValueError(f"{path} does not exist: evaluate into that folder first, or give --dataset_name")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    records = []
+    # Lines end with a line feed only: a transcript may hold other characters that Python takes for the end of one.
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            if not {"utterance_id", "reference", "prediction"} <= set(record):
+                raise ValueError("it lacks utterance_id, reference or prediction")
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}, line {number} is damaged ({error}): evaluate into that folder again") from error
+        records.append(record)
+    return records

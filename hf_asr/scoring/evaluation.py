@@ -1,28 +1,21 @@
 """Scores a checkpoint on a split: every row counts, and what cannot be read counts as deleted."""
 
-import itertools
 import json
 import math
-import os
-import time
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import datasets
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from ..data.audio import AudioError, Recording
+from ..data.audio import Recording
 from ..data.rows import names_in
 from ..data.sources import row_recording
-from ..decoding.recognizer import recognize
+from ..decoding.bulk import recognize_all
 from ..files import write_text
-from .metrics import count_errors, error_rates
+from .metrics import check_references, count_errors, error_rates
+from .selection import is_partial
 
-GROUP_SECONDS = 1800.0  # of audio that is in memory at once
-READ_AHEAD = 8  # recordings
 COUNTS = ("substitutions", "deletions", "insertions", "characters")
 # What a record says by itself: a column of the source with one of these names would be taken for it.
 OWN_NAMES = {"audio", "text", "duration", "reference", "prediction", "error", "damage", *COUNTS}
@@ -31,41 +24,21 @@ OWN_NAMES = {"audio", "text", "duration", "reference", "prediction", "error", "d
 def evaluate_rows(
     model: PreTrainedModel, processor: ProcessorMixin, rows: datasets.Dataset, *, show_progress: bool = True
 ) -> tuple[dict, list[dict]]:
-    """Return metrics, and a prediction for each row.
+    """Return metrics, and a record with the prediction for each row.
 
-    Of damaged recordings, what can be decoded is scored. Each recording is read once, and a bounded number of seconds
-    is in memory. The real-time factor is the time of features, model and decoding (not of reading files) over the
-    audio's.
+    Of damaged recordings, what can be decoded is scored; what cannot be read counts as deleted. A bounded number of
+    seconds of audio is in memory. The real-time factor is the time of features, model and decoding (not of reading
+    files) over the audio's.
+
+    Raises:
+        ValueError: No reference has a character, so that there is no error rate.
     """
-    rate, normalize = processor.feature_extractor.sampling_rate, processor.tokenizer.normalize
-    columns = {name: _values(rows, name) for name in _metadata(rows)}
-    references = [normalize(text) for text in rows["text"]]
-    records: list[dict] = []
-    elapsed = seconds = 0.0
-    progress = tqdm(total=len(rows), desc="Recognising", unit="file", disable=not show_progress)
-    for group in _groups(rows, rate):
-        readable = [recording for _, recording in group if isinstance(recording, Recording)]
-        started = time.perf_counter()
-        transcripts = iter(recognize(model, processor, [recording.waveform for recording in readable]))
-        elapsed += time.perf_counter() - started
-        for path, recording in group:
-            place = len(records)
-            record = {name: values[place] for name, values in columns.items()}
-            record |= {"audio": path, "reference": references[place], "prediction": ""}
-            if isinstance(recording, Recording):
-                duration = len(recording.waveform) / rate
-                seconds += duration
-                record |= {"prediction": normalize(next(transcripts).text), "duration": round(duration, 3)}
-                if recording.damage:
-                    record["damage"] = "; ".join(recording.damage)
-            else:
-                record["error"] = str(recording)
-            records.append(record)
-        progress.update(len(group))
-    progress.close()
-    predictions = [record["prediction"] for record in records]
+    check_references([processor.tokenizer.normalize(text) for text in rows["text"]])
+    records, elapsed = predict_rows(model, processor, rows, show_progress=show_progress)
+    references, predictions = ([record[name] for record in records] for name in ("reference", "prediction"))
     for record, counts in zip(records, count_errors(references, predictions, unit="character").tolist(), strict=True):
         record |= dict(zip(COUNTS, counts, strict=True))
+    seconds = sum(record.get("duration", 0.0) for record in records)
     metrics = {
         **error_rates(references, predictions),
         "utterances": len(rows),
@@ -74,6 +47,38 @@ def evaluate_rows(
         "unreadable": sum("error" in record for record in records),
     }
     return metrics, records
+
+
+def predict_rows(
+    model: PreTrainedModel, processor: ProcessorMixin, rows: datasets.Dataset, *, show_progress: bool = True
+) -> tuple[list[dict], float]:
+    """Return a record with the reference and the prediction for each row, and the seconds that computing took."""
+    rate, normalize = processor.feature_extractor.sampling_rate, processor.tokenizer.normalize
+    references = [normalize(text) for text in rows["text"]]
+    columns = {name: _values(rows, name) for name in _metadata(rows)}
+    paths: dict[int, str | None] = {}
+
+    def read(place: int, max_seconds: float) -> Recording:
+        row = rows[place]
+        paths[place] = (row["audio"] or {}).get("path")
+        return row_recording(row, sampling_rate=rate, max_seconds=max_seconds)
+
+    records: list[dict] = []
+    elapsed = 0.0
+    results = recognize_all(model, processor, range(len(rows)), read)
+    progress = tqdm(results, total=len(rows), desc="Recognising", unit="file", disable=not show_progress)
+    for place, result in enumerate(progress):
+        record = {name: values[place] for name, values in columns.items()}
+        record |= {"audio": paths.pop(place), "reference": references[place], "prediction": ""}
+        if result.transcript is None:
+            record["error"] = result.error
+        else:
+            record |= {"prediction": normalize(result.transcript.text), "duration": round(result.duration, 3)}
+        if result.damage:
+            record["damage"] = "; ".join(result.damage)
+        elapsed += result.computing_seconds
+        records.append(record)
+    return records, elapsed
 
 
 def _metadata(rows: datasets.Dataset) -> list[str]:
@@ -93,30 +98,20 @@ def _values(rows: datasets.Dataset, name: str) -> list:
     return [None if isinstance(value, float) and not math.isfinite(value) else value for value in rows[name]]
 
 
-def _groups(rows: datasets.Dataset, rate: int) -> Iterator[list[tuple[str | None, Recording | AudioError]]]:
-    """Path and recording of each row in its order, so many at once as `GROUP_SECONDS` allows."""
-
-    def read(place: int) -> tuple[str | None, Recording | AudioError]:
-        row = rows[place]
-        path = row["audio"]["path"]
-        try:
-            return path, row_recording(row, sampling_rate=rate)
-        except AudioError as error:
-            return path, error
-
-    group, samples = [], 0
-    places = iter(range(len(rows)))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        ahead: deque[Future] = deque(pool.submit(read, place) for place in itertools.islice(places, READ_AHEAD))
-        while ahead:
-            group.append(ahead.popleft().result())
-            ahead.extend(pool.submit(read, place) for place in itertools.islice(places, 1))
-            samples += len(group[-1][1].waveform) if isinstance(group[-1][1], Recording) else 0
-            if samples > GROUP_SECONDS * rate:
-                yield group
-                group, samples = [], 0
-    if group:
-        yield group
+def check_place(output_dir: str | Path, selection: dict | None) -> None:
+    """Raise ValueError if a score of chosen speakers would replace that of a whole split."""
+    path = Path(output_dir) / "metrics.json"
+    if not is_partial({"selection": selection}) or not path.is_file():
+        return
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it, or name another --output_dir") from error
+    if not is_partial(there):
+        raise ValueError(
+            f"{path} is the score of {there.get('split') or 'a split'!r} without a choice of speakers, and a score of "
+            f"some speakers would replace it: name another folder, as --output_dir {path.parent / 'speakers'}"
+        )
 
 
 def write_results(output_dir: str | Path, metrics: dict, records: list[dict]) -> None:

@@ -45,14 +45,30 @@ def count_errors(references: Sequence[str], predictions: Sequence[str], *, unit:
     return np.array(counts, dtype=np.int64).reshape(-1, 4)
 
 
+def check_references(references: Sequence[str]) -> None:
+    """Raise ValueError if there is nothing to divide the errors by."""
+    if not any(reference.strip() for reference in references):
+        what = (
+            f"all {len(references)} references are empty once normalised"
+            if len(references)
+            else "there is no utterance"
+        )
+        raise ValueError(f"{what}: an error rate needs at least one character that was said")
+
+
 def bootstrap_interval(
     counts: np.ndarray, *, samples: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile interval of the error rate, utterances drawn with replacement (Bisani and Ney 2004)."""
+    """Percentile interval of the error rate, utterances drawn with replacement (Bisani and Ney 2004).
+
+    One draw is in memory at a time.
+    """
     generator = np.random.default_rng(seed)
     errors, lengths = counts[:, :3].sum(1), counts[:, 3]
-    drawn = generator.integers(len(counts), size=(samples, len(counts)))
-    rates = errors[drawn].sum(1) / np.maximum(lengths[drawn].sum(1), 1)
+    rates = np.empty(samples)
+    for sample in range(samples):
+        drawn = generator.integers(len(counts), size=len(counts))
+        rates[sample] = errors[drawn].sum() / max(lengths[drawn].sum(), 1)
     tail = (1 - confidence) / 2
     low, high = np.quantile(rates, [tail, 1 - tail])
     return float(low), float(high)
@@ -73,10 +89,11 @@ class _ErrorRate(evaluate.Metric):
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float | int | list[float]]:
         counts = count_errors(references, predictions, unit=self.unit)
+        check_references(references)
         substitutions, deletions, insertions, length = counts.sum(0).tolist()
         name = self.short_name
         return {
-            name: (substitutions + deletions + insertions) / max(length, 1),
+            name: (substitutions + deletions + insertions) / length,
             f"{name}_interval": list(bootstrap_interval(counts)),
             f"{name}_substitutions": substitutions,
             f"{name}_deletions": deletions,
@@ -98,7 +115,12 @@ class WordErrorRate(_ErrorRate):
 
 
 def error_rates(references: list[str], predictions: list[str]) -> dict[str, float | int | list[float]]:
-    """CER and WER of normalised transcripts with their intervals and counts, in one dict."""
+    """CER and WER of normalised transcripts with their intervals and counts, in one dict.
+
+    Raises:
+        ValueError: No reference has a character, so that there is no error rate.
+    """
+    check_references(references)
     rates = {}
     for metric in (CharacterErrorRate(), WordErrorRate()):
         rates |= metric.compute(references=references, predictions=predictions)

@@ -15,6 +15,7 @@ from ..data.audio import AudioError
 from ..data.pages import audio_uri, bars, write_page
 from ..data.sources import read_row
 from .metrics import bootstrap_interval, split_words
+from .selection import describe_selection
 
 # What evaluate_rows adds to a source's own columns; those are groups to compare if they have few values.
 OWN_COLUMNS = {"audio", "reference", "prediction", "substitutions", "deletions", "insertions", "characters", "error"}
@@ -36,16 +37,14 @@ def write_report(
     path: str | Path,
     metrics: dict[str, Any],
     records: Sequence[dict],
-    rows: datasets.Dataset,
+    rows: datasets.Dataset | None,
     *,
     title: str,
     num_worst: int = 30,
     sampling_rate: int = 16000,
 ) -> None:
-    """Writes report.html from what `evaluate_rows` returned for `rows`."""
-    counts = np.array(
-        [[record[name] for name in ("substitutions", "deletions", "insertions", "characters")] for record in records]
-    )
+    """Write report.html from what `evaluate_rows` returned for `rows`; without the rows, without players."""
+    counts = _counts(records)
     errors = counts[:, :3].sum(1)
     # The highest error rate first; among equal ones the most errors.
     worst = sorted(range(len(records)), key=lambda i: (-errors[i] / max(1, counts[i, 3]), -errors[i]))
@@ -55,13 +54,46 @@ def write_report(
         "report.html",
         title=title,
         metrics=metrics,
-        worst=[_utterance(records[i], rows[i], errors[i], sampling_rate) for i in worst],
+        worst=[_utterance(records[i], rows and rows[i], errors[i], sampling_rate) for i in worst],
         confusions={unit: confusions(records, unit=unit) for unit in ("word", "character")},
         by_duration=_duration_chart(records, counts),
         groups={name: _groups(values, counts) for name, values in _metadata(records).items()},
         unreadable=[record for record in records if "error" in record],
         perfect=int((errors == 0).sum()),
+        selection=describe_selection(metrics),
     )
+
+
+def write_public_report(path: str | Path, metrics: dict[str, Any], records: Sequence[dict], *, title: str) -> None:
+    """Write report.html for everybody: sums over many recordings, and nothing that stands for one or names anybody.
+
+    Words that are confused stay out, for they are of the transcripts; characters are of the vocabulary. Speakers and
+    other groups have numbers.
+    """
+    counts = _counts(records)
+    groups = {name: _groups(values, counts) for name, values in _metadata(records).items()}
+    for members in groups.values():
+        for number, group in enumerate(members, start=1):
+            group.name = str(number)
+    write_page(
+        path,
+        "report.html",
+        title=title,
+        metrics=metrics,
+        worst=[],
+        confusions={"character": confusions(records, unit="character")},
+        by_duration=_duration_chart(records, counts),
+        groups=groups,
+        unreadable=[],
+        perfect=int((counts[:, :3].sum(1) == 0).sum()),
+        selection=describe_selection(metrics),
+    )
+
+
+def _counts(records: Sequence[dict]) -> np.ndarray:
+    """Substitutions, deletions, insertions and characters, (utterances, 4)."""
+    names = ("substitutions", "deletions", "insertions", "characters")
+    return np.array([[record[name] for name in names] for record in records], dtype=np.int64).reshape(-1, 4)
 
 
 def align(reference: str, prediction: str) -> list[tuple[str, str, str]]:
@@ -104,9 +136,9 @@ def confusions(records: Sequence[dict], *, unit: str, most: int = 20) -> list[tu
     return [(said, heard, count) for (said, heard), count in counter.most_common(most)]
 
 
-def _utterance(record: dict, row: dict, errors: int, sampling_rate: int) -> dict[str, Any]:
+def _utterance(record: dict, row: dict | None, errors: int, sampling_rate: int) -> dict[str, Any]:
     try:
-        audio = audio_uri(read_row(row, sampling_rate=sampling_rate))
+        audio = audio_uri(read_row(row, sampling_rate=sampling_rate)) if row else ""
     except AudioError:
         audio = ""
     return {

@@ -74,8 +74,10 @@ def test_windows_over_a_long_recording_lose_and_repeat_nothing(tiny_model, proce
 
 
 def test_a_stride_that_leaves_nothing_is_an_error(tiny_model, processor, waveforms):
-    with pytest.raises(ValueError, match="more than twice"):
-        recognize(tiny_model, processor, waveforms, chunk_seconds=2, stride_seconds=1)
+    for seconds in (2, 0.5, 0, -3, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="they overlap by 1 s at each end, so more than 2 s are needed"):
+            recognize(tiny_model, processor, waveforms, chunk_seconds=seconds, stride_seconds=1)
+    recognize(tiny_model, processor, waveforms, chunk_seconds=2.001, stride_seconds=1)
 
 
 WORDS = [Word("hello", 0.0, 0.4), Word("world", 0.5, 0.9), Word("打", 3.0, 3.2), Word("开", 3.2, 3.4)]
@@ -96,3 +98,10 @@ def test_subtitle_formats():
         "1\n00:00:00,000 --> 00:00:00,900\nhello world\n\n2\n00:00:03,000 --> 00:00:03,400\n打开\n"
     )
     assert to_vtt([Word("late", 3661.5, 3662.0)]) == "WEBVTT\n\n01:01:01.500 --> 01:01:02.000\nlate\n"
+
+
+def test_what_a_text_holds_is_no_part_of_the_format():
+    words = [Word("a-->b", 0.0, 0.4), Word("<i>&", 0.5, 0.9), Word("two\n\nlines", 1.0, 1.4), Word(" ", 1.4, 1.5)]
+    srt, vtt = to_srt(words), to_vtt(words)
+    assert srt == "1\n00:00:00,000 --> 00:00:01,400\na→b <i>& two lines\n"
+    assert vtt == "WEBVTT\n\n00:00:00.000 --> 00:00:01.400\na--&gt;b &lt;i&gt;&amp; two lines\n"

@@ -27,11 +27,15 @@ class Repository:
 
 @dataclass
 class StandIn:
-    """`repositories` by `models/owner/name` or `spaces/owner/name`; `environment` leads a process there."""
+    """`repositories` by `models/owner/name` or `spaces/owner/name`; `environment` leads a process there.
+
+    `uploads` are the path and content of every file that any commit brought, replaced and deleted ones too.
+    """
 
     address: str
     repositories: dict[str, Repository] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
+    uploads: list[tuple[str, bytes]] = field(default_factory=list)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -45,6 +49,8 @@ def hub(monkeypatch):
     server.stand_in = StandIn(f"http://127.0.0.1:{server.server_port}")
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.stand_in.address)
+    template = f"{server.stand_in.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
@@ -149,6 +155,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             else:
                 assert key == "deletedFile"
                 del repository.files[value["path"]]
+                continue
+            self.hub.uploads.append((value["path"], repository.files[value["path"]]))
         repository.commits.append((message, touched))
         name = urllib.parse.urlsplit(self.path).path.removeprefix("/api/").removeprefix("models/").split("/commit/")[0]
         oid = self.revision(repository)

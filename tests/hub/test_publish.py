@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from huggingface_hub import ModelCard, SpaceCard
+from torch.utils.tensorboard import SummaryWriter
 
 from hf_asr.checkpoint import load_checkpoint
 from hf_asr.cli import evaluate
 from hf_asr.hub.publish import main
-from hf_asr.provenance import weights_sha256
+from hf_asr.provenance import artifacts_sha256, weights_sha256
 
 NAME = "someone/tiny-zh-en"
 RECORDING = b"not for everybody"
@@ -62,6 +64,51 @@ def refusal(folder, *options) -> str:
     return message
 
 
+def noted_graph() -> onnx.ModelProto:
+    """A graph with the notes that PyTorch's exporter leaves, and metadata of its own."""
+    node = onnx.helper.make_node("Identity", ["x"], ["y"], doc_string="/home/alice/notes.py")
+    node.metadata_props.add(key="pkg.torch.onnx.stack_trace", value='File "/home/alice/hf_asr/graphs.py", line 30')
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "main", values[:1], values[1:]))
+    model.metadata_props.add(key="model_type", value="wenet_ctc")
+    return model
+
+
+def training_record(folder: Path, **changes) -> dict:
+    """As a training run writes it for what lies in the folder."""
+    return {
+        "command": "python scripts/train.py --config configs/quickstart.yaml",
+        "base_model": None,
+        "datasets": [{"name": "spoken", "config": None, "split": "train"}],
+        "synthetic_corpus": None,
+        "chosen_on": {"dataset": "spoken", "split": "validation"},
+        "replayed": None,
+        "utterances": 40,
+        "hours": 0.03,
+        "steps": 2,
+        "epochs": 1.0,
+        "seconds": 1.5,
+        "resumed": False,
+        "hardware": "a CPU w/ two cores",
+        "processes": 1,
+        "precision": "fp32",
+        "recipe": {
+            "learning_rate": 0.001,
+            "lr_scheduler_type": "linear",
+            "max_batch_seconds": 20,
+            "gradient_accumulation_steps": 1,
+            "augmentations": [],
+        },
+        "versions": {"python": "3.11"},
+        "model_sha256": weights_sha256(folder),
+        "artifacts_sha256": artifacts_sha256(folder),
+    } | changes
+
+
+def write_json(path: Path, value: dict) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+
+
 def export_report(folder: Path, onnx_dir: Path) -> dict:
     """As scripts/export.py writes it."""
     graph = {
@@ -79,7 +126,7 @@ def export_report(folder: Path, onnx_dir: Path) -> dict:
         "model_sha256": weights_sha256(folder),
     }
     onnx_dir.mkdir()
-    (onnx_dir / "model.onnx").write_bytes(b"\0graph")
+    (onnx_dir / "model.onnx").write_bytes(noted_graph().SerializeToString())
     (onnx_dir / "left_over.onnx").write_bytes(b"\0of another day")
     (onnx_dir / "export_report.json").write_text(json.dumps({"graphs": [graph]}))
     return graph
@@ -152,29 +199,150 @@ def test_only_what_belongs_to_the_model_goes_and_only_its_owner_sees_it(hub, run
     assert set(repository.files) == code | {
         "README.md",
         "config.json",
-        "curves.png",
         "metrics.json",
         "model.safetensors",
         "processor_config.json",
+        "published_files.json",
         "report.html",
-        "runs/0/events.out.tfevents.1",
         "tokenizer.json",
         "tokenizer_config.json",
     }
-    # The report on this machine plays the recordings; they are nobody else's.
+    # The report on this machine plays the recordings and shows what was said; both are nobody else's.
     assert b"data:audio" in (run_folder / "report.html").read_bytes()
     published = repository.files["report.html"]
-    assert b"data:audio" not in published and b"<audio" not in published and b"worst utterances" in published
+    assert b"data:audio" not in published and b"<audio" not in published and b"worst utterances" not in published
+    assert b"Error by duration" in published or b"Commonest confusions" in published
 
 
-def test_published_again_replaces_what_the_first_left(hub, run_folder, tmp_path):
-    export_report(run_folder, tmp_path / "onnx")
-    publish(run_folder, "--onnx_dir", tmp_path / "onnx")
-    repository = hub.repositories[f"models/{NAME}"]
-    repository.files["LICENSE"] = b"the owner's own"
+def test_transcripts_go_when_they_are_asked_for(hub, run_folder):
+    publish(run_folder, "--include_transcripts")
+    published = hub.repositories[f"models/{NAME}"].files["report.html"].decode()
+    records = [json.loads(line) for line in (run_folder / "predictions.jsonl").read_text().splitlines()]
+    assert "worst utterances" in published and any(record["utterance_id"] in published for record in records)
+    assert "<audio" not in published and str(run_folder) not in published
+
+
+def test_a_report_of_another_evaluation_does_not_go(hub, run_folder, capsys):
+    lines = (run_folder / "predictions.jsonl").read_text().splitlines(keepends=True)
+    (run_folder / "predictions.jsonl").write_text("".join(lines[:-1]))
     publish(run_folder)
-    assert len(repository.commits) == 2 and "LICENSE" in repository.files
-    assert not [name for name in repository.files if name.startswith("onnx/")]
+    assert "predictions.jsonl is of another evaluation" in capsys.readouterr().err
+    (run_folder / "predictions.jsonl").unlink()
+    publish(run_folder)
+    assert "has no predictions to make it from" in capsys.readouterr().err
+    assert "report.html" not in hub.repositories[f"models/{NAME}"].files
+
+
+def test_curves_and_logs_go_with_the_weights_that_they_are_of(hub, run_folder, capsys):
+    for path in run_folder.glob("runs/*/*"):
+        path.unlink()
+    with SummaryWriter(run_folder / "runs" / "Nov25_host") as writer:
+        writer.add_scalar("eval/cer", 0.5, 7)
+        writer.add_text("args", f"output_dir: {run_folder}")
+    write_json(run_folder / "training.json", training_record(run_folder))
+    publish(run_folder)
+    repository = hub.repositories[f"models/{NAME}"]
+    (log,) = [content for name, content in repository.files.items() if name.startswith("runs/0/events.out.tfevents.")]
+    assert b"eval/cer" in log and str(run_folder).encode() not in log and b"args" not in log
+    assert repository.files["curves.png"] == (run_folder / "curves.png").read_bytes()
+    (run_folder / "curves.png").write_bytes(b"of another run")
+    next(run_folder.glob("runs/*/events*")).write_bytes(b"of another run")
+    publish(run_folder)
+    assert capsys.readouterr().err.count("training.json does not say that it is of these weights") == 2
+    assert not [name for name in repository.files if name == "curves.png" or name.startswith("runs/")]
+    assert "training.json" in repository.files
+
+
+def test_published_again_replaces_what_the_first_left_and_nothing_else(hub, run_folder, tmp_path, corpus):
+    export_report(run_folder, tmp_path / "onnx")
+    recording = next((corpus / "validation").glob("*.flac"))
+    publish(run_folder, "--onnx_dir", tmp_path / "onnx", "--examples", recording)
+    repository = hub.repositories[f"models/{NAME}"]
+    assert f"examples/{recording.name}" in repository.files and "onnx/model.onnx" in repository.files
+    theirs = ("LICENSE", "onnx/other.onnx", "runs/mine/log", "examples/mine.wav", "notes.html", "my_own_conformer.py")
+    repository.files |= dict.fromkeys(theirs, b"the owner's own")
+    publish(run_folder)
+    assert len(repository.commits) == 2
+    kept = [name for name in repository.files if name.startswith(("onnx/", "examples/", "runs/")) or name in theirs]
+    assert sorted(kept) == sorted(theirs)
+    assert {repository.files[name] for name in theirs} == {b"the owner's own"}
+
+
+OF_OLDER_VERSIONS = {
+    "training.json": b"{}",
+    "curves.png": b"old",
+    "runs/0/events.out.tfevents.17": b"old",
+    "onnx/model.onnx": b"old",
+    "onnx/export_report.json": b'{"graphs": [{"file": "model.onnx"}]}',
+}
+OF_THE_OWNER = ("onnx/mine.onnx", "runs/mine/events.out.tfevents.1", "examples/a.wav", "their_conformer.py")
+
+
+@pytest.mark.parametrize("tag", ["hf_asr", "somebody_else"])
+def test_of_a_page_without_a_list_only_what_is_certain_is_deleted(hub, run_folder, tag):
+    publish(run_folder)
+    repository = hub.repositories[f"models/{NAME}"]
+    repository.files.pop("published_files.json", None)
+    repository.files["README.md"] = f"---\ntags: [{tag}]\n---\n# A model".encode()
+    repository.files |= OF_OLDER_VERSIONS | dict.fromkeys(OF_THE_OWNER, b"the owner's own")
+    publish(run_folder)
+    left = set(OF_OLDER_VERSIONS) & set(repository.files)
+    assert left == (set() if tag == "hf_asr" else set(OF_OLDER_VERSIONS))
+    assert set(OF_THE_OWNER) <= set(repository.files)
+
+
+def test_a_damaged_list_deletes_nothing(hub, run_folder):
+    publish(run_folder)
+    repository = hub.repositories[f"models/{NAME}"]
+    repository.files["published_files.json"] = b"[1"
+    repository.files["onnx/model.onnx"] = b"whose?"
+    publish(run_folder)
+    assert "onnx/model.onnx" in repository.files
+
+
+SELECTIONS = {
+    "some speakers": ({"speakers": 1, "of": 6}, "1 of 6 speakers"),
+    "held out": (
+        {"held_out_share": 0.05, "by": "speaker", "seed": 42},
+        "5 % held out of training (by speaker, seed 42)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_the_card_says_of_which_rows_a_score_is(hub, run_folder, name):
+    selection, words = SELECTIONS[name]
+    metrics = json.loads((run_folder / "metrics.json").read_text()) | {"split": "train", "selection": selection}
+    write_json(run_folder / "metrics.json", metrics)
+    if name == "some speakers":
+        message = refusal(run_folder)
+        assert "is the score of 1 of 6 speakers, not of the whole split" in message
+        assert "--allow_partial_score" in message and not hub.repositories
+        publish(run_folder, "--allow_partial_score")
+    else:
+        publish(run_folder)
+    files = hub.repositories[f"models/{NAME}"].files
+    card = ModelCard(files["README.md"].decode())
+    assert f"| spoken | train, {words} | {metrics['utterances']} |" in card.text
+    for result in card.data.eval_results:
+        assert (result.dataset_split, result.dataset_args) == ("train", {"selection": words})
+        assert words in result.metric_name
+    assert json.loads(files["metrics.json"])["selection"] == selection
+    assert words in files["report.html"].decode()
+
+
+def test_a_score_on_what_was_trained_on_says_so(hub, run_folder):
+    write_json(run_folder / "training.json", training_record(run_folder))
+    publish(run_folder)
+    card = hub.repositories[f"models/{NAME}"].files["README.md"].decode()
+    assert "The checkpoint was chosen by its CER on `validation` of spoken" in card
+    assert "The model was trained on" not in card
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    write_json(run_folder / "metrics.json", metrics | {"split": "train"})
+    publish(run_folder)
+    assert (
+        "The model was trained on `train` of spoken" in hub.repositories[f"models/{NAME}"].files["README.md"].decode()
+    )
 
 
 def test_exports_go_with_what_they_cost(hub, run_folder, tmp_path):
@@ -187,6 +355,16 @@ def test_exports_go_with_what_they_cost(hub, run_folder, tmp_path):
     for figure in ("12.5 MB", "50.00 %", "50.10 %", "0.0042 (0.0066)", "2.5e-06"):
         assert figure in row
     assert (card.data.license, card.data.language) == ("apache-2.0", "yue")
+    graph = onnx.load_from_string(files["onnx/model.onnx"])
+    assert b"alice" not in files["onnx/model.onnx"]
+    assert list(graph.graph.node) == [onnx.helper.make_node("Identity", ["x"], ["y"])]
+    assert [(entry.key, entry.value) for entry in graph.metadata_props] == [("model_type", "wenet_ctc")]
+
+
+def test_what_is_no_graph_is_refused(hub, run_folder, tmp_path):
+    export_report(run_folder, tmp_path / "onnx")
+    (tmp_path / "onnx" / "model.onnx").write_bytes(b"\0damaged")
+    assert "model.onnx is no ONNX graph" in refusal(run_folder, "--onnx_dir", tmp_path / "onnx")
 
 
 def test_more_evaluations_are_more_rows(hub, run_folder, tmp_path):
@@ -315,6 +493,8 @@ def test_a_published_graph_transcribes_by_its_id(run_folder, corpus, recording, 
     data = ["--dataset_name", str(corpus), "--max_utterances", "2", "--allow_differences"]
     export(["--model_name_or_path", str(run_folder), "--output_dir", str(tmp_path / "onnx"), *data])
     publish(run_folder, "--onnx_dir", tmp_path / "onnx")
+    assert str(repository).encode() in (tmp_path / "onnx" / "model.onnx").read_bytes()  # of PyTorch's exporter
+    assert str(repository).encode() not in hub.repositories[f"models/{NAME}"].files["onnx/model.onnx"]
     environment = os.environ | hub.environment | {"HF_HOME": str(tmp_path / "home")}
     texts = []
     for name in (f"{NAME}/onnx/model.onnx", str(run_folder)):

@@ -3,7 +3,9 @@
 import json
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
+from safetensors.torch import load, load_file
 
 from hf_asr.provenance import weights_sha256
 from hf_asr.training.arguments import ConformerTrainingArguments
@@ -57,6 +59,23 @@ def test_the_result_is_published_with_its_card(hub, corpus, tmp_path, monkeypatc
     assert record["model_sha256"] == metrics["model_sha256"] == weights_sha256(folder)
     assert (record["steps"], record["utterances"], record["seconds"]) == (2, 40, metrics["train_seconds"])
     assert f"{record['hours']:.2f} hours, 40 utterances" in card.text and "SpeedPerturbation" in card.text
+
+
+def test_what_is_uploaded_on_the_way_are_the_weights_that_were_scored(hub, corpus, tmp_path):
+    """With `ema_decay`, of batch norm as well."""
+    folder = tmp_path / "run"
+    options = {"ema_decay": 0.5, "learning_rate": 1e-2, "save_total_limit": 3}
+    model = MODEL.replace("{", "{conv_norm: batch_norm, ")
+    train(corpus, folder, push_to_hub="true", hub_model_id=NAME, hub_always_push="true", model=model, **options)
+    uploaded = [load(content) for content in hub.objects.values() if b'"ctc_head.weight"' in content[:100_000]]
+    for step in (1, 2):
+        average = load_file(folder / f"checkpoint-{step}" / "average.safetensors")
+        own = load_file(folder / f"checkpoint-{step}" / "model.safetensors")
+        changed = [name for name in average if not torch.equal(average[name], own[name])]
+        assert any("running_var" in name for name in changed)
+        scored = own | average
+        assert any(all(torch.equal(weights[name], scored[name]) for name in scored) for weights in uploaded), step
+        assert not any(torch.equal(weights[changed[0]], own[changed[0]]) for weights in uploaded), step
 
 
 def test_what_the_hub_refuses_shows_before_anything_is_read(hub, tmp_path, monkeypatch):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from hf_asr.cli import compare as command
-from hf_asr.scoring.compare import compare
+from hf_asr.scoring.compare import compare, read_predictions
+from hf_asr.scoring.evaluation import write_results
 
 
 def records(predictions: list[str], reference: str = "the quick brown fox") -> list[dict]:
@@ -66,3 +67,27 @@ def test_command_on_two_folders_and_on_two_checkpoints(checkpoint, corpus, tmp_p
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["verdict"].startswith("no difference")
     with pytest.raises(SystemExit, match="predictions.jsonl does not exist: evaluate into that folder"):
         command([str(checkpoint), str(tmp_path / "a")])
+
+
+def test_what_was_written_is_read_whatever_the_texts_hold(tmp_path):
+    texts = ["line\u2028separator", "next\x85line", 'tab\t"quote"', "half a pair \ud83d", "name \udcff.wav", "打开"]
+    written = records(texts, reference="a\x0cb") + [{"utterance_id": "\ud800", "reference": "", "prediction": ""}]
+    write_results(tmp_path, {"cer": 0.5}, written)
+    assert read_predictions(tmp_path) == written
+    path = tmp_path / "predictions.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))  # saved again by an editor
+    assert read_predictions(tmp_path) == written
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "7", '{"utterance_id": "x"}'])
+def test_damaged_predictions_are_named(tmp_path, line):
+    (tmp_path / "predictions.jsonl").write_text(json.dumps(records(["a"])[0]) + f"\n{line}\n")
+    with pytest.raises(ValueError, match="predictions.jsonl, line 2 is damaged"):
+        read_predictions(tmp_path)
+
+
+def test_nothing_said_cannot_be_compared():
+    with pytest.raises(ValueError, match="all 1 references are empty"):
+        compare(records(["a"], reference=""), records([""], reference=""))
+    with pytest.raises(ValueError, match="there is no utterance"):
+        compare([], [])

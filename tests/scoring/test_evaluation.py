@@ -9,8 +9,9 @@ import soundfile
 import torch
 
 from hf_asr.data.sources import load_source
+from hf_asr.decoding import bulk
 from hf_asr.scoring import evaluation
-from hf_asr.scoring.evaluation import evaluate_rows
+from hf_asr.scoring.evaluation import check_place, evaluate_rows
 
 
 @pytest.fixture
@@ -32,7 +33,8 @@ def test_every_row_is_scored_in_its_place_however_many_fit_into_memory(rows, tin
     assert [i for i, record in enumerate(records) if "error" in record] == [3] and at_once["unreadable"] == 1
     assert [i for i, record in enumerate(records) if "damage" in record] == [4]
     assert records[3]["deletions"] == 3 and records[5]["duration"] == pytest.approx(10000 / 16000, abs=1e-3)
-    monkeypatch.setattr(evaluation, "GROUP_SECONDS", 1.0)
+    monkeypatch.setattr(bulk, "GROUP_SECONDS", 1.0)
+    monkeypatch.setattr(bulk, "READ_AHEAD_SECONDS", 0.7)  # most of them are recognised by themselves
     in_groups, again = evaluate_rows(tiny_model, processor, rows, show_progress=False)
     assert again == records and in_groups["cer"] == at_once["cer"]
 
@@ -61,3 +63,28 @@ def test_columns_that_hold_audio_are_no_metadata(tiny_model, processor, tmp_path
     with torch.inference_mode():
         _, (record,) = evaluate_rows(tiny_model, processor, rows, show_progress=False)
     assert record["speaker"] == "x" and "noisy" not in record
+
+
+@pytest.mark.parametrize("text", ["", " ", "..."])
+def test_without_a_reference_there_is_no_error_rate(rows, tiny_model, processor, text):
+    silent = rows.map(lambda row: {"text": text}, keep_in_memory=True)
+    with pytest.raises(ValueError, match="all 20 references are empty once normalised: an error rate needs"):
+        evaluate_rows(tiny_model, processor, silent, show_progress=False)
+    with pytest.raises(ValueError, match="there is no utterance: an error rate needs"):
+        evaluate_rows(tiny_model, processor, rows.select([]), show_progress=False)
+
+
+def test_a_score_of_some_speakers_does_not_replace_that_of_a_split(tmp_path):
+    place, some = tmp_path / "metrics.json", {"speakers": 1, "of": 6}
+    check_place(tmp_path, some)  # there is none
+    place.write_text(json.dumps({"split": "validation", "selection": some}))
+    check_place(tmp_path, some)
+    held_out = {"held_out_share": 0.05, "by": "speaker", "seed": 42}
+    for there in ({"split": "dev"}, {"split": "dev", "selection": None}, {"split": "dev", "selection": held_out}):
+        place.write_text(json.dumps(there))
+        check_place(tmp_path, None)
+        with pytest.raises(ValueError, match="is the score of 'dev' without a choice .* --output_dir .*/speakers$"):
+            check_place(tmp_path, some)
+    place.write_text("{")
+    with pytest.raises(ValueError, match="metrics.json is damaged"):
+        check_place(tmp_path, some)

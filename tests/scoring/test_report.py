@@ -1,11 +1,12 @@
 import json
 import re
+from pathlib import Path
 
 import datasets
 import pytest
 
 from hf_asr.cli import evaluate
-from hf_asr.scoring.report import align, confusions, write_report
+from hf_asr.scoring.report import align, confusions, write_public_report, write_report
 
 
 def test_words_and_han_characters_are_aligned():
@@ -27,8 +28,13 @@ def test_confusions_are_counted():
 
 
 @pytest.fixture(scope="module")
-def page(checkpoint, corpus, tmp_path_factory) -> tuple[str, list[dict]]:
-    folder = tmp_path_factory.mktemp("scores")
+def scores(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("scores")
+
+
+@pytest.fixture(scope="module")
+def page(checkpoint, corpus, scores) -> tuple[str, list[dict]]:
+    folder = scores
     evaluate(
         ["--model_name_or_path", str(checkpoint), "--dataset_name", str(corpus), "--output_dir", str(folder)]
         + ["--eval_split_name", "train"]
@@ -75,3 +81,28 @@ def test_transcripts_cannot_write_into_the_page(tmp_path):
     metrics |= {"audio_seconds": 1.0, "real_time_factor": 0.1}
     write_report(tmp_path / "report.html", metrics, records, rows, title=text)
     assert "<script" not in (tmp_path / "report.html").read_text()
+
+
+def test_the_page_for_everybody_holds_sums_and_nobodys_words(page, scores, tmp_path):
+    text, records = page
+    metrics = json.loads((scores / "metrics.json").read_text())
+    for record in records[:3]:
+        record["error"] = f"file not found: {record['audio']}"
+    write_public_report(tmp_path / "report.html", metrics, records, title="owner/name")
+    public = (tmp_path / "report.html").read_text()
+    assert f"{100 * metrics['cer']:.2f} %" in public and "owner/name" in public
+    for heading in ("Error by duration", "Error by speaker", "Commonest confusions"):
+        assert f"<h2>{heading}</h2>" in public
+    for record in records:
+        words = [record["utterance_id"], record["audio"], record["reference"], record["prediction"], record["speaker"]]
+        words += [word for word in record["reference"].split() if len(word) > 6]
+        assert record["utterance_id"] in text or record["speaker"] in text
+        assert not [word for word in words if len(word) > 1 and word in public]
+    assert "<audio" not in public and str(scores) not in public
+
+
+def test_a_page_says_of_which_rows_it_is(page, scores, tmp_path):
+    metrics, records = json.loads((scores / "metrics.json").read_text()), page[1]
+    metrics["selection"] = {"speakers": 1, "of": 6}
+    write_report(tmp_path / "report.html", metrics, records, None, title="x")
+    assert "<code>train</code> (1 of 6 speakers)" in (tmp_path / "report.html").read_text()

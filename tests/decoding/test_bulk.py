@@ -1,0 +1,93 @@
+"""However many recordings there are and however long they are, a bounded number of seconds is in memory."""
+
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+from hf_asr.data.audio import AudioError, AudioTooLongError, Recording
+from hf_asr.decoding import bulk
+from hf_asr.decoding.bulk import recognize_all
+from hf_asr.decoding.recognizer import Transcript, recognize
+
+RATE = 16000
+
+
+class Shelf:
+    """Recordings of so many seconds, and the most seconds of them that were alive at once."""
+
+    def __init__(self, lengths: list[int]):
+        self.lengths, self.alive, self.most, self.lock = lengths, 0, 0, threading.RLock()
+
+    def read(self, place: int, max_seconds: float) -> Recording:
+        seconds = self.lengths[place]
+        if seconds > max_seconds:
+            raise AudioTooLongError(f"is longer than {max_seconds:g} s")
+        if seconds == 0:
+            raise AudioError("file is empty (0 bytes)")
+        waveform = np.broadcast_to(np.float32(place), seconds * RATE)  # takes no memory here
+        with self.lock:
+            self.alive += seconds
+            self.most = max(self.most, self.alive)
+        weakref.finalize(waveform, self.forget, seconds)
+        return Recording(waveform, [], [])
+
+    def forget(self, seconds: int) -> None:
+        with self.lock:
+            self.alive -= seconds
+
+
+@pytest.fixture
+def numbered(monkeypatch):
+    """A recogniser that says which recording it was given."""
+
+    def say(model, processor, waveforms, **options):
+        return [Transcript(f"{waveform[0]:.0f}") for waveform in waveforms]
+
+    monkeypatch.setattr(bulk, "recognize", say)
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [[60] * 300, [7200] * 6, [5, 7200, 5, 0, 200, 7200] * 5, [110] * 100],
+    ids=["many", "hours", "mixed", "almost too long"],
+)
+def test_what_is_in_memory_is_bounded_by_seconds(numbered, processor, lengths):
+    shelf = Shelf(lengths)
+    results = [result for result in recognize_all(None, processor, range(len(lengths)), shelf.read)]
+    spoken = [result.transcript and result.transcript.text for result in results]
+    assert spoken == [str(place) if seconds else None for place, seconds in enumerate(lengths)]
+    assert [result.duration for result in results] == lengths
+    ahead = bulk.READ_AHEAD * bulk.READ_AHEAD_SECONDS
+    assert shelf.most <= max(bulk.GROUP_SECONDS + bulk.READ_AHEAD_SECONDS, *lengths) + ahead
+    assert shelf.alive == 0
+
+
+def test_nothing_is_read_before_somebody_asks_and_no_more_than_is_needed(numbered, processor):
+    asked = []
+
+    def read(place: int, max_seconds: float) -> Recording:
+        asked.append(place)
+        return Recording(np.zeros(100 * RATE, np.float32), [], [])
+
+    results = recognize_all(None, processor, range(1000), read)
+    assert not asked
+    next(results)
+    results.close()
+    assert len(asked) <= bulk.GROUP_SECONDS / 100 + bulk.READ_AHEAD + 1
+
+
+def test_what_cannot_be_read_has_its_reason_and_the_others_their_text(tiny_model, processor):
+    waveforms = [np.random.default_rng(i).normal(0, 0.1, 16000 + 800 * i).astype(np.float32) for i in range(3)]
+
+    def read(place: int, max_seconds: float) -> Recording:
+        if place == 1:
+            raise AudioError("file not found")
+        return Recording(waveforms[place], ["truncated"] * (place == 2), ["loud"] * (place == 0))
+
+    first, second, third = recognize_all(tiny_model, processor, range(3), read)
+    assert [first.transcript, third.transcript] == recognize(tiny_model, processor, [waveforms[0], waveforms[2]])
+    assert (second.transcript, second.error, second.duration) == (None, "file not found", 0.0)
+    assert (first.remarks, third.damage, first.error) == (["loud"], ["truncated"], None)
+    assert first.computing_seconds > 0 and first.duration == 1.0
