@@ -1,94 +1,155 @@
-"""A small run killed ten times at random moments and resumed each time: are the weights the uninterrupted run's?
+"""Kill a small run ten times and resume it each time: are the weights those of the uninterrupted run?
 
-    python benchmarks/endurance.py [--kills 10] [--steps 60]
+    python benchmarks/endurance.py [--kills 10] [--steps 44] [--processes 2] [--workers 1] [--precision bf16]
 
-`kill -9` comes after a random time, whatever the run does then: a step, a checkpoint, an evaluation. The run is started
-again with --resume_from_checkpoint true until it ends by itself; killed before its first checkpoint, it begins anew.
+`kill -9` ends all processes of the run, every other time in the middle of a step or an evaluation, every other time
+while a checkpoint is written. The run is started again with --resume_from_checkpoint true until it ends by itself.
+Killed before its first checkpoint, it begins anew.
 """
 
 import argparse
+import contextlib
 import json
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import torch
 import yaml
 from safetensors.torch import load_file
 
 from hf_asr.data.synthetic import SyntheticCorpusArguments, make_corpus
+from hf_asr.training.run_folder import UNFINISHED, list_checkpoints
 
 RECIPE = {
-    "model": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "subsampling_channels": 16},
+    "model": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "subsampling_channels": 16},
     "text_normalization": "zh-en",
     "augmentations": [{"name": "SpeedPerturbation"}, {"name": "Gain", "p": 0.5}],
     "max_batch_seconds": 20,
-    "eval_steps": 4,
-    "save_steps": 4,
+    "eval_steps": 2,
+    "save_steps": 2,
     "ema_decay": 0.9,
     "report_to": "none",
     "inspect_audio": False,
+    "use_cpu": True,
 }
-
-
-def command(recipe: Path, *more: str) -> list[str]:
-    code = "from hf_asr.training.run import main; main()"
-    return [sys.executable, "-c", code, "--config", str(recipe), *more]
+TIME_LIMIT = 1800  # seconds, after which a run counts as hung
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=44)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1, help="processes that read the data, of each process")
+    parser.add_argument("--precision", default="bf16")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     random.seed(args.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        corpus = make_corpus(folder / "corpus", SyntheticCorpusArguments(train_sentences=100, validation_sentences=20))
+        corpus = make_corpus(folder / "corpus", SyntheticCorpusArguments(train_sentences=60, validation_sentences=8))
         recipes = {}
         for run in ("whole", "killed"):
             recipes[run] = folder / f"{run}.yaml"
             values = RECIPE | {"dataset_name": str(corpus), "output_dir": str(folder / run), "max_steps": args.steps}
+            values |= {"precision": args.precision, "dataloader_num_workers": args.workers}
             recipes[run].write_text(yaml.safe_dump(values))
+        log = folder / "log.txt"
         started = time.perf_counter()
-        subprocess.run(command(recipes["whole"]), check=True, capture_output=True)
-        seconds = time.perf_counter() - started
-        log, moments = folder / "log.txt", []
+        with start(recipes["whole"], log, processes=args.processes) as process:
+            check(process.wait(TIME_LIMIT), log)
+        print(f"uninterrupted: {time.perf_counter() - started:.0f} s", flush=True)
+
+        kills = []
         while True:
-            has_checkpoint = any((folder / "killed").glob("checkpoint-*/trainer_state.json"))
+            has_checkpoint = bool(list_checkpoints(folder / "killed"))
             more = ["--resume_from_checkpoint", "true"] if has_checkpoint else ["--overwrite_output_dir", "true"]
-            with open(log, "w") as file:
-                process = subprocess.Popen(command(recipes["killed"], *more), stdout=file, stderr=file)
-                try:
-                    # Half of its time goes before the first step, and nothing is gained by killing it there.
-                    kill_after = random.uniform(0.35, 0.95) * seconds if len(moments) < args.kills else None
-                    process.wait(timeout=kill_after)
-                except subprocess.TimeoutExpired:
-                    process.send_signal(signal.SIGKILL)
-                    process.wait()
-                    unfinished = (folder / "killed" / "unfinished").exists()
-                    left = sorted(path.name for path in (folder / "killed").glob("checkpoint-*"))
-                    moments.append({"after": round(kill_after, 1), "unfinished": unfinished, "left": left})
-                    print(
-                        f"killed after {kill_after:.1f} s, in a checkpoint: {unfinished}; there are {left}", flush=True
-                    )
+            with start(recipes["killed"], log, *more, processes=args.processes) as process:
+                if len(kills) == args.kills:
+                    check(process.wait(TIME_LIMIT), log)
+                    break
+                in_save = len(kills) % 2 == 1
+                wait_for_moment(process, log, folder / "killed", in_save=in_save)
+                if process.poll() is None:
+                    kill(process)
+                else:  # it ended before it could be killed as often: once more from the beginning
+                    check(process.returncode, log)
+                    subprocess.run(["rm", "-r", str(folder / "killed")], check=True)
                     continue
-            if process.returncode:
-                sys.exit(f"the resumed run failed:\n{log.read_text()[-2000:]}")
-            if len(moments) >= args.kills:
-                break
-            # It ended before it could be killed as often: once more from the beginning.
-            subprocess.run(["rm", "-r", str(folder / "killed")], check=True)
-        whole, killed = (load_file(folder / run / "model.safetensors") for run in ("whole", "killed"))
-        different = [key for key in whole if not torch.equal(whole[key], killed[key])]
-        print(f"{len(moments)} kills; {len(whole)} tensors, {len(different)} differ from the uninterrupted run's")
-        print(json.dumps({"kills": moments, "tensors": len(whole), "different": different}))
+            unfinished = (folder / "killed" / UNFINISHED).exists()
+            left = [path.name for path in list_checkpoints(folder / "killed")]
+            kills.append({"in_save": unfinished, "left": left})
+            print(f"kill {len(kills)}, in a checkpoint: {unfinished}; there are {left}", flush=True)
+
+        files = [Path("model.safetensors")]
+        files += [path.relative_to(folder / "whole") for path in (folder / "whole").glob("checkpoint-*/*.safetensors")]
+        different, count = [], 0
+        for file in files:
+            whole, killed = load_file(folder / "whole" / file), load_file(folder / "killed" / file)
+            assert whole.keys() == killed.keys()
+            count += len(whole)
+            different += [f"{file}: {key}" for key in whole if not torch.equal(whole[key], killed[key])]
+        in_save = sum(entry["in_save"] for entry in kills)
+        print(
+            f"{len(kills)} kills, {in_save} of them while a checkpoint was written; {count} tensors in {len(files)} "
+            f"files, {len(different)} differ from the uninterrupted run's"
+        )
+        print(json.dumps(vars(args) | {"kills": kills, "tensors": count, "different": different}))
         sys.exit(1 if different else 0)
+
+
+def start(recipe: Path, log: Path, *more: str, processes: int) -> subprocess.Popen:
+    """Start the run, its output in `log`."""
+    script = str(Path(__file__).resolve().parents[1] / "scripts" / "train.py")
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    with open(log, "w") as file:
+        return subprocess.Popen([*launcher, script, "--config", str(recipe), *more], stdout=file, stderr=file)
+
+
+def wait_for_moment(process: subprocess.Popen, log: Path, folder: Path, *, in_save: bool) -> None:
+    """Wait until training goes on, and then for a random time or for a checkpoint that is being written."""
+    deadline = time.monotonic() + TIME_LIMIT
+
+    def wait_until(happened) -> float:
+        started = time.monotonic()
+        while not happened() and process.poll() is None:
+            if time.monotonic() > deadline:
+                kill(process)
+                sys.exit(f"the run hung:\n{log.read_text()[-2000:]}")
+            time.sleep(0.002)
+        return time.monotonic() - started
+
+    # The first evaluation prints "step N"; the second tells how long the steps between two take.
+    wait_until(lambda: "\nstep " in log.read_text(errors="replace"))
+    interval = wait_until(lambda: log.read_text(errors="replace").count("\nstep ") > 1)
+    if in_save:
+        wait_until(lambda: (folder / UNFINISHED).exists())
+        time.sleep(random.uniform(0, 0.05))
+    else:
+        time.sleep(random.uniform(0, 1.5) * interval)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """Kill the launcher and everything that it started, with no time to clean up."""
+    family = [process, *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    for member in family:
+        member.wait()
+
+
+def check(returncode: int, log: Path) -> None:
+    """End with the run's last words if it failed."""
+    if returncode:
+        sys.exit(f"the run failed:\n{log.read_text(errors='replace')[-2000:]}")
 
 
 if __name__ == "__main__":

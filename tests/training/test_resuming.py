@@ -1,0 +1,220 @@
+"""A run that goes on is the run that was never stopped, and never a mixture of two runs."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from hf_asr.training import run as run_module
+from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
+from hf_asr.training.averaging import AVERAGE_FILE, mean_of_checkpoints, weights_of
+from hf_asr.training.run import train
+from hf_asr.training.run_folder import delete_run, list_checkpoints, step_of
+from hf_asr.training.trainer import ConformerTrainer
+
+RECIPE = {
+    "model": {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "subsampling_channels": 8,
+    },
+    "text_normalization": "zh-en",
+    "augmentations": [{"name": "SpeedPerturbation", "factors": [0.9, 1.1]}],
+    "max_batch_seconds": 20,
+    "max_steps": 6,
+    "eval_steps": 2,
+    "save_steps": 2,
+    "logging_steps": 1,
+    "dataloader_num_workers": 0,
+    "precision": "fp32",
+    "report_to": "tensorboard",
+    "save_total_limit": 10,
+    "inspect_audio": False,
+}
+
+
+def run(corpus, output_dir, **changes) -> dict:
+    recipe = RECIPE | {"dataset_name": str(corpus), "output_dir": str(output_dir)} | changes
+    parts = (ModelArguments, DataArguments, ConformerTrainingArguments)
+    return train(
+        *(cls(**{key: value for key, value in recipe.items() if key in cls.__dataclass_fields__}) for cls in parts)
+    )
+
+
+def assert_same(a: Path, b: Path) -> None:
+    expected, found = load_file(a), load_file(b)
+    assert expected.keys() == found.keys()
+    assert [key for key in expected if not torch.equal(expected[key], found[key])] == []
+
+
+def flip_last_bit(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def state(checkpoint: Path) -> dict:
+    return json.loads((checkpoint / "trainer_state.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(corpus, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    run(corpus, folder)
+    return folder
+
+
+@pytest.fixture
+def old(finished, tmp_path) -> Path:
+    """A copy of a finished run, with somebody's notes."""
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    return tmp_path / "run"
+
+
+def test_a_mistake_leaves_the_run_that_was_to_be_overwritten(old, corpus, monkeypatch):
+    before = {path: path.stat().st_mtime_ns for path in old.rglob("*") if path.is_file()}
+    monkeypatch.setattr(run_module, "describe", lambda *args: (_ for _ in ()).throw(ValueError("a mistake")))
+    with pytest.raises(ValueError, match="a mistake"):
+        run(corpus, old, overwrite_output_dir=True)
+    there = {path: path.stat().st_mtime_ns for path in old.rglob("*") if path.is_file()}
+    assert {path: time for path, time in there.items() if "unfinished" not in path.parts} == before
+
+
+def test_all_that_a_run_writes_is_known_to_be_a_runs(old):
+    delete_run(old)
+    assert names(old) == {"notes.txt"}
+
+
+def test_overwriting_leaves_nothing_of_the_old_run(old, finished, corpus):
+    """Its last step is later than all of the new run's, of which one checkpoint is kept."""
+    (old / "checkpoint-6").rename(old / "checkpoint-60")
+    for name in ("model.safetensors", "before.json", "max_batch_seconds.json"):
+        (old / name).write_bytes(b"old")
+    run(corpus, old, overwrite_output_dir=True, save_total_limit=1)
+    there = {name for name in names(old) if not name.startswith("checkpoint-")}
+    assert there == {name for name in names(finished) if not name.startswith("checkpoint-")} | {"notes.txt"}
+    assert {step_of(path) for path in list_checkpoints(old)} <= {2, 4, 6} and len(names(old / "runs")) == 1
+    assert_same(old / "model.safetensors", finished / "model.safetensors")
+
+
+def test_stopped_after_its_last_step_it_only_needs_the_results(old, finished, corpus):
+    """Killed while the result is written: some of it is new, and nothing says so."""
+    for name in ("metrics.json", "training.json", "model.safetensors"):
+        (old / name).unlink()
+    (old / "unfinished").mkdir()
+    (old / "unfinished" / "model.safetensors").write_bytes(b"half")
+    metrics = run(corpus, old, resume_from_checkpoint="true")
+    assert_same(old / "model.safetensors", finished / "model.safetensors")
+    assert metrics["steps"] == 6 and names(old) == names(finished) | {"notes.txt"}
+
+
+def test_figures_of_other_weights_never_lie_beside_new_ones(old, corpus, monkeypatch):
+    """Stopped between the new weights and their scores, a run that went on has no scores."""
+    monkeypatch.setattr(run_module, "plot_curves", lambda *args: (_ for _ in ()).throw(ValueError("stopped")))
+    with pytest.raises(ValueError, match="stopped"):
+        run(corpus, old, resume_from_checkpoint="true", max_steps=7)
+    gone = {"metrics.json", "predictions.jsonl", "report.html", "curves.png", "training.json"}
+    assert not gone & names(old) and {"model.safetensors", "config.json", "tokenizer.json"} <= names(old)
+
+
+def test_a_copied_run_with_a_damaged_checkpoint_is_a_run_of_its_own(old, finished, corpus):
+    """Checkpoints name the best one by its path in the folder that was copied; the damaged one is put aside."""
+    flip_last_bit(old / "checkpoint-6" / "model.safetensors")
+    run(corpus, old, resume_from_checkpoint="true", save_total_limit=2)
+    assert (old / "damaged-checkpoint-6").is_dir() and list_checkpoints(old)[-1].name == "checkpoint-6"
+    assert Path(state(old / "checkpoint-6")["best_model_checkpoint"]).parent == old
+    for name in ("checkpoint-6/model.safetensors", "model.safetensors"):
+        assert_same(old / name, finished / name)
+
+
+def test_the_result_is_of_what_was_saved_and_is_undamaged(corpus, tmp_path, monkeypatch, caplog):
+    """Scored twice as often as saved; when training ends, a bit of the best checkpoint's average is another."""
+    caplog.set_level(logging.WARNING, logger="hf_asr")
+    folder, best = tmp_path / "run", []
+
+    def load_best_model(trainer):
+        best.append(Path(trainer.state.best_model_checkpoint))
+        flip_last_bit(best[0] / AVERAGE_FILE)
+        original(trainer)
+
+    original = ConformerTrainer._load_best_model
+    monkeypatch.setattr(ConformerTrainer, "_load_best_model", load_best_model)
+    run(corpus, folder, eval_steps=1, learning_rate=1e-2, ema_decay=0.5, average_checkpoints=2, average_by="last")
+    scored = {
+        entry["step"]: entry["eval_cer"]
+        for entry in state(folder / "checkpoint-6")["log_history"]
+        if "eval_cer" in entry
+    }
+    assert len(scored) == 6
+    by_score = sorted(list_checkpoints(folder), key=lambda path: scored[step_of(path)])
+    assert best[0] == by_score[0]
+    assert f"{best[0]} is damaged ({AVERAGE_FILE} does not match its checksum)" in caplog.text
+    result = load_file(folder / "model.safetensors")
+    accepted = [mean_of_checkpoints(by_score[1:]), weights_of(by_score[1])]
+    assert any(all(torch.equal(result[name], value) for name, value in weights.items()) for weights in accepted)
+
+
+def test_a_run_that_was_never_scored_ends_with_its_moving_average(corpus, tmp_path):
+    run(corpus, tmp_path / "run", ema_decay=0.5, max_steps=2, eval_steps=10, save_steps=10)
+    result = load_file(tmp_path / "run" / "model.safetensors")
+    average = load_file(tmp_path / "run" / "checkpoint-2" / "average.safetensors")
+    assert all(torch.equal(result[name], value) for name, value in average.items())
+
+
+def test_a_worker_that_reads_the_data_changes_nothing(finished, corpus, tmp_path):
+    """Nor does stopping, in the middle of an epoch."""
+    shutil.copytree(finished / "checkpoint-2", tmp_path / "run" / "checkpoint-2")
+    run(corpus, tmp_path / "run", resume_from_checkpoint="true", dataloader_num_workers=2)
+    for name in ("checkpoint-6/model.safetensors", "model.safetensors"):
+        assert_same(finished / name, tmp_path / "run" / name)
+
+
+SCRIPT = """
+import torch
+import hf_asr.training.run as run
+
+class Keep(run.ShowTranscripts):
+    def on_evaluate(self, args, state, control, model=None, **kwargs):
+        buffers = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
+        torch.save(buffers, f"{args.output_dir}/buffers-{state.global_step}-{args.process_index}.pt")
+
+if __name__ == "__main__":
+    run.ShowTranscripts = Keep
+    run.main()
+"""
+
+
+def test_two_processes_with_workers_in_bf16_go_on_as_if_never_stopped(corpus, tmp_path, torchrun):
+    """With a moving average, and batch norm, whose statistics each process has of its own until they are scored."""
+    (tmp_path / "train.py").write_text(SCRIPT)
+    model = RECIPE["model"] | {"hidden_size": 128, "conv_norm": "batch_norm"}
+    options = {"precision": "bf16", "dataloader_num_workers": 1, "ema_decay": 0.5, "max_steps": 4, "use_cpu": True}
+
+    def launch(folder: Path, *more: str) -> None:
+        recipe = RECIPE | {"dataset_name": str(corpus), "output_dir": str(folder), "model": model} | options
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        torchrun(tmp_path / "train.py", "--config", tmp_path / "recipe.yaml", *more, processes=2, timeout=600)
+
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    launch(whole)
+    shutil.copytree(whole / "checkpoint-2", resumed / "checkpoint-2")
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= set(
+        json.loads((whole / "checkpoint-2" / "checksums.json").read_text())
+    )
+    launch(resumed, "--resume_from_checkpoint", "true")
+    for name in ("checkpoint-4/model.safetensors", "checkpoint-4/average.safetensors", "model.safetensors"):
+        assert_same(whole / name, resumed / name)
+    scored = [torch.load(whole / f"buffers-4-{rank}.pt") for rank in range(2)]
+    saved = load_file(whole / "checkpoint-4" / "average.safetensors")
+    assert scored[0] and all(torch.equal(buffers[name], saved[name]) for buffers in scored for name in buffers)
