@@ -4,10 +4,15 @@ import contextlib
 import hashlib
 import http.server
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import urllib.parse
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -74,6 +79,43 @@ def checkpoint(processor, tmp_path_factory) -> Path:
     ConformerForCTC(ConformerConfig(**TINY, vocab_size=len(processor.tokenizer))).save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def torchrun(tmp_path_factory):
+    """Runs a script in several processes: torchrun(script, *arguments, processes=2) gives their (stdout, stderr).
+
+    Each process writes to files of its own, which are kept, and shown if one fails or `timeout` seconds have passed.
+    """
+
+    def run(*command, processes: int, timeout: float = 300, **environment: str) -> tuple[str, str]:
+        __tracebackhide__ = True
+        logs = tmp_path_factory.mktemp("processes")
+        launcher = [sys.executable, *map(str, command)]
+        if processes > 1:
+            options = ["--standalone", f"--nproc_per_node={processes}", f"--log-dir={logs}", "--redirects=3"]
+            launcher[1:1] = ["-m", "torch.distributed.run", *options]
+        environment = os.environ | {"PYTHONFAULTHANDLER": "1", "TORCH_SHOW_CPP_STACKTRACES": "1"} | environment
+        with open(logs / "launcher.log", "w") as log:
+            process = subprocess.Popen(launcher, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            try:
+                code: int | str = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                code = f"nothing within {timeout} s"
+                parent = psutil.Process(process.pid)
+                for hanging in [*parent.children(recursive=True), parent]:
+                    hanging.send_signal(signal.SIGABRT)  # which Python's fault handler answers with all stacks
+                process.wait()
+        outputs = [
+            "".join(path.read_text(errors="replace") for path in sorted(logs.rglob(f"*/{name}.log")))
+            for name in ("stdout", "stderr")
+        ]
+        if code != 0:
+            shown = [f"== {path}\n{path.read_text(errors='replace')[-6000:]}" for path in sorted(logs.rglob("*.log"))]
+            pytest.fail(f"{processes} processes ended with {code}:\n" + "\n".join(shown))
+        return outputs[0], outputs[1]
+
+    return run
 
 
 @pytest.fixture

@@ -1,10 +1,13 @@
 """Batches bounded by seconds: bucketed by length, shuffled by seed and epoch, split over ranks, always as many."""
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import Sampler
+
+logger = logging.getLogger("hf_asr")
 
 
 class DurationBatchSampler(Sampler):
@@ -13,12 +16,17 @@ class DurationBatchSampler(Sampler):
     Utterances are sorted by duration into buckets whose longest is at most `bucket_ratio` times the shortest. In an
     epoch they change places at random inside their bucket only, so the cuts, made once for the longest of each bucket,
     bound every epoch: the number of batches never changes, and their longest times their count stays under the limit.
-    Every utterance comes once an epoch, on one rank.
+    Every utterance comes once an epoch, on one rank, and every rank has as many batches.
 
     Args:
         durations: Seconds.
-        max_batch_seconds: Bound on count times longest. A longer utterance makes a batch of its own.
+        max_batch_seconds: Bound on count times longest. A longer utterance makes a batch of its own. Where nearly all
+            do and their number does not divide by the processes, some share a batch that is over the bound, which is
+            logged.
         num_replicas, rank: Of the processes that train together.
+
+    Raises:
+        ValueError: There are fewer utterances than processes.
     """
 
     def __init__(
@@ -33,7 +41,9 @@ class DurationBatchSampler(Sampler):
     ):
         durations = np.asarray(durations, dtype=np.float64)
         if len(durations) < num_replicas:
-            raise ValueError(f"{len(durations)} utterances cannot be split over {num_replicas} processes: use fewer")
+            raise ValueError(
+                f"{len(durations)} utterances cannot be split over {num_replicas} processes: use fewer processes"
+            )
         self.seed, self.num_replicas, self.rank, self.epoch = seed, num_replicas, rank, 0
         self.order = np.argsort(durations, kind="stable")
         ordered = durations[self.order]
@@ -50,12 +60,13 @@ class DurationBatchSampler(Sampler):
             if place == len(ordered) or (place + 1 - start) * longest[place] > max_batch_seconds:
                 cuts.append((start, place))
                 start = place
-        # As many batches as divide by the processes: the fullest are halved, none is repeated or dropped.
-        while len(cuts) % num_replicas:
-            fullest = max(range(len(cuts)), key=lambda i: cuts[i][1] - cuts[i][0])
-            start, end = cuts[fullest]
-            cuts[fullest : fullest + 1] = [(start, (start + end) // 2), ((start + end) // 2, end)]
-        self.cuts = cuts
+        self.cuts = _divisible(cuts, num_replicas, longest)
+        joined = [(end - start) * longest[end - 1] for start, end in self.cuts if end - start > 1]
+        if rank == 0 and max(joined, default=0) > max_batch_seconds:
+            logger.warning(
+                f"max_batch_seconds {max_batch_seconds:g} does not hold: for {num_replicas} processes to have as many "
+                f"batches each, the largest batch is {max(joined):.0f} s (another number of processes may divide)"
+            )
 
     def __len__(self) -> int:
         return len(self.cuts) // self.num_replicas
@@ -79,3 +90,21 @@ class DurationBatchSampler(Sampler):
         for cut in generator.permutation(len(self.cuts))[self.rank :: self.num_replicas]:
             start, end = self.cuts[cut]
             yield [(self.epoch, int(index)) for index in order[start:end]]
+
+
+def _divisible(cuts: list[tuple[int, int]], num_replicas: int, longest: np.ndarray) -> list[tuple[int, int]]:
+    """As many batches as divide by the processes: none of them is empty, and no utterance is repeated or dropped.
+
+    The fullest are halved, which keeps the bound. Where there are too few utterances for that, the batches whose union
+    is shortest are joined, fewer of them than there are processes, and the bound does not hold for these.
+    """
+    cuts, utterances = list(cuts), cuts[-1][1]
+    if -(-len(cuts) // num_replicas) * num_replicas <= utterances:
+        while len(cuts) % num_replicas:
+            fullest = max(range(len(cuts)), key=lambda i: cuts[i][1] - cuts[i][0])
+            start, end = cuts[fullest]
+            cuts[fullest : fullest + 1] = [(start, (start + end) // 2), ((start + end) // 2, end)]
+    while len(cuts) % num_replicas:
+        shortest = min(range(len(cuts) - 1), key=lambda i: (cuts[i + 1][1] - cuts[i][0]) * longest[cuts[i + 1][1] - 1])
+        cuts[shortest : shortest + 2] = [(cuts[shortest][0], cuts[shortest + 1][1])]
+    return cuts

@@ -146,7 +146,11 @@ class SpeechCollator:
 def feature_statistics(
     dataset: SpeechDataset, *, processor: ConformerProcessor, max_utterances: int = 500, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and inverse standard deviation of the log-mel, (num_mel_bins,) each, over a seeded sample of utterances."""
+    """Mean and inverse standard deviation of the log-mel, (num_mel_bins,) each, over a seeded sample of utterances.
+
+    Raises:
+        ValueError: None of them can be read.
+    """
     chosen = np.random.default_rng(seed).permutation(len(dataset))[:max_utterances]
     count, total, squares = 0, 0.0, 0.0
     for index in tqdm(chosen, desc="Feature statistics", unit="file", leave=False):
@@ -157,6 +161,8 @@ def feature_statistics(
         count += len(features)
         total = total + features.double().sum(0)
         squares = squares + features.double().square().sum(0)
+    if not count:
+        raise ValueError(f"none of {len(chosen)} utterances that were tried for the statistics of features can be read")
     mean = total / count
     variance = (squares / count - mean.square()).clamp(min=1e-2)
     return mean.float(), variance.rsqrt().float()

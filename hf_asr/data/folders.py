@@ -67,7 +67,7 @@ def splits_of_folder(path: Path, *, root: str | None = None) -> dict[str, Reader
     if (path / "dataset_info.json").is_file():
         return {"train": partial(_read_saved, path, None)}
     if (path / "dataset_dict.json").is_file():
-        return {name: partial(_read_saved, path, name) for name in datasets.load_from_disk(str(path))}
+        return {name: partial(_read_saved, path, name) for name in _load_saved(path)}
     if readers := _readers_of_folder(path, root):
         return readers
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
@@ -247,8 +247,15 @@ def shards_by_split(files: Sequence[PurePath], root: PurePath) -> dict[str, list
     return splits
 
 
+def _load_saved(path: Path) -> datasets.Dataset | datasets.DatasetDict:
+    try:
+        return datasets.load_from_disk(str(path))
+    except IndexError as error:  # save_to_disk writes no file for no rows, and load_from_disk misses the first
+        raise SourceError(f"{path} holds no rows") from error
+
+
 def _read_saved(path: Path, split: str | None, streaming: bool) -> tuple[Rows, None]:
-    saved = datasets.load_from_disk(str(path))
+    saved = _load_saved(path)
     return _as_stream(saved if split is None else saved[split], streaming), None
 
 

@@ -29,9 +29,10 @@ class Finding:
 
 @dataclass
 class Inspection:
-    """What inspecting `rows` found: `kept` are numbers of those to use, `durations` their seconds."""
+    """What inspecting `rows` of `split` found: `kept` are numbers of those to use, `durations` their seconds."""
 
     rows: datasets.Dataset | Sequence[dict]
+    split: str = ""
 
     kept: list[int] = field(default_factory=list)
     durations: list[float] = field(default_factory=list)
@@ -45,16 +46,27 @@ class Inspection:
     def check(self, max_unusable_share: float) -> None:
         """Raises ValueError if more was skipped than `max_unusable_share`, with the reasons and first examples."""
         if self.unusable_share > max_unusable_share:
-            examples = {}
-            for finding in self.findings:
-                if finding.is_skipped:
-                    examples.setdefault(finding.reason, f"{finding.utterance_id}: {finding.detail}")
-            told = "; ".join(f"{reason}, as {example}" for reason, example in examples.items())
+            told = self._reasons()
             skipped = f"{len(self.rows) - len(self.kept)} of {len(self.rows)} rows"
             raise ValueError(
                 f"{skipped} cannot be trained on ({self.unusable_share:.0%}, limit {max_unusable_share:.0%}): "
                 f"{told}. Mend them, or go on without them: --max_unusable_share 1"
             )
+
+    def check_any(self, purpose: str) -> None:
+        """Raises ValueError if there is nothing to use, with the reasons; `purpose` is "trained on" or "scored"."""
+        if not self.kept:
+            raise ValueError(
+                f"{self.split}: none of its {len(self.rows)} rows can be {purpose}: {self._reasons() or 'it is empty'}"
+            )
+
+    def _reasons(self) -> str:
+        """Why rows were skipped, each reason with its first example."""
+        examples = {}
+        for finding in self.findings:
+            if finding.is_skipped:
+                examples.setdefault(finding.reason, f"{finding.utterance_id}: {finding.detail}")
+        return "; ".join(f"{reason}, as {example}" for reason, example in examples.items())
 
     def summary(self) -> str:
         """One line: hours, and how many were skipped for which reason."""
@@ -95,7 +107,7 @@ def inspect(
     options = {"sampling_rate": sampling_rate, "decode": decode, "show_progress": show_progress}
     options["label"] = f"Inspecting {split}"
     measured = measure_together(rows, **options) if is_shared else measure(rows, **options)
-    inspection = Inspection(rows)
+    inspection = Inspection(rows, split)
     names, texts = column_values(rows, "utterance_id"), column_values(rows, "text")
 
     def find(reason: str, detail: str, *, is_skipped: bool = True) -> None:

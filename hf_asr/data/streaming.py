@@ -2,17 +2,17 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import datasets
-import numpy as np
 import torch
 from datasets.distributed import split_dataset_by_node
 from transformers import PreTrainedConfig
 
 from ..model.processing_conformer import ConformerProcessor
+from .augment import Augmentation, longest_durations
 from .batching import DurationBatchSampler
 from .dataset import SpeechCollator, SpeechDataset
 from .inspection import inspect
@@ -26,7 +26,6 @@ class StreamedBatches(torch.utils.data.IterableDataset):
     visits the shards in an order of its own.
 
     Args:
-        augment: Function of waveform, sampling rate, epoch and utterance id.
         buffer_size: Rows.
         report: data_report.jsonl, which what is skipped in the first pass is appended to.
         max_unusable_share: Of a buffer; more raises ValueError.
@@ -41,7 +40,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         config: PreTrainedConfig,
         max_batch_seconds: float,
         max_duration_seconds: float,
-        augment: Callable[[np.ndarray, int, int, str], np.ndarray] | None = None,
+        augment: Augmentation | None = None,
         buffer_size: int = 1000,
         seed: int = 0,
         num_replicas: int = 1,
@@ -57,7 +56,17 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         self.max_batch_seconds, self.max_duration_seconds = max_batch_seconds, max_duration_seconds
         self.buffer_size, self.seed, self.report = buffer_size, seed, report
         self.max_unusable_share = max_unusable_share
+        self.num_replicas, self.rank = num_replicas, rank
         self.collate = SpeechCollator(processor, compute_features)
+
+    def check_shares(self, workers: int) -> None:
+        """Raise ValueError if this process, or each of its workers, has no row: the other processes would wait."""
+        share = len(list(itertools.islice(self.rows, max(1, workers))))
+        if share < max(1, workers):
+            raise ValueError(
+                f"{self.split}: process {self.rank} of {self.num_replicas} has {share} rows of the stream to train on: "
+                f"give it more rows or shards, or use fewer processes (and dataloader workers, there are {workers})"
+            )
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         for epoch in itertools.count():
@@ -68,7 +77,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
                 for batch in self._batches(buffer, epoch, first_row=count - len(buffer)):
                     kept += len(batch["labels"])
                     yield batch
-            if not count:  # more workers than shards: nothing is left for this one
+            if not count:  # more workers than shards: nothing is left for this one, and `check_shares` saw the others
                 return
             if not kept:
                 raise ValueError(f"none of {count} streamed rows can be trained on: see {self.report}")
@@ -97,7 +106,8 @@ class StreamedBatches(torch.utils.data.IterableDataset):
             augment=self.augment,
             pad_to_labels=True,
         )
-        sampler = DurationBatchSampler(inspection.durations, max_batch_seconds=self.max_batch_seconds, seed=self.seed)
+        durations = longest_durations(inspection.durations, self.augment)
+        sampler = DurationBatchSampler(durations, max_batch_seconds=self.max_batch_seconds, seed=self.seed)
         sampler.set_epoch(epoch)
         for batch in sampler:
             yield self.collate([dataset[key] for key in batch])

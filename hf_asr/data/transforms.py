@@ -30,6 +30,8 @@ class SpeedPerturbation(BaseWaveformTransform):
     def __init__(self, factors: Sequence[float] = (0.9, 1.0, 1.1), p: float = 1.0):
         super().__init__(p)
         self.factors = list(factors)
+        if not self.factors or not min(self.factors) > 0:
+            raise ValueError(f"factors are numbers above 0, not {self.factors}")
 
     def randomize_parameters(self, samples: np.ndarray, sample_rate: int) -> None:
         super().randomize_parameters(samples, sample_rate)

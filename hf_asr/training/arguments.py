@@ -3,10 +3,11 @@
 import argparse
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from inspect import signature
-from typing import Any
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import torch
 import yaml
@@ -14,14 +15,26 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from ..model import ConformerFeatureExtractor
 from ..model.tokenization_conformer import TEXT_NORMALIZATIONS
+from .devices import has_bf16
 
 VOCABULARIES = ("auto", "keep", "new")
 TOKENIZERS = ("char", "bpe")
 
 
-def as_mapping(value: Any) -> Any:
-    """A YAML value given as text on the command line, read; anything else as it is."""
-    return yaml.safe_load(value) if isinstance(value, str) else value
+def from_yaml(name: str, value: Any, kind: type) -> Any:
+    """Return a `dict` or `list`, read from YAML if it is text, as on the command line; None stays.
+
+    Raises:
+        ValueError: It is no YAML, or something else.
+    """
+    try:
+        value = yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} is no YAML: {' '.join(str(error).split())}") from error
+    if value is not None and not isinstance(value, kind):
+        accepted = "a mapping, as {a: 1}" if kind is dict else "a list of mappings, as [{name: A}]"
+        raise ValueError(f"{name} is {accepted}, not {value!r}")
+    return value
 
 
 @dataclass
@@ -33,7 +46,7 @@ class ModelArguments:
             "trains from scratch."
         },
     )
-    model: str | None = field(
+    model: dict | str | None = field(
         default=None,
         metadata={
             "help": "Mapping of ConformerConfig arguments: '{hidden_size: 144}'. To a checkpoint, only those of "
@@ -47,7 +60,7 @@ class ModelArguments:
             "learnt from them."
         },
     )
-    lora: str | None = field(
+    lora: dict | str | None = field(
         default=None,
         metadata={
             "help": "Mapping of peft.LoraConfig arguments: '{r: 16}' trains low-rank adapters alone, merged at the end "
@@ -60,7 +73,7 @@ class ModelArguments:
     layer_lr_decay: float = field(
         default=1.0, metadata={"help": "Learning rate of an encoder layer over that of the one above it."}
     )
-    feature_extractor: str | None = field(
+    feature_extractor: dict | str | None = field(
         default=None,
         metadata={
             "help": "Mapping of ConformerFeatureExtractor arguments: '{denoise: true}', which is the one that a "
@@ -84,9 +97,9 @@ class ModelArguments:
     )
 
     def __post_init__(self):
-        self.model = as_mapping(self.model) or {}
-        self.feature_extractor = as_mapping(self.feature_extractor) or {}
-        self.lora = as_mapping(self.lora)
+        self.model = from_yaml("model", self.model, dict) or {}
+        self.feature_extractor = from_yaml("feature_extractor", self.feature_extractor, dict) or {}
+        self.lora = from_yaml("lora", self.lora, dict)
         accepted = {
             "vocabulary": VOCABULARIES,
             "tokenizer": (None, *TOKENIZERS),
@@ -95,7 +108,7 @@ class ModelArguments:
         for name, values in accepted.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} is {_or([value for value in values if value])}, not {getattr(self, name)!r}")
-        checked(ConformerFeatureExtractor, self.feature_extractor)
+        self.feature_extractor = checked(ConformerFeatureExtractor, self.feature_extractor)
 
 
 def _or(values: Sequence[str]) -> str:
@@ -103,16 +116,36 @@ def _or(values: Sequence[str]) -> str:
 
 
 def checked(cls: type, options: dict) -> dict:
-    """Return `options`, all of which `cls` knows.
+    """Return `options`, all of which `cls` knows, each of the type of its default.
 
     Raises:
-        ValueError: It does not know one.
+        ValueError: It does not know one, or takes something else.
     """
-    known = set(signature(cls.__init__).parameters) | set(getattr(cls, "__dataclass_fields__", {}))
+    parameters = signature(cls.__init__).parameters
+    known = set(parameters) | set(getattr(cls, "__dataclass_fields__", {}))
     known -= {"self", "args", "kwargs"}
     if unknown := set(options) - known:
         raise ValueError(f"{cls.__name__} has no {', '.join(sorted(unknown))}; it has: {', '.join(sorted(known))}")
-    return options
+    return {
+        name: _of_type(f"{cls.__name__}: {name}", value, parameters[name].default if name in parameters else None)
+        for name, value in options.items()
+    }
+
+
+def _of_type(name: str, value: Any, default: Any) -> Any:
+    """`value`, which has the type of `default` where that is a number, a truth value or text."""
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    kind = type(default)
+    if value is None or kind not in kinds:
+        return value
+    if kind is float and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML takes 1e-3 for text
+        except (TypeError, ValueError):
+            pass
+    if type(value) is not kind:
+        raise ValueError(f"{name} is {kinds[kind]}, not {value!r}")
+    return value
 
 
 @dataclass
@@ -130,7 +163,7 @@ class Source:
 
 @dataclass
 class DataArguments:
-    dataset_name: str | None = field(
+    dataset_name: list | str | None = field(
         default=None,
         metadata={
             "help": "Hub id, folder, manifest, shards or saved dataset with the recordings (see the README). "
@@ -173,18 +206,20 @@ class DataArguments:
     streaming_buffer_size: int = field(
         default=1000, metadata={"help": "Rows of a stream that are sorted into batches together."}
     )
-    augmentations: str | None = field(
+    augmentations: list | str | None = field(
         default=None,
         metadata={"help": "List of mappings: name, a class of audiomentations or SpeedPerturbation, and arguments."},
     )
-    synthetic_corpus: str | None = field(
+    synthetic_corpus: dict | str | None = field(
         default=None,
         metadata={"help": "Mapping of SyntheticCorpusArguments: espeak-ng speaks such a corpus into dataset_name."},
     )
 
     def __post_init__(self):
-        self.augmentations = as_mapping(self.augmentations) or []
-        self.synthetic_corpus = as_mapping(self.synthetic_corpus)
+        self.augmentations = from_yaml("augmentations", self.augmentations, list) or []
+        self.synthetic_corpus = from_yaml("synthetic_corpus", self.synthetic_corpus, dict)
+        if not 0 < self.held_out_share < 1:
+            raise ValueError(f"held_out_share lies between 0 and 1, not {self.held_out_share}")
         if not 0 < self.replay_share < 1:
             raise ValueError(f"replay_share lies between 0 and 1, not {self.replay_share}")
 
@@ -198,7 +233,8 @@ class DataArguments:
             raise ValueError("dataset_name is required: a folder, a manifest, shards, a saved dataset or a Hub id")
         given = self.dataset_name
         if isinstance(given, str):
-            given = yaml.safe_load(given) if given.lstrip().startswith("[") else [{"name": given}]
+            is_list = given.lstrip().startswith("[")
+            given = from_yaml("dataset_name", given, list) if is_list else [{"name": given}]
         inherited = {
             "config_name": self.dataset_config_name,
             "train_split_name": self.train_split_name,
@@ -214,6 +250,11 @@ class DataArguments:
             if not isinstance(weight, int) or weight < 1:
                 raise ValueError(f"dataset_name: {entry['name']}: weight is a whole number, 1 or more, not {weight!r}")
         return [Source(**(inherited | entry)) for entry in given]
+
+    def config_names(self) -> str | None:
+        """The configurations of `sources()`, of several each one's; None if none is named."""
+        names = [source.config_name for source in self.sources()]
+        return ", ".join(name or "default" for name in names) if any(names) else None
 
 
 @dataclass
@@ -260,9 +301,8 @@ class ConformerTrainingArguments(TrainingArguments):
     save_steps: float = field(default=200, metadata={"help": "Steps between two checkpoints."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept, the best one among them."})
     load_best_model_at_end: bool = field(default=True, metadata={"help": "Whether the best checkpoint is the result."})
-    metric_for_best_model: str | None = field(default="cer", metadata={"help": "What is best."})
-    greater_is_better: bool | None = field(default=False, metadata={"help": "Whether more is better."})
-    per_device_eval_batch_size: int = field(default=16, metadata={"help": "Utterances of a scoring batch."})
+    metric_for_best_model: str | None = field(default="cer", metadata={"help": "What decides: cer or wer."})
+    greater_is_better: bool | None = field(default=False, metadata={"help": "Fewer errors are better: leave it."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Rows are no model inputs: leave it."})
     dataloader_num_workers: int = field(default=1, metadata={"help": "Processes that decode and augment."})
     dataloader_persistent_workers: bool = field(default=False, metadata={"help": "Keep them between epochs."})
@@ -274,6 +314,7 @@ class ConformerTrainingArguments(TrainingArguments):
     def __post_init__(self):
         if self.output_dir is None:
             raise ValueError("output_dir is required: where the result goes")
+        check_folder(Path(self.output_dir))
         if self.precision not in ("auto", "bf16", "fp16", "fp32"):
             raise ValueError(f"precision is auto, bf16, fp16 or fp32, not {self.precision!r}")
         if self.average_by not in ("best", "last"):
@@ -282,6 +323,13 @@ class ConformerTrainingArguments(TrainingArguments):
             raise ValueError("push_to_hub needs --hub_model_id owner/name")
         if self.push_to_hub and self.hub_strategy not in ("every_save", "end"):
             raise ValueError(f"hub_strategy is every_save or end, not {self.hub_strategy!r}: no optimiser is uploaded")
+        if not self.max_batch_seconds > 0:
+            raise ValueError(f"max_batch_seconds is more than 0, not {self.max_batch_seconds}")
+        if self.metric_for_best_model not in ("cer", "wer", "eval_cer", "eval_wer"):
+            raise ValueError(f"metric_for_best_model is cer or wer, not {self.metric_for_best_model!r}")
+        if self.greater_is_better:
+            raise ValueError("greater_is_better: fewer errors are better, leave it out")
+        self.greater_is_better = False
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay lies between 0 and 1, not {self.ema_decay}")
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
@@ -302,12 +350,13 @@ class ConformerTrainingArguments(TrainingArguments):
             torch.set_num_threads(self.cpu_threads or max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
-def has_bf16(*, use_cpu: bool) -> bool:
-    """Whether the hardware multiplies matrices in bf16, rather than emulating it."""
-    if not use_cpu:
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+def check_folder(path: Path) -> None:
+    """Raises ValueError if `path` is a file, or a folder that cannot be made or written."""
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"output_dir {path}: {there} is a file, name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"output_dir {path}: {there} cannot be written, name another folder")
 
 
 def parse_arguments(classes: Sequence[type], argv: Sequence[str] | None = None) -> tuple:
@@ -317,30 +366,72 @@ def parse_arguments(classes: Sequence[type], argv: Sequence[str] | None = None) 
         SystemExit: An unknown key or argument, with the nearest known one.
         ValueError: A value that a dataclass refuses.
     """
-    parser = HfArgumentParser(list(classes), allow_abbrev=False)
-    known = {item.name for cls in classes for item in fields(cls) if item.init}
-    config_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = _Parser(list(classes), allow_abbrev=False)
+    hints = {name: hint for cls in classes for name, hint in get_type_hints(cls).items()}
+    kinds = {name: hint.__name__ if isinstance(hint, type) else str(hint) for name, hint in hints.items()}
+    known = {item.name: kinds[item.name] for cls in classes for item in fields(cls) if item.init}
+    config_parser = _Parser([], add_help=False, allow_abbrev=False)
     config_parser.add_argument("--config")
     config, rest = config_parser.parse_known_args(argv)
     parser.add_argument("--config", help="YAML recipe; the command line goes over it.")
     if config.config is not None:
-        try:
-            with open(config.config, encoding="utf-8") as file:
-                recipe = yaml.safe_load(file) or {}
-        except (OSError, yaml.YAMLError) as error:
-            parser.error(f"--config {config.config}: {error}")
-        for key in recipe:
-            if key not in known:
-                parser.error(f"{config.config}: unknown key {key!r}{_hint(key, known)}")
-        parser.set_defaults(**recipe)
+        parser.set_defaults(**_recipe(config.config, parser, known))
     namespace, unknown = parser.parse_known_args(rest)
     if unknown:
         name = unknown[0].split("=")[0].lstrip("-")
         parser.error(f"unknown argument {unknown[0]!r}{_hint(name, known)}")
     values = vars(namespace)
-    return tuple(cls(**{f.name: values[f.name] for f in fields(cls) if f.init and f.name in values}) for cls in classes)
+    try:
+        return tuple(
+            cls(**{f.name: values[f.name] for f in fields(cls) if f.init and f.name in values}) for cls in classes
+        )
+    except TypeError as error:  # of one of the mappings that transformers takes
+        raise ValueError(f"an argument is of the wrong type: {error}") from error
 
 
-def _hint(name: str, known: set[str]) -> str:
+class _Parser(HfArgumentParser):
+    """Says what is wrong in one line, without the two hundred arguments that there are."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {' '.join(message.split())}\n")
+
+
+def _recipe(path: str, parser: argparse.ArgumentParser, known: dict[str, str]) -> dict[str, Any]:
+    """The values of a YAML recipe, each as the command line would give it; `known` are the types of the arguments."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            recipe = yaml.safe_load(file) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        parser.error(f"--config {path}: {error}")
+    if not isinstance(recipe, dict):
+        parser.error(f"--config {path}: a recipe is a mapping, 'argument: value' a line, and this is {recipe!r}")
+    actions = {action.dest: action for action in reversed(parser._actions)}
+    for key, value in recipe.items():
+        if key not in known:
+            parser.error(f"{path}: unknown key {key!r}{_hint(str(key), known)}")
+        try:
+            recipe[key] = _as_typed(key, value, actions[key], known[key])
+        except (argparse.ArgumentTypeError, TypeError, ValueError):
+            parser.error(f"{path}: {key}: {value!r} is of the wrong type, it is {known[key].removesuffix(' | None')}")
+    return recipe
+
+
+def _as_typed(key: str, value: Any, action: argparse.Action, kind: str) -> Any:
+    if action.nargs in ("+", "*") and value is not None and not isinstance(value, dict):
+        return [action.type(str(item)) for item in (value if isinstance(value, list) else [value])]
+    if isinstance(value, dict | list):
+        if type(value).__name__ not in kind:
+            raise TypeError
+        return value
+    if value is False and key.endswith("_strategy"):
+        return "no"  # which YAML takes for false
+    if value is None or isinstance(value, str) or isinstance(value, bool) and action.type is str:
+        return value  # argparse reads the text
+    if action.type is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return action.type(str(value))
+
+
+def _hint(name: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else " (--help lists them all)"

@@ -15,8 +15,9 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from ..checkpoint import NoTokenizerError, check_is_checkpoint, load_processor
+from ..checkpoint import NoTokenizerError, check_is_checkpoint, load_processor, loading
 from ..model import ConformerConfig, ConformerFeatureExtractor, ConformerForCTC, ConformerProcessor, ConformerTokenizer
+from ..provenance import hardware
 from .arguments import ConformerTrainingArguments, ModelArguments, checked
 from .vocabulary import choose_text_normalization, fit_vocabulary
 
@@ -32,13 +33,14 @@ def build(
     """Processor and model: of the checkpoint to resume from or to go on from, or new with a vocabulary of `texts`.
 
     Raises:
-        ValueError: An option that there is not, or something that is no checkpoint.
+        ValueError: An option that there is not, or something that cannot be loaded as a checkpoint.
     """
     if "label_smoothing" in model_args.model:
         raise ValueError("model: label_smoothing is the training argument label_smoothing_factor")
     if resume_from is not None and model_args.lora is None:  # adapters are loaded over the model they began with
-        model = AutoModelForCTC.from_pretrained(resume_from, dtype=torch.float32)
-        return AutoProcessor.from_pretrained(resume_from), model
+        with loading(str(resume_from)):
+            model = AutoModelForCTC.from_pretrained(resume_from, dtype=torch.float32)
+            return AutoProcessor.from_pretrained(resume_from), model
     if model_args.model_name_or_path is not None:
         return _from_checkpoint(model_args, texts)
     tokenizer = ConformerTokenizer.from_texts(
@@ -61,14 +63,15 @@ def build(
 def _from_checkpoint(model_args: ModelArguments, texts: list[str]) -> tuple[ConformerProcessor, torch.nn.Module]:
     name = model_args.model_name_or_path
     check_is_checkpoint(name)
-    config = _configured(AutoConfig.from_pretrained(name), model_args.model)
-    model = AutoModelForCTC.from_pretrained(name, config=config, dtype=torch.float32)  # AdamW wants whole weights
     rule = _rule(model_args, texts)
-    try:
-        processor = load_processor(name, config, text_normalization=rule)
-        tokenizer, extractor = processor.tokenizer, processor.feature_extractor
-    except NoTokenizerError:
-        tokenizer, extractor = None, AutoFeatureExtractor.from_pretrained(name)
+    with loading(name):
+        config = _configured(AutoConfig.from_pretrained(name), model_args.model)
+        model = AutoModelForCTC.from_pretrained(name, config=config, dtype=torch.float32)  # AdamW wants whole weights
+        try:
+            processor = load_processor(name, config, text_normalization=rule)
+            tokenizer, extractor = processor.tokenizer, processor.feature_extractor
+        except NoTokenizerError:
+            tokenizer, extractor = None, AutoFeatureExtractor.from_pretrained(name)
     extractor = _configured_extractor(extractor, model_args.feature_extractor, config=config)
     if tokenizer is not None:
         rule = _kept_rule(tokenizer, rule, model_args)
@@ -151,7 +154,7 @@ def _configured(config: PreTrainedConfig, options: dict) -> PreTrainedConfig:
     """With what changes only the training; tells what a recipe says of the rest and the checkpoint has otherwise."""
     is_ours = isinstance(config, ConformerConfig)
     if is_ours:
-        checked(ConformerConfig, options)
+        options = checked(ConformerConfig, options)
     applied = {
         name: value for name, value in options.items() if TRAINING_SETTINGS.search(name) and hasattr(config, name)
     }
@@ -173,10 +176,10 @@ def _configured(config: PreTrainedConfig, options: dict) -> PreTrainedConfig:
 
 def describe(model: torch.nn.Module, args: ConformerTrainingArguments) -> None:
     """Logs what is about to be trained, and where."""
-    device = "CPU" if args.use_cpu else torch.cuda.get_device_name()
     trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
     total = sum(value.numel() for value in model.parameters())
     share = "" if trained == total else f", {trained / 1e6:.2f} M of them trained"
     logger.info(
-        f"model: {total / 1e6:.1f} M parameters{share}, {args.precision} on {device}, {args.world_size} process(es)"
+        f"model: {total / 1e6:.1f} M parameters{share}, {args.precision} on {hardware(args.device)}, "
+        f"{args.world_size} process(es)"
     )

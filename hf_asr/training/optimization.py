@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
+from .devices import is_out_of_memory
+
 logger = logging.getLogger("hf_asr")
 
 HEAD = re.compile(r"(^|\.)(ctc_head|lm_head)\.")
@@ -83,7 +85,7 @@ def find_batch_seconds(
     """The largest `max_batch_seconds` whose batch fits, found by doubling and then halving the step to 5 %.
 
     Args:
-        try_batch: Runs a step on a batch of so many seconds; raises torch.OutOfMemoryError if it does not fit.
+        try_batch: Runs a step on a batch of so many seconds; raises an error of no memory if it does not fit.
         longest: Seconds of the longest utterance, a batch of which has to fit.
         margin: Share of what fit that is used: other batches fragment the memory differently.
 
@@ -94,11 +96,13 @@ def find_batch_seconds(
     def fits(seconds: float) -> bool:
         try:
             try_batch(seconds)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             return False
         finally:
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            if torch.accelerator.is_available():
+                torch.accelerator.empty_cache()
         return True
 
     if not fits(longest):

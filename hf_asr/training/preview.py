@@ -1,7 +1,6 @@
 """`hf-asr augment-preview`: a recipe's augmentations on a few utterances, to be heard and seen before training."""
 
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ import matplotlib
 import numpy as np
 import soundfile
 
+from ..console import command
 from ..data.augment import build_augmentation
 from ..data.sources import read_row
 from ..model import ConformerFeatureExtractor
@@ -24,23 +24,21 @@ class PreviewArguments:
     preview_epoch: int = field(default=0, metadata={"help": "Epoch whose augmentation is shown."})
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> None:
-    """Takes what `train` takes; errors a person can mend end in one line."""
+    """Takes what `train` takes."""
     datasets.disable_progress_bars()
-    try:
-        classes = (ModelArguments, DataArguments, ConformerTrainingArguments, PreviewArguments)
-        _, data_args, args, preview_args = parse_arguments(classes, argv)
-        rows = load_splits(data_args, seed=args.seed).train
-        if data_args.streaming:
-            rows = datasets.Dataset.from_list(list(rows.take(200)))
-        augment = build_augmentation(data_args.augmentations, seed=args.seed, rows=rows)
-        if augment is None:
-            raise ValueError("the recipe has no augmentations: nothing to show")
-        chosen = np.random.default_rng(args.seed).permutation(len(rows))[: preview_args.num_utterances]
-        for i in chosen:
-            print(preview(rows[int(i)], augment, Path(args.output_dir) / "augment-preview", preview_args.preview_epoch))
-    except (ValueError, ImportError) as error:
-        sys.exit(f"error: {error}")
+    classes = (ModelArguments, DataArguments, ConformerTrainingArguments, PreviewArguments)
+    _, data_args, args, preview_args = parse_arguments(classes, argv)
+    rows = load_splits(data_args, seed=args.seed).train
+    if data_args.streaming:
+        rows = datasets.Dataset.from_list(list(rows.take(200)))
+    augment = build_augmentation(data_args.augmentations, seed=args.seed, rows=rows)
+    if augment is None:
+        raise ValueError("the recipe has no augmentations: nothing to show")
+    chosen = np.random.default_rng(args.seed).permutation(len(rows))[: preview_args.num_utterances]
+    for i in chosen:
+        print(preview(rows[int(i)], augment, Path(args.output_dir) / "augment-preview", preview_args.preview_epoch))
 
 
 def preview(row: dict, augment, folder: Path, epoch: int) -> Path:

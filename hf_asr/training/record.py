@@ -13,7 +13,7 @@ from typing import Any
 from transformers.trainer_callback import TrainerState
 
 from ..files import write_text
-from ..provenance import hardware, public_name, weights_sha256
+from ..provenance import artifacts_sha256, hardware, public_name, weights_sha256
 from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 
 FILE_NAME = "training.json"
@@ -37,18 +37,17 @@ def training_record(
     args: ConformerTrainingArguments,
     state: TrainerState,
     *,
+    scored: dict[str, Any],
     durations: list[float] | None,
     is_resumed: bool,
 ) -> dict[str, Any]:
     """
     Args:
+        scored: Which rows the scores are of: `dataset`, `dataset_config`, `split` and `selection` of metrics.json.
         durations: Seconds of each utterance trained on; None of a stream, which nobody counted.
     """
-    sources = data_args.sources()
-    chosen_on = None  # the data that picked the best of the checkpoints: scores on them flatter
-    if args.load_best_model_at_end:
-        names = ", ".join(public_name(source.name) for source in sources)
-        chosen_on = {"dataset": names, "split": data_args.eval_split_name}
+    # The data that picked the best of the checkpoints: scores on them flatter.
+    chosen_on = scored if args.load_best_model_at_end else None
     recipe = {name: getattr(args, name) for name in RECIPE}
     recipe |= {"model": model_args.model, "lora": model_args.lora}
     recipe["augmentations"] = _without_paths(data_args.augmentations)
@@ -57,7 +56,7 @@ def training_record(
         "base_model": model_args.model_name_or_path and public_name(model_args.model_name_or_path),
         "datasets": [
             {"name": public_name(source.name), "config": source.config_name, "split": source.train_split_name}
-            for source in sources
+            for source in data_args.sources()
         ],
         "synthetic_corpus": data_args.synthetic_corpus,
         "chosen_on": chosen_on,
@@ -74,6 +73,7 @@ def training_record(
         "recipe": recipe,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "model_sha256": weights_sha256(args.output_dir),
+        "artifacts_sha256": artifacts_sha256(args.output_dir),
     }
 
 

@@ -3,7 +3,6 @@
 import itertools
 import json
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,42 +12,41 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, set_seed
 
 from ..checkpoint import load_checkpoint
-from ..data.augment import build_augmentation
+from ..console import command
+from ..data.augment import build_augmentation, longest_durations
 from ..data.dataset import SpeechCollator, SpeechDataset, feature_statistics
 from ..data.inspection import Inspection, inspect, write_findings
 from ..data.report import report_data
-from ..data.sources import read_row
 from ..data.streaming import StreamedBatches
 from ..data.synthetic import SyntheticCorpusArguments, make_corpus
-from ..decoding.recognizer import recognize
 from ..hub.publish import PublishArguments, open_repository, publish
 from ..model import ConformerFeatureExtractor, ConformerProcessor
 from ..provenance import measured_on
 from ..scoring.evaluation import evaluate_rows, write_results
 from ..scoring.report import write_report
+from ..scoring.selection import describe_selection
 from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments, parse_arguments
 from .building import build, checked, describe
 from .callbacks import ShowTranscripts, plot_curves
 from .checkpoints import find_checkpoint
+from .data_used import write_data_arguments
+from .devices import keep_random_state
 from .optimization import FreezeEncoder, add_lora, find_batch_seconds
 from .record import train_seconds, training_record, write_record
+from .run_folder import begin_run, finish_overwriting, prepare_folder
 from .splits import Splits, first_transcripts, load_splits
-from .trainer import ConformerTrainer, best_path, scorer
+from .trainer import ConformerTrainer
 
 logger = logging.getLogger("hf_asr")
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> None:
-    """`scripts/train.py` and `hf-asr train`: errors a person can mend end in one line."""
+    """`scripts/train.py` and `hf-asr train`."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     datasets.disable_progress_bars()
-    try:
-        train(*parse_arguments((ModelArguments, DataArguments, ConformerTrainingArguments), argv))
-    except (ValueError, ImportError) as error:
-        if logger.isEnabledFor(logging.DEBUG):
-            raise
-        sys.exit(f"error: {error}")
+    train(*parse_arguments((ModelArguments, DataArguments, ConformerTrainingArguments), argv))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # left to the interpreter's end, gloo now and then aborts
 
@@ -59,11 +57,13 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
     Raises:
         ValueError: An argument, source or recording that does not fit; the message says what to do.
     """
-    output_dir = Path(args.output_dir)
-    resume_from = find_checkpoint(output_dir, args)
+    output_dir, is_main = Path(args.output_dir), args.process_index == 0
+    with args.main_process_first(desc="looking at the folder"):
+        if is_main:
+            finish_overwriting(output_dir)
+        resume_from = find_checkpoint(output_dir, args, base=model_args.model_name_or_path)
     check_arguments(model_args, data_args, args)
     set_seed(args.seed)
-    is_main = args.process_index == 0
     if args.push_to_hub and is_main:  # what is refused shows before hours of training
         open_repository(args.hub_model_id, public=args.hub_private_repo is False, token=args.hub_token)
     if not is_main:
@@ -79,17 +79,19 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
 
     processor, model = build(model_args, first_transcripts(train_rows), resume_from=resume_from)
     config = model.config
+    is_held_out = "held_out_share" in (splits.selection or {})
     eval_inspection = inspect(
         eval_rows,
-        split=data_args.eval_split_name,
+        split=f"{splits.split}, held out" if is_held_out else splits.split,
         processor=processor,
         config=config,
         max_duration_seconds=float("inf"),
         decode=data_args.inspect_audio,
         is_shared=True,
     )
-    if is_main:
-        output_dir.mkdir(parents=True, exist_ok=True)
+    overwrites = args.overwrite_output_dir
+    with args.main_process_first(desc="preparing the folder"):
+        prepared = prepare_folder(output_dir, resume_from=resume_from, overwrites=overwrites, is_main=is_main)
     # On a GPU features are computed there, from the waveforms; other families' extractors compute on the CPU only.
     compute_features = args.use_cpu or not isinstance(processor.feature_extractor, ConformerFeatureExtractor)
     read = stream_training_set if data_args.streaming else inspect_training_set
@@ -99,54 +101,54 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
     if is_main:
         # A stream reports what it skips when it comes to it.
         findings = [] if data_args.streaming else inspection.findings
-        write_findings(output_dir / "data_report.jsonl", findings + eval_inspection.findings)
+        write_findings(prepared / "data_report.jsonl", findings + eval_inspection.findings)
         report_data(
             {"training": inspection, "evaluation": eval_inspection},
             processor=processor,
-            path=output_dir / "data_report.html",
+            path=prepared / "data_report.html",
         )
     inspection.check(data_args.max_unusable_share)
+    inspection.check_any("trained on")
+    eval_inspection.check_any("scored")
+    if data_args.streaming:
+        train_set.check_shares(args.dataloader_num_workers)
+    elif len(inspection.kept) < args.world_size:
+        raise ValueError(f"{len(inspection.kept)} utterances for {args.world_size} processes: use fewer processes")
     if model_args.model_name_or_path is None and resume_from is None:
         mean, istd = feature_statistics(statistics_set, processor=processor, seed=args.seed)
         model.encoder.feature_mean.copy_(mean)
         model.encoder.feature_istd.copy_(istd)
-    before = score_before(model.to(args.device), processor, splits, output_dir, resume_from, is_main=is_main)
+    before = score_before(model.to(args.device), processor, splits, prepared, resume_from, is_main=is_main)
     if model_args.lora is not None:
         model = add_lora(model, model_args.lora)
     describe(model, args)
 
-    normalize = processor.tokenizer.normalize
-    # While training, the readable ones are scored, sorted by length; at the end all of them are.
-    order = np.argsort(eval_inspection.durations, kind="stable")
-    readable = eval_rows.select([eval_inspection.kept[i] for i in order])
-    shown = eval_rows.select(eval_inspection.kept[:3])
-    rate = processor.feature_extractor.sampling_rate
-    shown_waveforms = [read_row(row, sampling_rate=rate) for row in shown]
+    durations = longest_durations(inspection.durations, train_set.augment)
     trainer = ConformerTrainer(
         model=model,
         args=args,
         train_dataset=train_set,
-        train_durations=inspection.durations,
+        train_durations=durations,
         layer_lr_decay=model_args.layer_lr_decay,
-        eval_dataset=SpeechDataset(readable, processor=processor, config=config),
+        eval_dataset=eval_rows,
         data_collator=SpeechCollator(processor, compute_features),
         processing_class=processor,
-        compute_metrics=scorer(processor.tokenizer, [normalize(text) for text in readable["text"]]),
-        preprocess_logits_for_metrics=best_path,
     )
-    if not trainer.is_fsdp_enabled:  # of sharded weights all processes would have to run the model
-        references = [normalize(text) for text in shown["text"]]
-        trainer.add_callback(ShowTranscripts(processor, shown_waveforms, references))
+    shown = eval_inspection.kept[:3]
+    trainer.add_callback(ShowTranscripts(trainer, shown))
     if model_args.freeze_encoder_steps:
         trainer.add_callback(FreezeEncoder(model_args.freeze_encoder_steps))
     if trainer.is_deepspeed_enabled and (model_args.lora is not None or model_args.freeze_encoder_steps):
         raise ValueError("lora and freeze_encoder_steps do not go with DeepSpeed, which holds the gradients itself")
     if args.find_batch_seconds:
-        args.max_batch_seconds = largest_batch(trainer, inspection.durations, output_dir, resume_from)
+        args.max_batch_seconds = largest_batch(trainer, durations, prepared, resume_from)
+    if is_main:  # from here on nothing but training itself can go wrong
+        begin_run(output_dir, prepared, resume_from=resume_from, overwrites=overwrites)
+    trainer.accelerator.wait_for_everyone()
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     if model_args.lora is not None:
         trainer.model = trainer.model.merge_and_unload()
-    trainer.save_model(_internal_call=True)  # which leaves pushing to the end of this function
+    trainer.save_result()
     if not trainer.is_world_process_zero():
         return {}
     plot_curves(trainer.state.log_history, output_dir / "curves.png")
@@ -154,8 +156,14 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
     model, _ = load_checkpoint(str(output_dir), device=args.device)
     metrics, records = evaluate_rows(model, processor, eval_rows)
     metrics |= {
-        **measured_on(output_dir, [source.name for source in data_args.sources()], device=args.device),
-        "split": data_args.eval_split_name,
+        **measured_on(
+            output_dir,
+            [source.name for source in data_args.sources()],
+            config_name=data_args.config_names(),
+            device=args.device,
+        ),
+        "split": splits.split,
+        "selection": splits.selection,
         "train_seconds": train_seconds(trainer.state.log_history),
         "steps": trainer.state.global_step,
         "skipped_steps": trainer.skipped_steps,
@@ -166,11 +174,18 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
         metrics |= score_after(model, processor, splits, before)
     write_results(output_dir, metrics, records)
     write_report(output_dir / "report.html", metrics, records, eval_rows, title=str(output_dir))
-    durations = None if data_args.streaming else inspection.durations
-    is_resumed = resume_from is not None
-    record = training_record(model_args, data_args, args, trainer.state, durations=durations, is_resumed=is_resumed)
+    record = training_record(
+        model_args,
+        data_args,
+        args,
+        trainer.state,
+        scored={name: metrics[name] for name in ("dataset", "dataset_config", "split", "selection")},
+        durations=None if data_args.streaming else inspection.durations,
+        is_resumed=resume_from is not None,
+    )
     write_record(output_dir, record)
-    summarize(model, processor, shown, shown_waveforms, metrics, output_dir)
+    write_data_arguments(output_dir, data_args, seed=args.seed)
+    summarize(metrics, [records[place] for place in shown], output_dir)
     if args.push_to_hub:
         push_result(args)
     return metrics
@@ -227,12 +242,17 @@ def largest_batch(
 
 def trial_step(trainer: ConformerTrainer, durations: Sequence[float]) -> Callable[[float], None]:
     """A function that runs forward and backward on the batch of the longest utterances, of so many seconds."""
-    order = np.argsort(durations)[::-1]
+    order, rate = np.argsort(durations)[::-1], trainer.processing_class.feature_extractor.sampling_rate
 
     def run(seconds: float) -> None:
         count = max(1, int(seconds // durations[order[0]]))
-        examples = [trainer.train_dataset[(0, int(order[i % len(order)]))] for i in range(count)]
-        with torch.random.fork_rng(range(torch.cuda.device_count())):
+        examples = []
+        for place in np.resize(order, count).tolist():
+            example = trainer.train_dataset[(0, place)]
+            # As long as augmentation can make it, not as it happens to.
+            waveform = np.resize(example["waveform"], round(durations[place] * rate))
+            examples.append(example | {"waveform": waveform})
+        with keep_random_state(trainer.args.device):
             batch = trainer.data_collator(examples)
             with trainer.accelerator.autocast():  # which Trainer's model gets only as it begins
                 trainer.training_step(trainer.model, batch, num_items_in_batch=(batch["labels"] >= 0).sum())
@@ -334,16 +354,16 @@ def stream_training_set(
     return batches, SpeechDataset(first, processor=processor, config=config), inspection
 
 
-def summarize(model, processor, shown, waveforms, metrics: dict, output_dir: Path) -> None:
-    """Prints the score, three transcripts, and where everything is."""
-    low, high = metrics["cer_interval"]
+def summarize(metrics: dict, shown: Sequence[dict], output_dir: Path) -> None:
+    """Prints the score, a few of the records, and where everything is."""
+    (low, high), choice = metrics["cer_interval"], describe_selection(metrics)
     print(
         f"\nCER {metrics['cer']:.2%} (95 % interval {low:.2%} to {high:.2%}), WER {metrics['wer']:.2%}, "
         f"real-time factor {metrics['real_time_factor']:.3f}, "
-        f"on {metrics['utterances']} utterances of {metrics['split']!r}"
+        f"on {metrics['utterances']} utterances of {metrics['split']!r}{f' ({choice})' if choice else ''}"
     )
-    for row, transcript in zip(shown, recognize(model, processor, waveforms), strict=True):
-        print(f"  said:  {processor.tokenizer.normalize(row['text'])}\n  heard: {transcript.text}")
+    for record in shown:
+        print(f"  said:  {record['reference']}\n  heard: {record['prediction']}")
     print(
         f"{output_dir}: the model and its processor; metrics.json, training.json, predictions.jsonl, report.html, "
         "curves.png, data_report.html, data_report.jsonl"

@@ -5,6 +5,7 @@ import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import datasets
 import numpy as np
@@ -21,11 +22,36 @@ VALIDATION_NAMES = ("validation", "valid", "val", "dev", "eval")  # what the def
 
 @dataclass
 class Splits:
-    """Rows to train on (a stream with `--streaming`) and to score; `replayed` are old ones to score, if any."""
+    """Rows to train on and to score.
+
+    Attributes:
+        train: A stream with `--streaming`.
+        split: The split that the scored rows come from, of several sources each one's: `"validation, train"`.
+        selection: None if all rows of these splits are scored. Else `held_out_share` with `by` (`"speaker"` or
+            `"utterance"`) and `seed`, where a share of the training split was held out, and `excluded_speakers`, how
+            many there are in these splits.
+        replayed: Old rows to score, if any.
+    """
 
     train: Rows
     evaluation: datasets.Dataset
+    split: str
+    selection: dict[str, Any] | None = None
     replayed: datasets.Dataset | None = None
+
+
+@dataclass
+class _Loaded:
+    """Of one source: the rows to train on, as many times as its weight, and those to score, out of `split`.
+
+    `held_out_by` is None unless they are a share of the training split, `excluded` are the speakers that `split` has.
+    """
+
+    copies: list[Rows]
+    evaluation: datasets.Dataset
+    split: str
+    held_out_by: str | None
+    excluded: set[str]
 
 
 def load_splits(data_args: DataArguments, *, seed: int) -> Splits:
@@ -35,7 +61,7 @@ def load_splits(data_args: DataArguments, *, seed: int) -> Splits:
     `source` says which one a row comes from.
 
     Raises:
-        ValueError: A split or speaker that is not there, or a stream with nothing to score.
+        ValueError: A split or speaker that is not there, or nothing to train on or to score.
     """
     sources = data_args.sources()
     labels = _labels(sources) if len(sources) > 1 else [None]
@@ -44,15 +70,17 @@ def load_splits(data_args: DataArguments, *, seed: int) -> Splits:
         _load_one(source, data_args, seed=seed, label=label, speakers=speakers)
         for source, label in zip(sources, labels, strict=True)
     ]
-    evaluation = [rows for _, rows in loaded]
+    evaluation = [part.evaluation for part in loaded]
     shares = [source.weight for source in sources]
-    train_rows = _mixed([copies for copies, _ in loaded], shares, seed=seed, streaming=data_args.streaming)
+    train_rows = _mixed([part.copies for part in loaded], shares, seed=seed, streaming=data_args.streaming)
     eval_rows = evaluation[0] if len(evaluation) == 1 else datasets.concatenate_datasets(_alike(evaluation))
-    splits = Splits(train_rows, eval_rows)
+    selection = _selection(loaded, data_args, seed=seed)
+    splits = Splits(train_rows, eval_rows, ", ".join(part.split for part in loaded), selection)
     if data_args.replay_dataset_name is not None:
         old = dataclasses.replace(sources[0], name=data_args.replay_dataset_name, config_name=None, weight=1)
-        (old_rows,), splits.replayed = _load_one(old, data_args, seed=seed, label="replay", speakers=speakers)
-        splits.train = _with_replay(splits.train, old_rows, data_args, seed=seed)
+        replayed = _load_one(old, data_args, seed=seed, label="replay", speakers=speakers)
+        splits.replayed = replayed.evaluation
+        splits.train = _with_replay(splits.train, replayed.copies[0], data_args, seed=seed)
     unknown = set(data_args.exclude_speakers or ()) - speakers
     if unknown and not data_args.streaming:
         there = f"there are: {', '.join(sorted(speakers)[:20])}" if speakers else "no source has a column of that name"
@@ -60,7 +88,23 @@ def load_splits(data_args: DataArguments, *, seed: int) -> Splits:
             f"--exclude_speakers {' '.join(sorted(unknown))}: no such speaker in column "
             f"{data_args.speaker_column_name!r}; {there}"
         )
+    for rows, purpose in ((splits.train, "train on"), (splits.evaluation, "score")):
+        if not data_args.streaming and not len(rows):
+            raise ValueError(
+                f"{', '.join(source.name for source in sources)}: no row is left to {purpose}: change --held_out_share "
+                f"({data_args.held_out_share:g}) or --exclude_speakers, or give more recordings"
+            )
     return splits
+
+
+def _selection(loaded: Sequence[_Loaded], data_args: DataArguments, *, seed: int) -> dict[str, Any] | None:
+    """`Splits.selection` of all sources together."""
+    selection: dict[str, Any] = {}
+    if ways := sorted({part.held_out_by for part in loaded if part.held_out_by is not None}):
+        selection |= {"held_out_share": data_args.held_out_share, "by": ", ".join(ways), "seed": seed}
+    if excluded := set().union(*(part.excluded for part in loaded)):
+        selection["excluded_speakers"] = len(excluded)
+    return selection or None
 
 
 def _labels(sources: Sequence[Source]) -> list[str]:
@@ -88,13 +132,8 @@ def _with_replay(rows: Rows, old: Rows, data_args: DataArguments, *, seed: int) 
     return datasets.concatenate_datasets(_alike([rows, drawn]))
 
 
-def _load_one(
-    source: Source, data_args: DataArguments, *, seed: int, label: str | None, speakers: set[str]
-) -> tuple[list[Rows], datasets.Dataset]:
-    """The rows to train on, as many times as their weight says, and those to score, without excluded speakers.
-
-    All that there are, excluded or not, are added to `speakers`.
-    """
+def _load_one(source: Source, data_args: DataArguments, *, seed: int, label: str | None, speakers: set[str]) -> _Loaded:
+    """The rows of a source without excluded speakers; all that there are, excluded or not, are added to `speakers`."""
     names = split_names(source.name, config_name=source.config_name, streaming=data_args.streaming)
 
     def load(split: str) -> Rows:
@@ -106,6 +145,8 @@ def _load_one(
             text_column=source.text_column_name,
             streaming=data_args.streaming,
         )
+        if not data_args.streaming and not len(rows):
+            raise ValueError(f"{source.name}: its split {split!r} has no rows")
         return rows if label is None else _named(rows, label)
 
     train_rows = load(source.train_split_name)
@@ -120,37 +161,48 @@ def _load_one(
                 f"{source.name} has no validation split (it has: {', '.join(names)}), and nothing can be held out of a "
                 "stream: name a split with --eval_split_name"
             )
-        eval_rows = datasets.Dataset.from_list(list(load(eval_name)))
-        eval_rows = eval_rows.select(np.flatnonzero(_is_wanted(eval_rows, data_args, speakers)))
-        column, excluded = data_args.speaker_column_name, set(data_args.exclude_speakers or ())
-        if excluded:
-            train_rows = train_rows.filter(lambda row: str(row.get(column)) not in excluded)
-        return [train_rows], eval_rows
+        eval_rows = list(load(eval_name))
+        if not eval_rows:
+            raise ValueError(f"{source.name}: its split {eval_name!r} has no rows")
+        eval_rows = datasets.Dataset.from_list(eval_rows)
+        wanted, excluded = _wanted(eval_rows, data_args, speakers)
+        if not wanted.any():
+            raise ValueError(f"{source.name}: --exclude_speakers leaves nothing to score in its split {eval_name!r}")
+        column, unwanted = data_args.speaker_column_name, set(data_args.exclude_speakers or ())
+        if unwanted:
+            train_rows = train_rows.filter(lambda row: str(row.get(column)) not in unwanted)
+        return _Loaded([train_rows], eval_rows.select(np.flatnonzero(wanted)), eval_name, None, excluded)
     # Before rows are chosen: a column cannot be given to chosen ones without copying their audio.
     copies = [train_rows, *(_copy(train_rows, number) for number in range(2, source.weight + 1))]
-    wanted = np.flatnonzero(_is_wanted(train_rows, data_args, speakers))
+    wanted, excluded = _wanted(train_rows, data_args, speakers)
+    trained, held_out_by = np.flatnonzero(wanted), None
     if eval_name is not None:
         eval_rows = load(eval_name)
-        held_out, trained = np.flatnonzero(_is_wanted(eval_rows, data_args, speakers)), wanted
+        wanted, excluded = _wanted(eval_rows, data_args, speakers)
+        held_out = np.flatnonzero(wanted)
     else:
-        eval_rows = train_rows
-        held_out, trained = _hold_out(train_rows, wanted, data_args, seed=seed)
-    return [rows.select(trained) for rows in copies], eval_rows.select(held_out)
+        eval_rows, eval_name = train_rows, source.train_split_name
+        held_out, trained, held_out_by = _hold_out(train_rows, trained, data_args, seed=seed)
+    copies = [rows.select(trained) for rows in copies]
+    return _Loaded(copies, eval_rows.select(held_out), eval_name, held_out_by, excluded)
 
 
-def _is_wanted(rows: datasets.Dataset, data_args: DataArguments, speakers: set[str]) -> np.ndarray:
-    """Bool (rows,), False for excluded speakers; adds all there are to `speakers`."""
+def _wanted(rows: datasets.Dataset, data_args: DataArguments, speakers: set[str]) -> tuple[np.ndarray, set[str]]:
+    """Bool (rows,), False for excluded speakers, and which of these there are; adds all there are to `speakers`."""
     if data_args.speaker_column_name not in rows.column_names:
-        return np.ones(len(rows), bool)
+        return np.ones(len(rows), bool), set()
     names, excluded = names_in(rows, data_args.speaker_column_name), set(data_args.exclude_speakers or ())
     speakers |= set(names) - {None}
-    return np.array([name not in excluded for name in names], bool)
+    return np.array([name not in excluded for name in names], bool), excluded & set(names)
 
 
 def _hold_out(
     rows: datasets.Dataset, places: np.ndarray, data_args: DataArguments, *, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Those of `places` to score and those to train on; a speaker is on one side, one who is not known alone."""
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Those of `places` to score, those to train on, and what was drawn, `"speaker"` or `"utterance"`.
+
+    A speaker is on one side; utterances without a known speaker are drawn one by one.
+    """
     column = data_args.speaker_column_name
     names = names_in(rows, column) if column in rows.column_names else [None] * len(rows)
     by_speaker = len({names[place] for place in places} - {None}) > 1
@@ -161,7 +213,7 @@ def _hold_out(
     is_held_out = np.array([group in chosen for group in groups], bool)
     by = f"{count} of {len(distinct)} speakers" if by_speaker else f"{count} utterances"
     logger.info(f"no split 'validation': held out {is_held_out.sum()} utterances ({by}), seed {seed}")
-    return places[is_held_out], places[~is_held_out]
+    return places[is_held_out], places[~is_held_out], "speaker" if by_speaker else "utterance"
 
 
 def _named(rows: Rows, source: str) -> Rows:

@@ -43,6 +43,37 @@ def test_speed_changes_length_and_pitch(factor):
     assert frequency == pytest.approx(1000 * factor, abs=2)
 
 
+@pytest.mark.parametrize(
+    "transform",
+    [
+        {"name": "SpeedPerturbation", "factors": [0.8, 1.1]},
+        {"name": "TimeStretch", "min_rate": 0.7, "max_rate": 0.8, "leave_length_unchanged": False},
+        {"name": "Resample", "min_sample_rate": 20000, "max_sample_rate": 22000},
+        {"name": "AdjustDuration", "duration_seconds": 2.5},
+        {"name": "RepeatPart", "max_part_duration": 0.4},
+        {"name": "RoomSimulator", "max_order": 1},
+        {"name": "Gain"},
+    ],
+    ids=lambda transform: transform["name"],
+)
+def test_how_long_a_recording_can_become(transform):
+    augment = build_augmentation([{"p": 1.0} | transform, {"name": "SpeedPerturbation", "factors": [0.9]}], seed=1)
+    heard = max(len(augment(WAVEFORM, 16000, epoch, "a")) / 16000 for epoch in range(8))
+    assert 0.8 * augment.longest(1.0) <= heard <= augment.longest(1.0) + 0.001
+    assert build_augmentation([transform | {"p": 0.0}], seed=1).longest(1.0) == 1.0
+
+
+def test_what_has_no_limit_or_no_sense_is_refused(tmp_path):
+    soundfile.write(tmp_path / "room.wav", WAVEFORM, 16000)
+    rooms = {"name": "ApplyImpulseResponse", "ir_path": str(tmp_path), "leave_length_unchanged": False}
+    with pytest.raises(ValueError, match="ApplyImpulseResponse with leave_length_unchanged: false makes recordings"):
+        build_augmentation([rooms], seed=0)
+    with pytest.raises(ValueError, match="SpeedPerturbation .*factors are numbers above 0, not .0.0."):
+        build_augmentation([{"name": "SpeedPerturbation", "factors": [0.0]}], seed=0)
+    with pytest.raises(ValueError, match="'Gain' is no mapping with a name"):
+        build_augmentation(["Gain"], seed=0)
+
+
 def test_no_transforms_is_no_augmentation():
     assert build_augmentation([], seed=0) is None
 

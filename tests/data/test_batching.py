@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hf_asr.data.batching import DurationBatchSampler
 
@@ -50,6 +52,44 @@ def test_seed_and_epoch_decide_the_order(durations):
 
 def test_a_longer_utterance_makes_a_batch_of_its_own():
     assert [7] in epoch(np.array([1.0] * 7 + [100.0]), 0)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    durations=st.lists(st.floats(0.1, 100.0), min_size=1, max_size=60)
+    | st.builds(lambda count, seconds: [seconds] * count, st.integers(1, 60), st.floats(0.1, 100.0)),
+    bound=st.floats(0.05, 200.0),
+    world_size=st.integers(1, 8),
+    seed=st.integers(0, 3),
+)
+def test_ranks_have_as_many_batches_none_empty_nothing_repeated_or_dropped(durations, bound, world_size, seed):
+    if len(durations) < world_size:
+        return
+    durations = np.array(durations)
+    options = {"max_batch_seconds": bound, "num_replicas": world_size, "seed": seed}
+    ranks = [epoch(durations, seed, rank=rank, **options) for rank in range(world_size)]
+    batches = [batch for own in ranks for batch in own]
+    assert len({len(own) for own in ranks}) == 1 and all(batches)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(durations)))
+    over = [batch for batch in batches if len(batch) > 1 and len(batch) * durations[batch].max() > bound * (1 + 1e-9)]
+    if over:  # only where splitting could not have given batches that divide, and then fewer than there are processes
+        assert len(batches) + world_size > len(durations)
+        assert sum(len(batch) - 1 for batch in over) < world_size
+
+
+@pytest.mark.parametrize(("count", "seconds", "bound", "world_size"), [(7, 20.0, 30, 2), (5, 100.0, 60, 4)])
+def test_batches_of_one_that_do_not_divide_are_joined_and_it_is_logged(count, seconds, bound, world_size, caplog):
+    options = {"max_batch_seconds": bound, "num_replicas": world_size}
+    ranks = [epoch([seconds] * count, 0, rank=rank, **options) for rank in range(world_size)]
+    sizes = sorted(len(batch) for own in ranks for batch in own)
+    assert sizes == [1] * (count - 2) + [2]
+    assert f"the largest batch is {2 * seconds:.0f} s" in caplog.text and len(caplog.records) == 1
+
+
+def test_the_shortest_are_joined():
+    durations = np.array([40.0, 100.0, 50.0, 70.0, 60.0])
+    batches = [batch for rank in range(2) for batch in epoch(durations, 0, num_replicas=2, rank=rank)]
+    assert sorted(durations[max(batches, key=len)]) == [40.0, 50.0]
 
 
 def test_fewer_utterances_than_processes_is_an_error():

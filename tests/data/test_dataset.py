@@ -118,6 +118,12 @@ def test_a_batch_holds_features_of_real_frames_and_padded_labels(rows, processor
     assert torch.isfinite(tiny_model(**batch).loss) and tiny_model(**batch).loss > 0
 
 
+def test_statistics_of_recordings_that_cannot_be_read_are_refused(rows, processor, tiny_model):
+    dataset = SpeechDataset(rows.select([4, 5]), processor=processor, config=tiny_model.config)
+    with pytest.raises(ValueError, match="none of 2 utterances that were tried"):
+        feature_statistics(dataset, processor=processor)
+
+
 def test_noise_is_added_before_it_is_denoised_as_when_the_model_is_used(rows, processor, tiny_model):
     denoising = ConformerProcessor(ConformerFeatureExtractor(denoise=True), processor.tokenizer)
     augment = build_augmentation([{"name": "AddGaussianSNR", "min_snr_db": 0, "max_snr_db": 5, "p": 1.0}], seed=3)

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import datasets
 import pytest
@@ -123,23 +121,26 @@ distributed.destroy_process_group()
 """
 
 
-def together(path, home, kind: str) -> str:
-    (home.parent / "together.py").write_text(TOGETHER)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(home.parent / "together.py"), str(path), kind]
-    environment = os.environ | {"HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+@pytest.fixture
+def together(torchrun, folder, memory):
+    """Runs the script above in two processes: what they print."""
+    script = memory.parent / "together.py"
+    script.write_text(TOGETHER)
+
+    def run(kind: str) -> str:
+        environment = {"HF_HOME": str(memory), "OMP_NUM_THREADS": "1"}
+        return torchrun(script, folder / "m.jsonl", kind, processes=2, **environment)[0]
+
+    return run
 
 
-def test_processes_share_the_work_and_compare_their_data(rows, folder, memory):
+def test_processes_share_the_work_and_compare_their_data(rows, together):
     rows()
-    told = together(folder / "m.jsonl", memory, "same")
+    told = together("same")
     assert "rank 0: 2 decoded, [0.1, 0.0, 0.2]" in told and "rank 1: 1 decoded, [0.1, 0.0, 0.2]" in told
-    again = together(folder / "m.jsonl", memory, "same")
+    again = together("same")
     assert again.count(": 0 decoded, [0.1, 0.0, 0.2]") == 2
-    other = together(folder / "m.jsonl", memory, "other")
+    other = together("other")
     assert other.count("the processes read different data: process 0 has 3 rows, process 1 2") == 2
 
 

@@ -41,7 +41,8 @@ def test_a_buffer_as_large_as_the_stream_gives_the_batches_of_the_rows_at_once(c
     shared = {"processor": options["processor"], "config": options["config"]}
     inspection = inspect(rows, split="train", max_duration_seconds=30, **shared)
     dataset = SpeechDataset(rows.select(inspection.kept), augment=options["augment"], pad_to_labels=True, **shared)
-    sampler = DurationBatchSampler(inspection.durations, max_batch_seconds=20, seed=3)
+    durations = [options["augment"].longest(seconds) for seconds in inspection.durations]
+    sampler = DurationBatchSampler(durations, max_batch_seconds=20, seed=3)
     collate, expected = SpeechCollator(options["processor"]), []
     for epoch in range(2):
         sampler.set_epoch(epoch)
@@ -70,12 +71,18 @@ def test_every_row_comes_once_a_pass_on_every_world_size(corpus, options, world_
 
 
 def test_workers_share_the_shards(corpus, options):
+    options["augment"] = None
     rows = load_source(str(corpus), split="train")
-    stream = rows.to_iterable_dataset(num_shards=2)
-    batches = StreamedBatches(stream, **options)
-    loader = iter(torch.utils.data.DataLoader(batches, batch_size=None, num_workers=3, prefetch_factor=1))
-    seen = sum(len(next(loader)["labels"]) for _ in range(4))  # the third worker has no shard and stops nothing
-    assert seen > 0
+    expected = sorted(tuple(labels) for labels in options["processor"].tokenizer(rows["text"])["input_ids"])
+    batches = StreamedBatches(rows.to_iterable_dataset(num_shards=2), **options)
+    loader = torch.utils.data.DataLoader(batches, batch_size=None, num_workers=3, prefetch_factor=1)
+    found = [[], []]  # batches come from the first two in turn: the third has no shard, and stops nothing
+    for i, batch in enumerate(loader):
+        found[i % 2] += [tuple(row[row != -100].tolist()) for row in batch["labels"]]
+        if min(map(len, found)) >= len(rows) // 2:
+            break
+    one_pass = [labels[: len(rows) // 2] for labels in found]
+    assert sorted(one_pass[0] + one_pass[1]) == expected
 
 
 def test_what_is_skipped_is_appended_and_too_much_is_an_error(stream, options, tmp_path):
@@ -102,3 +109,34 @@ def test_an_epoch_visits_the_shards_in_an_order_of_its_own(corpus, options):
     assert orders[0] == orders[2] != orders[1]
     assert sorted(orders[0]) == sorted(orders[1])
     assert np.unique(orders[0]).size == 40
+
+
+def test_a_process_or_a_worker_without_rows_is_named_before_training(corpus, options):
+    one_row = load_source(str(corpus), split="train").select([0]).to_iterable_dataset()
+    StreamedBatches(one_row, **options).check_shares(workers=0)
+    with pytest.raises(ValueError, match="process 1 of 2 has 0 rows of the stream"):
+        StreamedBatches(one_row, num_replicas=2, rank=1, **options).check_shares(workers=0)
+    with pytest.raises(ValueError, match="process 0 of 1 has 1 rows .*workers, there are 2"):
+        StreamedBatches(one_row, **options).check_shares(workers=2)
+
+
+def test_batches_are_bounded_however_slowly_augmentation_plays(corpus, options):
+    rows = load_source(str(corpus), split="train").select(range(10))
+    options |= {
+        "max_batch_seconds": 7,
+        "augment": build_augmentation([{"name": "SpeedPerturbation", "factors": [0.8]}], seed=3),
+    }
+    for batch in first(StreamedBatches(rows.to_iterable_dataset(), **options), 5):
+        count, frames = batch["attention_mask"].shape
+        assert count == 1 or count * frames / 100 <= 7.1
+
+
+def test_a_process_without_rows_says_so_instead_of_ending_while_the_others_wait(corpus, options):
+    rows = load_source(str(corpus), split="train").select(range(3))
+    for stream, workers in ((rows.to_iterable_dataset(), 1), (rows.to_iterable_dataset(num_shards=3), 2)):
+        shares = [
+            StreamedBatches(stream, num_replicas=5 // workers, rank=rank, **options) for rank in range(5 // workers)
+        ]
+        shares[0].check_shares(1)
+        with pytest.raises(ValueError, match="process 1 of 2 has 1 rows|process 4 of 5 has 0 rows"):
+            shares[-1].check_shares(workers)

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 
@@ -5,7 +7,6 @@ from hf_asr.training.arguments import (
     ConformerTrainingArguments,
     DataArguments,
     ModelArguments,
-    has_bf16,
     parse_arguments,
 )
 
@@ -45,21 +46,51 @@ def test_a_misspelt_key_or_argument_is_named_with_the_nearest(recipe, capsys):
     assert "did you mean 'max_batch_seconds'" in capsys.readouterr().err
 
 
-def test_precision_auto_follows_the_hardware(tmp_path):
-    args = ConformerTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
-    assert args.bf16 == has_bf16(use_cpu=True) and args.precision == ("bf16" if args.bf16 else "fp32")
-    assert not ConformerTrainingArguments(output_dir=str(tmp_path), use_cpu=True, precision="fp32").bf16
+@pytest.fixture
+def cpu(monkeypatch):
+    """A CPU with these instructions, whichever the tests run on."""
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+
+    def has(*instructions: str) -> None:
+        known = dict.fromkeys(["avx2", "avx512_bf16", "amx_bf16", "bf16"], False)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known | dict.fromkeys(instructions, True))
+
+    return has
+
+
+def precision(tmp_path, **options) -> tuple[str, bool, bool]:
+    args = ConformerTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)
+    return args.precision, args.bf16, args.fp16
+
+
+@pytest.mark.parametrize(
+    ("instructions", "expected"),
+    [
+        (["avx2"], ("fp32", False, False)),  # which would emulate bf16, slowly
+        (["avx2", "avx512_bf16"], ("bf16", True, False)),
+        (["amx_bf16"], ("bf16", True, False)),
+        (["bf16"], ("bf16", True, False)),  # ARM's name for it
+    ],
+)
+def test_precision_auto_follows_the_hardware(instructions, expected, cpu, tmp_path):
+    cpu(*instructions)
+    assert precision(tmp_path) == expected
+    assert precision(tmp_path, precision="fp32") == ("fp32", False, False)
+    assert precision(tmp_path, precision="bf16") == ("bf16", True, False)
+    assert precision(tmp_path, bf16=True) == ("bf16", True, False)
     with pytest.raises(ValueError, match="precision is auto, bf16, fp16 or fp32"):
-        ConformerTrainingArguments(output_dir=str(tmp_path), precision="bf61")
+        precision(tmp_path, precision="bf61")
 
 
-def test_precision_auto_follows_the_file_that_accelerate_was_given(tmp_path, monkeypatch):
+def test_precision_auto_follows_the_file_that_accelerate_was_given(cpu, tmp_path, monkeypatch):
+    cpu("avx2")
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    args = ConformerTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
-    assert args.bf16 and args.precision == "bf16"
-    assert not ConformerTrainingArguments(output_dir=str(tmp_path), use_cpu=True, precision="fp32").bf16
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # what accelerate launch sets without a file
-    assert ConformerTrainingArguments(output_dir=str(tmp_path), use_cpu=True).bf16 == has_bf16(use_cpu=True)
+    assert precision(tmp_path) == ("bf16", True, False)
+    assert precision(tmp_path, precision="fp32") == ("fp32", False, False)
+    assert os.environ["ACCELERATE_MIXED_PRECISION"] == "no"  # accelerate reads it again
+    assert precision(tmp_path) == ("fp32", False, False)  # "no" is what accelerate launch sets without a file
+    cpu("avx512_bf16")
+    assert precision(tmp_path) == ("bf16", True, False)
 
 
 def test_launchers_that_set_one_thread_do_not_leave_cores_idle(tmp_path):

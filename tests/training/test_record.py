@@ -16,6 +16,7 @@ def test_how_the_weights_came_to_be(checkpoint, corpus):
         DataArguments(dataset_name=f"[{{name: {corpus}}}, {{name: owner/speech, weight: 2}}]"),
         ConformerTrainingArguments(output_dir=str(checkpoint), precision="fp32", learning_rate=2e-3),
         state,
+        scored={"dataset": "spoken, owner/speech", "split": "train", "selection": {"held_out_share": 0.05}},
         durations=[1800.0, 1800.0],
         is_resumed=False,
     )
@@ -23,7 +24,7 @@ def test_how_the_weights_came_to_be(checkpoint, corpus):
         {"name": "spoken", "config": None, "split": "train"},
         {"name": "owner/speech", "config": None, "split": "train"},
     ]
-    assert record["chosen_on"] == {"dataset": "spoken, owner/speech", "split": "validation"}
+    assert record["chosen_on"]["split"] == "train" and record["chosen_on"]["selection"] == {"held_out_share": 0.05}
     assert record["base_model"] == checkpoint.name and record["model_sha256"] == weights_sha256(checkpoint)
     assert (record["hours"], record["utterances"], record["steps"], record["seconds"]) == (1.0, 2, 7, 12.3)
     assert record["recipe"]["learning_rate"] == 2e-3 and record["recipe"]["augmentations"] == []

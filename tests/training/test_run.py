@@ -1,12 +1,14 @@
 """The whole job on a small corpus, and the mistakes a person makes."""
 
+import contextlib
 import json
-import random
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,7 +18,7 @@ from hf_asr.cli import evaluate, transcribe
 from hf_asr.model import ConformerForCTC
 from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 from hf_asr.training.averaging import mean_of_checkpoints
-from hf_asr.training.run import main, train
+from hf_asr.training.run import main, train, trial_step
 from hf_asr.training.trainer import ConformerTrainer
 
 RECIPE = {
@@ -68,6 +70,19 @@ def finished(corpus, tmp_path_factory):
     return folder, run(corpus, folder)
 
 
+@pytest.fixture
+def steps(monkeypatch) -> list[int]:
+    """The number of each optimiser step that is taken: a run that began anew would end with the same weights."""
+    taken, original = [], ConformerTrainer.training_step
+
+    def step(trainer, *args, **kwargs):
+        taken.append(trainer.state.global_step + 1)
+        return original(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(ConformerTrainer, "training_step", step)
+    return taken
+
+
 def test_the_result_is_complete(finished):
     folder, metrics = finished
     assert json.loads((folder / "metrics.json").read_text()) == metrics
@@ -89,30 +104,32 @@ def test_the_other_commands_need_only_its_folder(finished, corpus, tmp_path, cap
     assert len(lines) == 8 and {"file", "text", "duration", "words"} <= set(lines[0])
 
 
-def test_resumed_is_uninterrupted(finished, corpus, tmp_path):
+def test_resumed_is_uninterrupted(finished, corpus, tmp_path, steps):
     """Stopped in the middle of an epoch and of nothing else; augmentation and SpecAugment on."""
     folder, _ = finished
     (tmp_path / "run").mkdir()
     (folder / "checkpoint-2").rename(tmp_path / "run" / "checkpoint-2")
     run(corpus, tmp_path / "run", resume_from_checkpoint="true")
+    assert steps == [3, 4, 5, 6]
     (tmp_path / "run" / "checkpoint-2").rename(folder / "checkpoint-2")
     assert_same_weights(folder / "checkpoint-6", tmp_path / "run" / "checkpoint-6")
 
 
-def test_a_stream_resumed_is_uninterrupted(corpus, tmp_path):
+def test_a_stream_resumed_is_uninterrupted(corpus, tmp_path, steps):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     run(corpus, whole, streaming=True, streaming_buffer_size=15)
+    steps.clear()
     resumed.mkdir()
     (whole / "checkpoint-4").rename(resumed / "checkpoint-4")
     run(corpus, resumed, streaming=True, streaming_buffer_size=15, resume_from_checkpoint="true")
+    assert steps == [5, 6]
     assert_same_weights(whole / "checkpoint-6", resumed / "checkpoint-6")
 
 
 @pytest.mark.parametrize("moment", ["in a step", "while a checkpoint is written"])
-def test_killed_and_resumed_is_uninterrupted(finished, corpus, tmp_path, moment):
-    """kill -9 at a random step, or in the middle of the second checkpoint: half of it is on disk."""
+def test_killed_and_resumed_is_uninterrupted(finished, corpus, tmp_path, moment, steps):
+    """kill -9 in the last step but one, or in the middle of the second checkpoint: half of it is on disk."""
     folder, _ = finished
-    last_step = random.randint(2, 5)  # of six; the first checkpoint is at two
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE | {"dataset_name": str(corpus), "output_dir": str(tmp_path / "run")}))
     code = f"""
@@ -121,7 +138,7 @@ import hf_asr.training.run as run
 
 class Kill(run.ShowTranscripts):
     def on_step_begin(self, args, state, control, **kwargs):
-        if {moment!r} == "in a step" and state.global_step == {last_step}:
+        if {moment!r} == "in a step" and state.global_step == 4:
             os.kill(os.getpid(), signal.SIGKILL)
 
 def save_optimizer(trainer, folder):
@@ -136,8 +153,15 @@ run.main(["--config", {str(recipe)!r}])
 """
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
+    whole = sorted(path.name for path in (tmp_path / "run").glob("checkpoint-*"))
+    half = sorted(path.name for path in (tmp_path / "run").glob("unfinished/checkpoint-4/*"))
+    if moment == "in a step":
+        assert whole == ["checkpoint-2", "checkpoint-4"] and not half
+    else:
+        assert whole == ["checkpoint-2"] and "model.safetensors" in half and "optimizer.pt" not in half
     assert not (tmp_path / "run" / "model.safetensors").exists()
     run(corpus, tmp_path / "run", resume_from_checkpoint="true")
+    assert steps == ([5, 6] if moment == "in a step" else [3, 4, 5, 6])
     assert_same_weights(folder / "checkpoint-6", tmp_path / "run" / "checkpoint-6")
     assert not (tmp_path / "run" / "unfinished").exists()
 
@@ -181,14 +205,22 @@ def test_resumed_with_a_moving_average_is_uninterrupted_and_the_result_is_the_av
     assert_same_weights(whole / "checkpoint-6", resumed / "checkpoint-6", name="average.safetensors")
 
 
-def test_the_mean_of_checkpoints_is_the_result_if_it_is_better(corpus, tmp_path, caplog, monkeypatch):
+@pytest.mark.parametrize(("cer_of_mean", "result"), [(0.3, "mean"), (0.5, "single one")])
+def test_the_mean_of_checkpoints_is_the_result_if_it_is_better(
+    corpus, tmp_path, caplog, monkeypatch, cer_of_mean, result
+):
+    """Checkpoint 2 is the best one; the last two are averaged, and scored last."""
+    scores = iter([{"cer": cer, "wer": cer} for cer in (0.5, 0.7, 0.6, cer_of_mean)])
+    monkeypatch.setattr("hf_asr.training.trainer.error_rates", lambda *_: next(scores))
     caplog.set_level("INFO", logger="hf_asr")
     run(corpus, tmp_path / "run", average_checkpoints=2, average_by="last", save_total_limit=2)
-    assert len(list((tmp_path / "run").glob("checkpoint-*"))) in (2, 3)  # those to average, and the best
-    mean = mean_of_checkpoints([tmp_path / "run" / f"checkpoint-{step}" for step in (4, 6)])
-    is_mean = "the mean is the result" in caplog.text
-    assert is_mean or "the single one is the result" in caplog.text
-    assert torch.equal(weights(tmp_path / "run")["ctc_head.weight"], mean["ctc_head.weight"]) == is_mean
+    assert f"the {result} is the result" in caplog.text and next(scores, None) is None
+    folders = {step: tmp_path / "run" / f"checkpoint-{step}" for step in (2, 4, 6)}  # the best, and those to average
+    assert sorted((tmp_path / "run").glob("checkpoint-*")) == sorted(folders.values())
+    mean, best = mean_of_checkpoints([folders[4], folders[6]]), weights(folders[2])
+    expected, other = (mean, best) if result == "mean" else (best, mean)
+    assert torch.equal(weights(tmp_path / "run")["ctc_head.weight"], expected["ctc_head.weight"])
+    assert not torch.equal(expected["ctc_head.weight"], other["ctc_head.weight"])
 
 
 @pytest.mark.parametrize("change", [{"max_batch_seconds": 40}, {"exclude_speakers": None}])
@@ -205,17 +237,14 @@ def test_resumed_with_other_batches_goes_on_and_says_so(finished, corpus, tmp_pa
     assert metrics["steps"] == 6 and "resumed at step 2: other batches than before" in caplog.text
 
 
-def test_resumed_by_two_processes_goes_on_and_says_so(finished, corpus, tmp_path):
+def test_resumed_by_two_processes_goes_on_and_says_so(finished, corpus, tmp_path, torchrun):
     folder, _ = finished
     shutil.copytree(folder / "checkpoint-2", tmp_path / "run" / "checkpoint-2")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE | {"dataset_name": str(corpus), "output_dir": str(tmp_path / "run")}))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     script = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
-    command = [*launcher, str(script), "--config", str(recipe), "--resume_from_checkpoint", "true"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "resumed at step 2: other batches than before" in done.stderr
+    _, errors = torchrun(script, "--config", recipe, "--resume_from_checkpoint", "true", processes=2)
+    assert "resumed at step 2: other batches than before" in errors
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == 6
 
 
@@ -240,6 +269,39 @@ def test_steps_without_a_finite_gradient_are_left_out_and_counted(corpus, tmp_pa
             save_strategy="no",
             load_best_model_at_end=False,
         )
+
+
+def test_batches_are_of_the_length_that_augmentation_can_make(corpus, tmp_path, monkeypatch):
+    """Speed 0.8 makes a recording 1.25 times as long; trials for `find_batch_seconds` are as long as that, too."""
+
+    class Built(Exception):
+        pass
+
+    def trainer(**given):
+        built.update(given)
+        raise Built
+
+    built: dict = {}
+    monkeypatch.setattr("hf_asr.training.run.ConformerTrainer", trainer)
+    with pytest.raises(Built):
+        run(corpus, tmp_path / "run", augmentations=[{"name": "SpeedPerturbation", "factors": [0.8, 1.0]}])
+    durations, dataset = built["train_durations"], built["train_dataset"]
+    heard = [len(dataset[(0, place)]["waveform"]) / 16000 for place in range(len(dataset))]
+    longer = np.array(durations) / np.array(heard)
+    assert longer.min() == pytest.approx(1, abs=1e-3) and longer.max() == pytest.approx(1.25, abs=1e-3)
+    tried = []
+    stub = SimpleNamespace(
+        train_dataset=dataset,
+        processing_class=built["processing_class"],
+        args=built["args"],
+        data_collator=lambda examples: {"labels": torch.zeros(1), "tried": tried.append(examples)},
+        accelerator=SimpleNamespace(autocast=contextlib.nullcontext),
+        training_step=lambda *_, **__: None,
+        model=torch.nn.Linear(1, 1),
+    )
+    trial_step(stub, durations)(3.5 * max(durations))
+    lengths = sorted(len(example["waveform"]) / 16000 for example in tried[0])
+    assert lengths == pytest.approx(sorted(durations)[-3:], abs=1e-3)
 
 
 def test_smoothing_is_the_training_arguments(corpus, tmp_path):
@@ -307,9 +369,20 @@ def test_arguments_that_do_not_fit(corpus, tmp_path, options, message):
         (["--model", "{hidden_siz: 3}"], "ConformerConfig has no hidden_siz"),
         (["--exclude_speakers", "nobody"], "no such speaker"),
         (["--resume_from_checkpoint", "true"], "no complete checkpoint to resume from"),
+        (["--model_name_or_path", "/no/such/model"], "/no/such/model does not exist"),
+        (["--model_name_or_path", "no-such-model"], "no-such-model cannot be loaded: it is no folder here, and the"),
+        (["--model", "{hidden_size: wide}"], "ConformerConfig: hidden_size is a whole number, not 'wide'"),
+        (["--model", "{hidden_size"], "model is no YAML"),
+        (["--model", "3"], "model is a mapping"),
+        (["--augmentations", "[3]"], "augmentations: 3 is no mapping with a name"),
+        (["--output_dir", "/dev/null/run"], "output_dir /dev/null/run: /dev/null is a file, name a folder"),
+        (["--max_batch_seconds", "0"], "max_batch_seconds is more than 0"),
+        (["--metric_for_best_model", "loss"], "metric_for_best_model is cer or wer, not 'loss'"),
+        (["--accelerator_config", '{"batches": 1}'], "an argument is of the wrong type: AcceleratorConfig"),
     ],
 )
-def test_mistakes_are_one_line_that_says_what_to_do(corpus, tmp_path, arguments, message):
+def test_mistakes_are_one_line_that_says_what_to_do(corpus, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(SystemExit) as stopped:
         main(["--dataset_name", str(corpus), "--output_dir", str(tmp_path / "run"), *arguments])
     assert message in stopped.value.code and "\n" not in stopped.value.code

@@ -18,6 +18,8 @@ def test_held_out_by_speaker_without_a_validation_split(corpus):
     again = load_splits(arguments, seed=0).evaluation
     assert again["utterance_id"] == eval_rows["utterance_id"]
     assert load_splits(arguments, seed=1).evaluation["utterance_id"] != eval_rows["utterance_id"]
+    assert splits.split == "train"  # wherever the rows come from is where the score is of
+    assert splits.selection == {"held_out_share": 0.3, "by": "speaker", "seed": 0}
 
 
 def test_a_speaker_who_is_not_known_is_one_alone(corpus, tmp_path):
@@ -31,7 +33,8 @@ def test_a_speaker_who_is_not_known_is_one_alone(corpus, tmp_path):
     assert len(splits.evaluation) < 10 or len(set(splits.evaluation["speaker"])) == 2  # the unknown are not one group
     only_unknown = [line | {"speaker": None} for line in lines]
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in only_unknown))
-    assert len(load_splits(arguments, seed=0).evaluation) == 12
+    splits = load_splits(arguments, seed=0)
+    assert len(splits.evaluation) == 12 and splits.selection["by"] == "utterance"
 
 
 def test_sources_are_mixed_without_a_copy_of_their_audio(corpus, tmp_path, monkeypatch):
@@ -56,6 +59,10 @@ def test_excluded_speakers_are_in_neither_split(corpus):
     splits = load_splits(arguments, seed=0)
     for rows in (splits.train, splits.evaluation):
         assert everyone[0] not in rows["speaker"]
+    there = load_splits(DataArguments(dataset_name=str(corpus)), seed=0)
+    assert (there.split, there.selection) == ("validation", None)
+    is_excluded = everyone[0] in there.evaluation["speaker"]
+    assert splits.selection == ({"excluded_speakers": 1} if is_excluded else None) and splits.split == "validation"
 
 
 def two(corpus, **more) -> str:
@@ -68,6 +75,7 @@ def test_several_sources_with_weights(corpus):
     train_rows, eval_rows = splits.train, splits.evaluation
     held_out = sum(source.endswith("validation") for source in eval_rows["source"])
     assert held_out and len(eval_rows) == 8 + held_out
+    assert splits.split == "validation, train" and splits.selection["held_out_share"] == 0.25
     counts = Counter(train_rows["source"])
     assert counts == {str(corpus): 3 * 40, str(corpus / "validation"): 8 - held_out}
     assert len(set(train_rows["utterance_id"])) == len(train_rows)  # copies are augmented differently
@@ -101,7 +109,8 @@ def test_another_name_for_the_validation_split_is_understood(corpus, tmp_path, c
     (tmp_path / "train").symlink_to(corpus / "train")
     (tmp_path / "dev").symlink_to(corpus / "validation")
     caplog.set_level("INFO", logger="hf_asr")
-    assert len(load_splits(DataArguments(dataset_name=str(tmp_path)), seed=0).evaluation) == 8
+    splits = load_splits(DataArguments(dataset_name=str(tmp_path)), seed=0)
+    assert len(splits.evaluation) == 8 and (splits.split, splits.selection) == ("dev", None)
     assert "scored on its split 'dev'" in caplog.text
 
 
@@ -139,3 +148,14 @@ def test_two_splits_of_one_source_keep_their_ids_apart(corpus):
     rows = load_splits(DataArguments(dataset_name=names, held_out_share=0.2, eval_split_name="train"), seed=0).train
     ids = rows["utterance_id"][:]
     assert len(set(ids)) == len(ids) == 48
+
+
+def test_nothing_left_to_train_on_is_said(corpus, tmp_path):
+    lines = (corpus / "train" / "metadata.jsonl").read_text().splitlines()[:1]
+    row = json.loads(lines[0])
+    row |= {"audio": str(corpus / "train" / row.pop("file_name"))}
+    (tmp_path / "m.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match="no row is left to train on: change --held_out_share"):
+        load_splits(DataArguments(dataset_name=str(tmp_path / "m.jsonl")), seed=0)
+    with pytest.raises(ValueError, match="held_out_share lies between 0 and 1, not 1.0"):
+        DataArguments(held_out_share=1.0)

@@ -1,7 +1,5 @@
 """What must be equal: accumulated = one batch, two processes = one, on ragged batches of different counts."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,19 +14,21 @@ from hf_asr.training.trainer import ConformerTrainer
 SCRIPT = Path(__file__).with_name("gradients.py")
 
 
-def step(checkpoint, corpus, output, *, max_batch_seconds: float, accumulation: int, processes: int = 1) -> dict:
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    command = [*launcher, SCRIPT, checkpoint, corpus, output, max_batch_seconds, accumulation]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return torch.load(output, weights_only=True)
+@pytest.fixture(scope="module")
+def step(torchrun, checkpoint, corpus, tmp_path_factory):
+    """Runs gradients.py in so many processes: the gradients of its step, and what else it writes."""
+
+    def run(*, max_batch_seconds: float, accumulation: int, processes: int = 1) -> dict:
+        output = tmp_path_factory.mktemp("step") / "g.pt"
+        torchrun(SCRIPT, checkpoint, corpus, output, max_batch_seconds, accumulation, processes=processes)
+        return torch.load(output, weights_only=True)
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def one_batch(checkpoint, corpus, tmp_path_factory) -> dict:
-    result = step(checkpoint, corpus, tmp_path_factory.mktemp("one") / "g.pt", max_batch_seconds=1000, accumulation=1)
+def one_batch(step) -> dict:
+    result = step(max_batch_seconds=1000, accumulation=1)
     assert result["batches"] == 1 and result["world_size"] == 1
     return result
 
@@ -37,17 +37,8 @@ def one_batch(checkpoint, corpus, tmp_path_factory) -> dict:
     ("processes", "max_batch_seconds", "accumulation", "batches"),
     [(1, 13, 4, None), (2, 1000, 1, 1), (2, 13, 2, 2), (4, 1000, 1, 1)],
 )
-def test_gradients_of_one_big_batch(
-    one_batch, checkpoint, corpus, tmp_path, processes, max_batch_seconds, accumulation, batches
-):
-    result = step(
-        checkpoint,
-        corpus,
-        tmp_path / "g.pt",
-        max_batch_seconds=max_batch_seconds,
-        accumulation=accumulation,
-        processes=processes,
-    )
+def test_gradients_of_one_big_batch(one_batch, step, processes, max_batch_seconds, accumulation, batches):
+    result = step(max_batch_seconds=max_batch_seconds, accumulation=accumulation, processes=processes)
     assert result["world_size"] == processes
     assert result["batches"] <= accumulation  # the step is the whole epoch
     assert batches is None or result["batches"] == batches

@@ -1,0 +1,41 @@
+"""What differs between accelerators (CUDA and ROCm, Apple's MPS, XPU, NPU), asked of torch and never of CUDA alone."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+
+
+def has_bf16(*, use_cpu: bool) -> bool:
+    """Return whether the hardware multiplies matrices in bf16, rather than emulating it.
+
+    Of an accelerator that does not answer the question (MPS, for example) the answer is no.
+    """
+    if use_cpu:
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is None:
+        return False
+    if accelerator.type == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    is_supported = getattr(getattr(torch, accelerator.type, None), "is_bf16_supported", None)
+    return is_supported is not None and bool(is_supported())
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether a device had no memory left; MPS and NPU have no exception class of their own for it."""
+    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
+
+
+@contextlib.contextmanager
+def keep_random_state(device: torch.device) -> Iterator[None]:
+    """Put torch's random numbers back at the end, those of `device` too: what runs inside changes no training."""
+    generators = [torch.random] if device.type == "cpu" else [torch.random, getattr(torch, device.type)]
+    states = [generator.get_rng_state() for generator in generators]
+    try:
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_rng_state(state)

@@ -1,0 +1,78 @@
+"""Every mistake in a recipe or a mapping ends in one line that names it, before anything is read."""
+
+import pytest
+
+from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments, parse_arguments
+from hf_asr.training.preview import main as preview
+
+CLASSES = (ModelArguments, DataArguments, ConformerTrainingArguments)
+
+
+def parsed(tmp_path, text: str, *argv: str) -> tuple:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"output_dir: {tmp_path}/run\n{text}\n" if text[:1] not in '-"' else text)
+    return parse_arguments(CLASSES, ["--config", str(path), *argv])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("learning_rate: abc", "invalid float value: 'abc'"),
+        ("learning_rate: {a: 1}", "learning_rate: {'a': 1} is of the wrong type, it is float"),
+        ("max_steps: 1.5", "max_steps: 1.5 is of the wrong type, it is int"),
+        ("max_steps: [1]", "max_steps: [1] is of the wrong type, it is int"),
+        ("use_cpu: 3", "use_cpu: 3 is of the wrong type, it is bool"),
+        ("model: [5]", "model: [5] is of the wrong type, it is dict | str"),
+        ("augmentations: {name: Gain}", "is of the wrong type, it is list | str"),
+        ("vocabulary: {a: 1}", "vocabulary: {'a': 1} is of the wrong type, it is str"),
+        ("- a\n- b", "a recipe is a mapping, 'argument: value' a line, and this is ['a', 'b']"),
+        ("model: [", "recipe.yaml: while parsing a flow node"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_one_line(tmp_path, capsys, text, told):
+    with pytest.raises(SystemExit) as stopped:
+        parsed(tmp_path, text)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and told in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("model: 5", "model is a mapping, as {a: 1}, not 5"),
+        ("model: '{a'", "model is no YAML: while parsing"),
+        ("augmentations: Gain", "augmentations is a list of mappings, as .{name: A}., not 'Gain'"),
+        ("feature_extractor: {num_mel_bins: many}", "num_mel_bins is a whole number, not 'many'"),
+        ("accelerator_config: {batches: 1}", "an argument is of the wrong type: AcceleratorConfig"),
+        ("greater_is_better: true", "greater_is_better: fewer errors are better"),
+        ("held_out_share: 0", "held_out_share lies between 0 and 1, not 0.0"),
+    ],
+)
+def test_a_value_that_does_not_fit_says_what_does(tmp_path, text, told):
+    with pytest.raises(ValueError, match=told):
+        parsed(tmp_path, text)
+
+
+def test_what_yaml_takes_for_something_else_is_understood(tmp_path):
+    text = "eval_strategy: no\nload_best_model_at_end: false\nmax_steps: 100.0\nexclude_speakers: [1, theo]"
+    model, data, training = parsed(tmp_path, f"{text}\ndataset_name: 5\nmodel: {{layer_norm_eps: 1e-6}}")
+    assert training.eval_strategy == "no" and training.max_steps == 100
+    assert data.exclude_speakers == ["1", "theo"] and data.dataset_name == "5"
+    assert parsed(tmp_path, "exclude_speakers: theo")[1].exclude_speakers == ["theo"]
+
+
+@pytest.mark.parametrize("output_dir", ["file", "file/run"])
+def test_a_folder_that_cannot_be_made(tmp_path, output_dir):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file is a file, name a folder"):
+        ConformerTrainingArguments(output_dir=str(tmp_path / output_dir))
+
+
+def test_the_preview_refuses_in_one_line_too(tmp_path, monkeypatch):
+    def gone(*args, **kwargs):
+        raise OSError("the disk\nis gone")
+
+    monkeypatch.setattr("hf_asr.training.preview.load_splits", gone)
+    with pytest.raises(SystemExit) as stopped:
+        preview(["--dataset_name", str(tmp_path), "--output_dir", str(tmp_path / "run")])
+    assert stopped.value.code == "error: the disk is gone"

@@ -1,0 +1,205 @@
+"""The scores of a run: one procedure while it trains and at its end, and what they are of."""
+
+import json
+import shutil
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+
+from hf_asr.checkpoint import load_checkpoint
+from hf_asr.data.audio import read_audio
+from hf_asr.data.sources import load_source
+from hf_asr.model import ConformerForCTC
+from hf_asr.scoring.evaluation import evaluate_rows
+from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
+from hf_asr.training.devices import keep_random_state
+from hf_asr.training.run import main, train
+from hf_asr.training.trainer import in_float32
+
+RECIPE = {
+    "vocabulary": "keep",
+    "max_batch_seconds": 20,
+    "max_steps": 3,
+    "eval_steps": 1,
+    "save_steps": 1,
+    "logging_steps": 1,
+    "learning_rate": 2e-4,  # of random weights, whose transcripts are nonsense and change with each step
+    "warmup_steps": 0,
+    "save_total_limit": 10,
+    "dataloader_num_workers": 0,
+    "precision": "fp32",
+    "report_to": "none",
+    "use_cpu": True,
+}
+
+
+def run(recipe: dict) -> dict:
+    """Train in this process."""
+
+    def own(cls: type) -> dict:
+        return {key: value for key, value in recipe.items() if key in cls.__dataclass_fields__}
+
+    classes = (ModelArguments, DataArguments, ConformerTrainingArguments)
+    return train(*(cls(**own(cls)) for cls in classes))
+
+
+@pytest.fixture(scope="module")
+def awkward(corpus, tmp_path_factory) -> Path:
+    """A corpus whose validation split has a recording of several windows, one cut short and one that is no audio."""
+    folder = tmp_path_factory.mktemp("awkward")
+    for split, count in (("train", 8), ("validation", 4)):
+        (folder / split).mkdir()
+        for path in sorted((corpus / split).glob("*.flac"))[:count]:
+            shutil.copy(path, folder / split)
+        lines = (corpus / split / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        rows = [row for row in rows if (folder / split / row["file_name"]).exists()]
+        if split == "validation":
+            speech = np.concatenate([read_audio(folder / split / row["file_name"]) for row in rows])
+            soundfile.write(folder / split / "long.wav", np.resize(speech, 35 * 16000), 16000)
+            soundfile.write(folder / split / "cut.wav", speech, 16000)
+            whole = (folder / split / "cut.wav").read_bytes()
+            (folder / split / "cut.wav").write_bytes(whole[: len(whole) // 2])
+            (folder / split / "text.wav").write_text("no audio")
+            rows += [rows[0] | {"file_name": f"{name}.wav", "id": name} for name in ("long", "cut", "text")]
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (folder / split / "metadata.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+def assert_chosen_as_reported(folder: Path, rows: datasets.Dataset) -> None:
+    """Each score of the run is that of its checkpoint, the best is the result, and they tell checkpoints apart."""
+    state = json.loads((folder / "checkpoint-3" / "trainer_state.json").read_text())
+    logged = {entry["step"]: entry for entry in state["log_history"] if "eval_cer" in entry}
+    assert sorted(logged) == [1, 2, 3]
+    for step, entry in logged.items():
+        model, processor = load_checkpoint(str(folder / f"checkpoint-{step}"), device="cpu")
+        measured, _ = evaluate_rows(model, processor, rows, show_progress=False)
+        assert (entry["eval_cer"], entry["eval_wer"]) == (measured["cer"], measured["wer"]), step
+    scores = {step: entry["eval_cer"] for step, entry in logged.items()}
+    assert len(set(scores.values())) > 1
+    best = min(scores, key=scores.get)
+    assert Path(state["best_model_checkpoint"]).name == f"checkpoint-{best}"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["cer"] == scores[best] and metrics["utterances"] == len(rows) == 7 and metrics["unreadable"] == 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_score_that_chooses_a_checkpoint_is_the_one_that_is_reported(awkward, checkpoint, tmp_path, precision):
+    """Long recordings in windows, unreadable ones as deleted, in float32 whatever is trained in."""
+    places = {"dataset_name": str(awkward), "model_name_or_path": str(checkpoint), "output_dir": str(tmp_path / "run")}
+    run(RECIPE | places | {"precision": precision})
+    assert_chosen_as_reported(tmp_path / "run", load_source(str(awkward), split="validation"))
+
+
+def test_two_processes_score_as_one_does(awkward, checkpoint, tmp_path, torchrun):
+    places = {"dataset_name": str(awkward), "model_name_or_path": str(checkpoint), "output_dir": str(tmp_path / "run")}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(RECIPE | places))
+    script = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
+    printed, _ = torchrun(script, "--config", recipe, processes=2, OMP_NUM_THREADS="1")
+    assert_chosen_as_reported(tmp_path / "run", load_source(str(awkward), split="validation"))
+    assert "heard:" in printed
+
+
+def test_training_in_bf16_learns(awkward, tmp_path):
+    model = {"hidden_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128}
+    model |= {"subsampling_channels": 16}
+    options = {"model": model, "dataset_name": str(awkward), "output_dir": str(tmp_path / "run"), "vocabulary": "auto"}
+    options |= {"eval_strategy": "no", "load_best_model_at_end": False, "save_steps": 10, "learning_rate": 3e-3}
+    metrics = run(RECIPE | options | {"precision": "bf16", "max_steps": 10})
+    assert metrics["precision"] == "bf16" and metrics["skipped_steps"] == 0
+    saved = load_checkpoint(str(tmp_path / "run"), device="cpu")[0]
+    assert all(value.isfinite().all() and value.dtype == torch.float32 for value in saved.parameters())
+    state = json.loads((tmp_path / "run" / "checkpoint-10" / "trainer_state.json").read_text())
+    losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    assert len(losses) == 10 and np.isfinite(losses).all() and np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
+
+
+def test_scoring_leaves_the_precision_and_the_random_numbers_of_training(tiny_model):
+    def autocast_forward(**inputs):
+        raise AssertionError("in the precision of training")
+
+    tiny_model.forward = autocast_forward
+    with in_float32(tiny_model):
+        assert tiny_model(input_features=torch.zeros(1, 80, 80)).logits.dtype == torch.float32
+        assert tiny_model.forward.__func__ is ConformerForCTC.forward
+    assert tiny_model.forward is autocast_forward
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    with keep_random_state(torch.device("cpu")):
+        torch.rand(5)
+    assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.fixture
+def few(corpus, tmp_path) -> Path:
+    """A manifest of six training clips by three speakers; nothing of it is a validation split."""
+    lines = [json.loads(line) for line in (corpus / "train" / "metadata.jsonl").read_text().splitlines()[:6]]
+    for place, line in enumerate(lines):
+        line |= {"audio": str(corpus / "train" / line.pop("file_name")), "speaker": "abc"[place % 3]}
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path / "m.jsonl"
+
+
+def test_a_score_says_which_rows_it_is_of(few, checkpoint, tmp_path, capsys):
+    options = {"dataset_name": str(few), "model_name_or_path": str(checkpoint), "output_dir": str(tmp_path / "run")}
+    metrics = run(RECIPE | options | {"max_steps": 1, "held_out_share": 0.4, "exclude_speakers": ["a"]})
+    selection = {"held_out_share": 0.4, "by": "speaker", "seed": 42, "excluded_speakers": 1}
+    scored = {"dataset": "m.jsonl", "dataset_config": None, "split": "train", "selection": selection}
+    assert {name: metrics[name] for name in scored} == scored and metrics["utterances"] == 2
+    record = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert record["chosen_on"] == scored
+    assert "on 2 utterances of 'train' (40 % held out of training" in capsys.readouterr().out
+
+
+def message(arguments: list[str]) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert "\n" not in stopped.value.code and stopped.value.code.startswith("error: ")
+    return stopped.value.code
+
+
+@pytest.mark.parametrize("what", ["validation", "train"])
+def test_a_split_with_nothing_usable_is_said_before_training(awkward, checkpoint, tmp_path, what, monkeypatch):
+    folder = tmp_path / "data"
+    shutil.copytree(awkward, folder)
+    for path in (folder / what).glob("*.flac"):
+        path.write_bytes(b"no audio")
+    for name in ("long", "cut"):
+        (folder / "validation" / f"{name}.wav").write_bytes(b"no audio")
+    monkeypatch.setattr("hf_asr.training.trainer.ConformerTrainer.train", lambda *_, **__: pytest.fail("it trains"))
+    told = message(
+        ["--dataset_name", str(folder), "--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path / "run")]
+        + ["--max_unusable_share", "1", "--use_cpu", "true"]
+    )
+    purpose, count = ("scored", 7) if what == "validation" else ("trained on", 8)
+    assert f"{what}: none of its {count} rows can be {purpose}: unreadable audio, as " in told
+
+
+def test_transcripts_that_normalisation_empties_are_nothing_to_score(awkward, checkpoint, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(awkward, folder)
+    path = folder / "validation" / "metadata.jsonl"
+    rows = [json.loads(line) | {"text": "?!"} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = message(
+        ["--dataset_name", str(folder), "--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path / "run")]
+        + ["--use_cpu", "true"]
+    )
+    assert "validation: none of its 7 rows can be scored" in told and "empty transcript" in told
+
+
+def test_a_split_without_rows_is_named(tmp_path):
+    empty = datasets.Dataset.from_dict({"audio": [], "text": []})
+    features = datasets.Features({"audio": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}})
+    empty = empty.cast(datasets.Features({**features, "text": datasets.Value("string")}))
+    empty.save_to_disk(tmp_path / "saved")
+    told = message(["--dataset_name", str(tmp_path / "saved"), "--output_dir", str(tmp_path / "run")])
+    assert "saved holds no rows" in told
