@@ -40,6 +40,7 @@ from transformers import TrainerCallback
 import hf_asr.training.run as run
 from hf_asr.checkpoint import load_checkpoint
 from hf_asr.data.audio import AUDIO_SUFFIXES, read_audio
+from hf_asr.data.augment import build_augmentation, longest_durations
 from hf_asr.data.batching import DurationBatchSampler
 from hf_asr.data.dataset import SpeechCollator, SpeechDataset, feature_statistics
 from hf_asr.data.inspection import inspect
@@ -201,8 +202,8 @@ class BlockWithoutMask(nn.Module):
             conv_kernel_size=config.conv_kernel_size,
         )
 
-    def forward(self, hidden, positions, attention_mask, frame_mask):
-        return self.block(hidden)
+    def forward(self, hidden, *_):
+        return self.block(hidden), None
 
 
 def plain_loop(model: nn.Module, loader: DataLoader, *, learning_rate: float, steps: int, skip: int = 0) -> float:
@@ -266,7 +267,8 @@ def epoch_batches(task: Task, recipe: dict, output_dir: Path):
     _, data_args, args = arguments(task, recipe, output_dir, 1)
     rows = load_splits(data_args, seed=args.seed).train
     durations = [max(0.5, len(read_row(row, sampling_rate=16000)) / 16000) for row in rows]
-    return DurationBatchSampler(durations, max_batch_seconds=args.max_batch_seconds)
+    augment = build_augmentation(recipe["augmentations"], seed=args.seed, rows=rows)
+    return DurationBatchSampler(longest_durations(durations, augment), max_batch_seconds=args.max_batch_seconds)
 
 
 # Scores

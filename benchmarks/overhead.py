@@ -21,6 +21,7 @@ from ablation import Task, arguments, read_recipe, time_recipe
 from torch.utils.data import DataLoader
 
 import hf_asr.training.run as run
+from hf_asr.data.augment import longest_durations
 from hf_asr.data.batching import DurationBatchSampler
 from hf_asr.data.dataset import SpeechCollator, feature_statistics
 from hf_asr.data.synthetic import SyntheticCorpusArguments, make_corpus
@@ -42,7 +43,8 @@ def bare_loop(task: Task, folder: Path, steps: int) -> float:
     mean, istd = feature_statistics(plain_set, processor=processor)
     model.encoder.feature_mean.copy_(mean)
     model.encoder.feature_istd.copy_(istd)
-    sampler = DurationBatchSampler(found.durations, max_batch_seconds=args.max_batch_seconds, seed=args.seed)
+    durations = longest_durations(found.durations, train_set.augment)
+    sampler = DurationBatchSampler(durations, max_batch_seconds=args.max_batch_seconds, seed=args.seed)
     batches, epoch = [], 0
     while len(batches) < steps:
         sampler.set_epoch(epoch)

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from .checkpoint import load_checkpoint
 from .console import command, on_one_line, takes_everything
-from .data.audio import Recording, read_recording
+from .data.audio import AudioError, Recording, read_recording
 from .data.rows import chosen_by, names_in
 from .data.sources import load_source
 from .decoding.bulk import recognize_all
@@ -164,11 +164,16 @@ def transcribe(argv: Sequence[str] | None = None) -> None:
     unread = unwritten = 0
 
     def read(source: Source, max_seconds: float) -> Recording:
-        return read_recording(_readable(source.path), sampling_rate=rate, max_seconds=max_seconds)
+        try:
+            content = _readable(source.path)
+        except OSError as error:
+            raise AudioError(f"cannot be read: {error}") from error
+        return read_recording(content, sampling_rate=rate, max_seconds=max_seconds)
 
     results = recognize_all(model, processor, sources, read, chunk_seconds=args.chunk_length_s)
     # On a terminal the transcripts themselves show how far it is.
-    hides_bar = not sys.stderr.isatty() or (args.output_dir is None and sys.stdout.isatty())
+    shows_texts = args.output_dir is None and sys.stdout is not None and sys.stdout.isatty()
+    hides_bar = sys.stderr is None or not sys.stderr.isatty() or shows_texts
     progress = tqdm(results, total=len(sources), desc="Recognising", unit="file", disable=hides_bar)
     for source, place, result in zip(sources, places, progress, strict=True):
         name = on_one_line(str(source.path))
@@ -193,9 +198,7 @@ def transcribe(argv: Sequence[str] | None = None) -> None:
             print(f"not written: {on_one_line(f'{place}: {error}')}", file=sys.stderr)
     if unread or unwritten:
         problems = [(unread, "read"), (unwritten, "written")]
-        told = [f"{count} of {len(sources)} files could not be {what}" for count, what in problems if count]
-        sys.stdout.flush()
-        sys.exit("; ".join(told))
+        sys.exit("; ".join(f"{count} of {len(sources)} files could not be {what}" for count, what in problems if count))
 
 
 def _readable(path: Path) -> Path | bytes:

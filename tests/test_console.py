@@ -13,7 +13,7 @@ import torch
 from hf_asr import cli
 from hf_asr.checkpoint import load_checkpoint
 from hf_asr.cli import compare, evaluate, transcribe
-from hf_asr.console import command, on_one_line
+from hf_asr.console import command, on_one_line, takes_everything
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +120,20 @@ def test_what_a_person_can_mend_is_one_line(error):
     with pytest.raises(SystemExit) as stopped, command():
         raise error
     assert stopped.value.code == f"error: {' '.join(str(error).split())}"
+
+
+def test_of_a_worker_s_error_the_reason_is_left(capsys):
+    with pytest.raises(SystemExit, match="^error: 40 % of the rows are unusable$"), command():
+        raise ValueError(
+            "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+            '  File "a.py", line 1\nValueError: 40 % of the rows\nare unusable'
+        )
+
+
+def test_a_service_without_an_output_runs_as_well(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with command():
+        assert not takes_everything()
 
 
 def test_a_mistake_of_ours_keeps_its_traceback():

@@ -83,9 +83,11 @@ def read_report(output_dir: Path) -> dict:
     """`export_report.json`; one that is not there or damaged has no graphs."""
     try:
         report = json.loads((output_dir / REPORT).read_text(encoding="utf-8"))
-        return report if isinstance(report["graphs"], list) else {"graphs": []}
+        if all(isinstance(entry["file"], str) for entry in report["graphs"]):
+            return report
     except (OSError, ValueError, KeyError, TypeError):
-        return {"graphs": []}
+        pass
+    return {"graphs": []}
 
 
 def write_report(output_dir: Path, report: dict) -> None:

@@ -81,7 +81,8 @@ class Comparison:
         if self.characters < limits.min_characters:
             return (
                 f"{self.file} cannot be judged: PyTorch writes {self.characters} characters, and with fewer than "
-                f"{limits.min_characters} one error decides. Give more speech that the checkpoint transcribes"
+                f"{limits.min_characters} one error decides. Raise --max_utterances, or give more speech that "
+                "the checkpoint transcribes"
             )
         if not self.cer_after - self.cer_before <= limits.max_cer_loss:
             return (
@@ -181,7 +182,8 @@ def source_runner(model: ConformerForCTC, processor: ConformerProcessor) -> Call
     @torch.inference_mode()
     def run(waveform: np.ndarray) -> np.ndarray:
         inputs = processor(waveform, sampling_rate=processor.feature_extractor.sampling_rate).to(model.device)
-        return model(**inputs).logits[0].float().log_softmax(-1).cpu().numpy()
+        frames = int(model.get_output_lengths(inputs["attention_mask"].sum(-1))[0])  # one is computed of none
+        return model(**inputs).logits[0, :frames].float().log_softmax(-1).cpu().numpy()
 
     return run
 

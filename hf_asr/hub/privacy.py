@@ -63,7 +63,8 @@ def public_command(command: str, ids: Collection[str] = ()) -> str:
     public, argument = [], ""
     for word in words:
         name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        argument = name or argument
+        if name:  # argparse takes hyphens as well
+            argument = "--" + name[2:].replace("-", "_")
         if name and not equals:
             public.append(name)
         else:
@@ -72,7 +73,7 @@ def public_command(command: str, ids: Collection[str] = ()) -> str:
 
 
 def _public_word(value: str, argument: str, ids: Collection[str]) -> str:
-    if argument in PEOPLE:
+    if argument in PEOPLE or argument.endswith("token"):
         return LEFT_OUT
     if argument in ELSEWHERE or (value.startswith(WRITTEN_HERE) and ".." not in value):
         return value
@@ -110,7 +111,7 @@ def _last(path: str) -> str:
 
 def public_graphs(report: list[dict[str, Any]]) -> dict[str, Any]:
     """Return export_report.json of the graphs that go: figures, and what each was made for and tried on."""
-    words = ("file", "target", "provider", "tried_on", "model_sha256", "quantize", "precision")
+    words = ("file", "target", "provider", "tried_on", "model_sha256", "quantize", "precision", "reason")
     graphs = [
         {name: value for name, value in graph.items() if name in words or not isinstance(value, str | list | dict)}
         for graph in report

@@ -216,6 +216,9 @@ def hangs_as_a_row(channels: int, *, num_threads: int) -> bool:
     return channels % (32 * num_threads) != 0
 
 
+_num_threads = torch.compiler.assume_constant_result(lambda: torch.get_num_threads())  # torch.compile cannot ask
+
+
 def _depthwise(conv: nn.Conv1d, hidden: torch.Tensor) -> torch.Tensor:
     """`conv` over the frames of (B, C, S)."""
     if hidden.device.type != "cpu":
@@ -223,7 +226,7 @@ def _depthwise(conv: nn.Conv1d, hidden: torch.Tensor) -> torch.Tensor:
     # Only the two-dimensional convolution takes channels last; the other copies input, output and gradients.
     axis, padding = 2, (0, *conv.padding)  # the frames in a row
     in_float32 = hidden.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if not in_float32 and hangs_as_a_row(conv.groups, num_threads=torch.get_num_threads()):
+    if not in_float32 and hangs_as_a_row(conv.groups, num_threads=_num_threads()):
         axis, padding = 3, (*conv.padding, 0)  # in a column, which another kernel takes
     weight = conv.weight.unsqueeze(axis)
     return F.conv2d(hidden.unsqueeze(axis), weight, conv.bias, padding=padding, groups=conv.groups).squeeze(axis)

@@ -22,6 +22,7 @@ logger = logging.getLogger("hf_asr")
 MARGIN = 0.5
 FIRST_SPEED = 10.0  # seconds of audio a second, until it was measured
 SPEED_HALF_LIFE = 120.0  # seconds of audio after which a batch counts half in the average speed
+SPEED_HOLDS_S = 60.0  # for an engine that does nothing: a machine that was slow for a while is tried again
 
 
 @dataclass
@@ -105,6 +106,7 @@ class Engine:
         self.rate = processor.feature_extractor.sampling_rate
         self.speed = FIRST_SPEED  # seconds of audio a second, an average over the latest batches
         self._measured_audio = self._measured_seconds = 0.0
+        self._measured_at = time.monotonic()
         self._is_warm = False
         # called with the windows of a batch and the seconds it took
         self.on_batch: Callable[[int, float], None] = lambda windows, seconds: None
@@ -161,6 +163,9 @@ class Engine:
 
         `cost` are the samples of its windows, which overlap; `length` those of the recording itself.
         """
+        if not self._queued and time.monotonic() - self._measured_at > SPEED_HOLDS_S:
+            self._measured_audio = self._measured_seconds = 0.0
+            self.speed = max(self.speed, FIRST_SPEED)
         share = self.options.max_client_share
         in_time = LAST if within is None else MARGIN * within * self.speed * self.rate
         if cost > share * in_time:
@@ -297,6 +302,7 @@ class Engine:
         if not self._is_warm:  # the first batch pays for what is compiled and allocated
             self._is_warm = True
             return
+        self._measured_at = time.monotonic()
         kept = 0.5 ** (audio / SPEED_HALF_LIFE)
         self._measured_audio = kept * self._measured_audio + audio
         self._measured_seconds = kept * self._measured_seconds + max(seconds, 1e-6)

@@ -180,7 +180,12 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
                         await form.close()
                     seconds, warnings = len(recording.waveform) / engine.rate, recording.damage + recording.remarks
                     left = timer.when() - asyncio.get_running_loop().time()
-                    future = engine.submit(recording.waveform, client=client, within=left)
+                    try:
+                        future = engine.submit(recording.waveform, client=client, within=left)
+                    except TooSlowError as error:
+                        if left > limit / 2:
+                            raise
+                        raise QueueFullError(10.0) from error  # the time went by before it was decoded
                     del recording
                     transcript = await answer(request, asyncio.wrap_future(future))
         except (AudioTooLongError, TooSlowError) as error:

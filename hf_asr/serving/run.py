@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,10 +9,12 @@ import uvicorn
 from transformers import HfArgumentParser
 
 from ..checkpoint import load_checkpoint
+from ..console import command
 from .engine import Engine, EngineOptions
 from .rest import ServerOptions, create_app
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = HfArgumentParser(
@@ -25,11 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model_name_or_path", required=True, help="checkpoint, exported graph, or Hub id")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 serves other machines too")
     parser.add_argument("--port", type=int, default=5000)
-    try:
-        engine_options, options, args = parser.parse_args_into_dataclasses(argv)
-        engine = load_engine(args.model_name_or_path, engine_options)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
+    engine_options, options, args = parser.parse_args_into_dataclasses(argv)
+    engine = load_engine(args.model_name_or_path, engine_options)
     app = create_app(engine, options, model_name=args.model_name_or_path)
     print(f"http://{args.host}:{args.port}/docs", flush=True)
     # a request that was accepted is answered before the end

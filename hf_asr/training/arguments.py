@@ -286,7 +286,10 @@ class ConformerTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Threads of a process that trains on CPU; the machine's cores, shared, if not given."},
     )
-    overwrite_output_dir: bool = field(default=False, metadata={"help": "Start anew in a folder that holds a run."})
+    overwrite_output_dir: bool = field(
+        default=False,
+        metadata={"help": "Delete the run that the folder holds once the new one is ready to train; other files stay."},
+    )
 
     output_dir: str | None = field(default=None, metadata={"help": "Where the result goes."})
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})

@@ -124,7 +124,10 @@ def find_checkpoint(output_dir: Path, args: ConformerTrainingArguments, *, base:
                 return folder
             logger.warning(f"{folder} is damaged ({problem}): resuming from the one before")
         if complete:
-            raise ValueError(f"{output_dir}: every checkpoint is damaged: --overwrite_output_dir true starts anew")
+            raise ValueError(
+                f"{output_dir}: every checkpoint is damaged, the last one: {damage(complete[-1])}; if its weights are "
+                f"whole, --model_name_or_path {complete[-1]} with another --output_dir trains on from them"
+            )
         raise ValueError(f"{output_dir} holds no complete checkpoint to resume from: leave out the argument")
     folder = Path(asked)
     there = f"in {output_dir}: {', '.join(path.name for path in complete) or 'none'}"
@@ -180,6 +183,8 @@ def with_sound_weights(folders: Iterable[Path]) -> Iterator[Path]:
     """Those whose weights are as they were written, read one by one; a warning names the others."""
     for folder in folders:
         problem = altered(folder, only=WEIGHT_FILES)
+        if not any(path for pattern in ("*model*.safetensors", "pytorch_model*") for path in folder.glob(pattern)):
+            problem = problem or "its weights are missing"
         if problem is None:
             yield folder
         else:

@@ -98,7 +98,7 @@ def command_line() -> str:
     elif program.suffix != ".py":
         program = Path(program.name)  # hf-asr, wherever it is installed
     words = shlex.join([str(program), *sys.argv[1:]])
-    words = re.sub(r"(--\w*token)([ =])\S+", r"\1\2…", words)
+    words = re.sub(r"(--[\w-]*token)([ =])\S+", r"\1\2…", words)
     return launcher + re.sub(r"(?<![\w~./])(?:/[^\s/'\"]+)+/([^\s/'\"]+)", r"\1", words)
 
 
@@ -108,7 +108,7 @@ def _without_paths(value: Any) -> Any:
         return {key: _without_paths(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_without_paths(item) for item in value]
-    return public_name(value) if isinstance(value, str) and Path(value).exists() else value
+    return public_name(value) if isinstance(value, str) and os.path.exists(value) else value
 
 
 def train_seconds(log_history: list[dict]) -> float:

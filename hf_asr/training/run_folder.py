@@ -88,7 +88,7 @@ def run_files(output_dir: Path) -> Iterator[Path]:
     yield from (path for path in output_dir.glob("*checkpoint-*") if CHECKPOINT.fullmatch(path.name) and path.is_dir())
     yield from output_dir.glob(LOGS)
     card = output_dir / "README.md"
-    if card.is_file() and card.read_text(encoding="utf-8", errors="replace").startswith("---\n"):  # the Hub's metadata
+    if card.is_file() and "trained with hf_asr" in card.read_text(encoding="utf-8", errors="replace"):
         yield card
     yield from (output_dir / name for name in PROOFS if (output_dir / name).is_file())
 
@@ -122,7 +122,9 @@ def prepare_folder(output_dir: Path, *, resume_from: Path | None, overwrites: bo
     if is_main:
         shutil.rmtree(output_dir / UNFINISHED, ignore_errors=True)
         if prepared == output_dir and not goes_on and is_run(output_dir):
-            delete_run(output_dir)  # one that ended before its first checkpoint
+            # It ended before its first checkpoint: what else is there may be anybody's, and nobody asked.
+            for name in (PROOFS[0], "data_report.html", *FIGURES):
+                (output_dir / name).unlink(missing_ok=True)
         prepared.mkdir(parents=True, exist_ok=True)
         for name in FIGURES:
             if resume_from is not None and not goes_on and (resume_from.parent / name).is_file():

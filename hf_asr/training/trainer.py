@@ -100,6 +100,8 @@ class ConformerTrainer(Trainer):
                 "ema_decay and average_checkpoints need whole weights on each device: leave them out with FSDP and "
                 "DeepSpeed"
             )
+        if self.is_fsdp_enabled and "FULL" not in str(self.accelerator.state.fsdp_plugin.state_dict_type):
+            raise ValueError("fsdp_state_dict_type is FULL_STATE_DICT: the result of a run is one file")
         if self.is_fsdp_enabled and self.args.eval_on_start:
             raise ValueError("eval_on_start: with FSDP nothing is scored before the first step, leave it out")
         if self.args.ema_decay:
@@ -334,7 +336,8 @@ class ConformerTrainer(Trainer):
     def _saved_checkpoints(self) -> list[Path]:
         """Those of the folder, and the best one so far of the folder that the run was resumed from."""
         run, best = Path(self.args.output_dir), self.state.best_model_checkpoint
-        elsewhere = [] if best is None or is_inside(Path(best), run) else [Path(best)]
+        is_elsewhere = best is not None and (Path(best) / STATE).is_file() and not is_inside(Path(best), run)
+        elsewhere = [Path(best)] if is_elsewhere else []
         return [*elsewhere, *list_checkpoints(run)]
 
     def _kept_checkpoints(self) -> list[Path]:

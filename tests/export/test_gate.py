@@ -47,6 +47,13 @@ def test_the_source_itself_passes(tone_checkpoint, tones, tmp_path):
         assert found.refusal(limits) is None
 
 
+def test_recordings_too_short_for_a_frame_are_compared_where_nothing_is_added_to_them(tone_checkpoint, tones, tmp_path):
+    graph = Graph(tone_checkpoint)
+    graph.processor.feature_extractor.min_duration, graph.processor.feature_extractor.snip_edges = 0.0, True
+    found = graph.compared(tones, tmp_path, count=9)  # as an imported WeNet model has it
+    assert found.max_difference < 1e-4 and found.same_short_text == 1.0
+
+
 def test_a_graph_that_takes_padding_for_speech_is_refused(tone_checkpoint, tones, tmp_path):
     graph = Graph(tone_checkpoint, lambda features, mask: (features, torch.ones_like(mask)))
     found = graph.compared(tones, tmp_path, count=9)

@@ -118,6 +118,9 @@ def test_a_command_keeps_what_it_does_and_loses_where_it_did_it():
         "owner/base --dataset_name=clinic --exclude_speakers … … --learning_rate 1e-3 --hub_token … --output_dir run "
         "--synthetic_corpus y"
     )
+    assert public_command("train.py --hub-token hf_a --exclude-speakers bob --hub-model-id o/n") == (
+        "train.py --hub-token … --exclude-speakers … --hub-model-id o/n"
+    )
     assert public_command("train --datasets '[{name: owner/a, weight: 2}, {name: ./b/c}]'", {"owner/a"}) == (
         "train --datasets '[{name: owner/a, weight: 2}, {name: c}]'"
     )

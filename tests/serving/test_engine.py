@@ -333,6 +333,18 @@ def test_the_speed_is_that_of_the_latest_audio_without_the_first_batch(slow_mach
     assert machine.engine.speed == pytest.approx(1, rel=0.1)
 
 
+def test_a_machine_that_was_slow_for_a_while_is_tried_again(slow_machine):
+    machine = slow_machine(speed=0.1)
+    with pytest.raises(TooSlowError):
+        machine.submit(60, "a", 60)
+    machine.now += 61
+    machine.speed = 100
+    machine.submit(60, "a", 60)
+    machine.gate.set()
+    machine.engine.close(timeout=60)
+    assert machine.engine.speed == pytest.approx(100)
+
+
 @pytest.mark.parametrize("options", [{"max_client_share": 0}, {"max_client_share": 2}, {"max_queue_seconds": -1}])
 def test_options_that_cannot_be_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):

@@ -59,7 +59,8 @@ NOT_A_RUN = (
 def write(folder: Path, names, text: str) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(f"---\n{text}\n")
+        about = "trained with hf_asr" if text != "mine" else "mine as well"
+        (folder / name).write_text(f"---\n{text}\n{about}\n")
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -139,10 +140,17 @@ def test_a_folder_that_is_no_run_loses_nothing(tmp_path):
 
 
 def test_what_a_run_left_that_ended_before_its_first_checkpoint_goes_unasked(tmp_path):
-    write(tmp_path, ["data_report.jsonl", "before.json", "runs/Nov26/events.out.tfevents.1.m.1.0"], "old")
-    write(tmp_path, NOT_A_RUN, "mine")
+    write(tmp_path, ["data_report.jsonl", "data_report.html", "before.json"], "old")
+    others = [
+        *NOT_A_RUN,
+        "metrics.json",
+        "runs/Nov26/events.out.tfevents.1.m.1.0",
+        "checkpoint-5/mine.txt",
+        "README.md",
+    ]
+    write(tmp_path, others, "mine")
     begin_run(tmp_path, prepare(tmp_path, overwrites=False), resume_from=None, overwrites=False)
-    assert files(tmp_path) == dict.fromkeys(NOT_A_RUN, "mine") | {"data_report.jsonl": "new"}
+    assert files(tmp_path) == dict.fromkeys(others, "mine") | {"data_report.jsonl": "new"}
 
 
 @pytest.mark.parametrize("overwrites", [True, False])
