@@ -361,6 +361,17 @@ def test_exports_go_with_what_they_cost(hub, run_folder, tmp_path):
     assert [(entry.key, entry.value) for entry in graph.metadata_props] == [("model_type", "wenet_ctc")]
 
 
+def test_a_graph_that_failed_the_check_says_so_and_is_not_recommended(hub, run_folder, tmp_path):
+    reason = "model.onnx costs 0.10 points of CER"
+    graph = export_report(run_folder, tmp_path / "onnx") | {"reason": reason}
+    (tmp_path / "onnx" / "export_report.json").write_text(json.dumps({"graphs": [graph]}))
+    publish(run_folder, "--onnx_dir", tmp_path / "onnx")
+    files = hub.repositories[f"models/{NAME}"].files
+    card = files["README.md"].decode()
+    assert f"refused by the check: {reason}" in card and "OrtConformerForCTC" not in card
+    assert json.loads(files["onnx/export_report.json"])["graphs"][0]["reason"] == reason
+
+
 def test_what_is_no_graph_is_refused(hub, run_folder, tmp_path):
     export_report(run_folder, tmp_path / "onnx")
     (tmp_path / "onnx" / "model.onnx").write_bytes(b"\0damaged")

@@ -1,7 +1,9 @@
 import pytest
 import torch
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from hf_asr.model.layers_conformer import ConformerDropout, attend
+from hf_asr import ConformerConfig
+from hf_asr.model.layers_conformer import ConformerDropout, apply_rotary, attend, rotary_embedding
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -32,6 +34,17 @@ def test_dropout_follows_the_seed_and_passes_the_gradient_of_what_it_keeps():
 def test_dropout_leaves_inference_alone():
     values = torch.randn(5, 5)
     assert ConformerDropout(0.3).eval()(values) is values
+
+
+def test_rotary_positions_turn_as_llama_s_do():
+    config = ConformerConfig(hidden_size=32, num_attention_heads=2)
+    states = torch.randn(3, 50, 2, config.head_dim)  # (B, S, H, K)
+    exponents = torch.arange(0, config.head_dim, 2) / config.head_dim
+    angles = torch.arange(50)[:, None] * config.rope_theta**-exponents
+    angles = torch.cat([angles, angles], -1)  # (S, K)
+    expected, _ = apply_rotary_pos_emb(states, states, angles.cos(), angles.sin(), unsqueeze_dim=1)
+    found = apply_rotary(states, rotary_embedding(config, num_frames=50, device=torch.device("cpu")))
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_attention_in_bf16_training_is_the_fused_kernels():
