@@ -121,11 +121,14 @@ def test_two_equal_copies_are_consistent_and_two_masked_ones_are_not(batch):
 
 
 def test_intermediate_layers_share_the_ctc_loss(batch):
-    whole = build(intermediate_ctc_layers=[1], intermediate_ctc_weight=0.25).train()(**batch).loss
-    last = build().train()(**batch).loss
-    first = build()
-    first.encoder.layers = first.encoder.layers[:1]
-    torch.testing.assert_close(whole, 0.75 * last + 0.25 * first.train()(**batch).loss)
+    deep = {"num_hidden_layers": 3}
+    whole = build(**deep, intermediate_ctc_layers=[1, 2], intermediate_ctc_weight=0.25).train()(**batch).loss
+    losses = []
+    for layers in (1, 2, 3):
+        model = build(**deep)
+        model.encoder.layers = model.encoder.layers[:layers]
+        losses.append(model.train()(**batch).loss)
+    torch.testing.assert_close(whole, 0.75 * losses[2] + 0.25 * (losses[0] + losses[1]) / 2)
 
 
 @pytest.mark.parametrize("options", LEVERS.values(), ids=LEVERS)
