@@ -10,6 +10,7 @@ import torch
 
 from hf_asr.data.sources import load_source
 from hf_asr.decoding import bulk
+from hf_asr.decoding.recognizer import Transcript
 from hf_asr.scoring import evaluation
 from hf_asr.scoring.evaluation import check_place, evaluate_rows
 
@@ -52,6 +53,14 @@ def test_a_recording_is_read_once(rows, tiny_model, processor, monkeypatch):
     )
     evaluate_rows(tiny_model, processor, rows, show_progress=False)
     assert len(places) == len(set(places)) == 20 and sorted(rows_read) == list(range(20))
+
+
+def test_both_sides_are_normalised(rows, tiny_model, processor, monkeypatch):
+    monkeypatch.setattr(bulk, "recognize", lambda model, processor, waveforms, **_: [Transcript("The  FOX!")])
+    (row,) = rows.select([0]).to_list()
+    rows = datasets.Dataset.from_list([row | {"text": "“The fox”"}])
+    metrics, (record,) = evaluate_rows(tiny_model, processor, rows, show_progress=False)
+    assert record["reference"] == record["prediction"] == "the fox" and metrics["cer"] == 0
 
 
 def test_columns_that_hold_audio_are_no_metadata(tiny_model, processor, tmp_path):
