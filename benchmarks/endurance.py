@@ -126,7 +126,7 @@ def wait_for_moment(process: subprocess.Popen, log: Path, folder: Path, *, in_sa
             time.sleep(0.002)
         return time.monotonic() - started
 
-    # The first evaluation prints "step N"; the second tells how long the steps between two take.
+    # The first evaluation prints "step N"; the second gives the time of the steps between two.
     wait_until(lambda: "\nstep " in log.read_text(errors="replace"))
     interval = wait_until(lambda: log.read_text(errors="replace").count("\nstep ") > 1)
     if in_save:

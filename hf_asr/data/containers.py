@@ -280,7 +280,8 @@ def mp3_promise(data: Data) -> tuple[float, int] | None:
             flags = struct.unpack_from(">I", frame, place + 4)[0]
             frames = struct.unpack_from(">I", frame, place + 8)[0] if flags & 1 else 0
             size = struct.unpack_from(">I", frame, place + 8 + 4 * (flags & 1))[0] if flags & 2 else 0
-            # The encoder follows what the flags announce; what it put before and after the recording is not heard.
+            # The encoder's name follows the fields that the flags announce. It adds samples at both ends, which are no
+            # part of the recording.
             place += 8 + 4 * (flags & 1) + 2 * (flags & 2) + 25 * (flags & 4) + (flags & 8) // 2
             if frame[place : place + 4] in (b"LAME", b"Lavf", b"Lavc"):
                 before_and_after = int.from_bytes(frame[place + 21 : place + 24], "big")

@@ -46,11 +46,10 @@ class Inspection:
     def check(self, max_unusable_share: float) -> None:
         """Raises ValueError if more was skipped than `max_unusable_share`, with the reasons and first examples."""
         if self.unusable_share > max_unusable_share:
-            told = self._reasons()
             skipped = f"{len(self.rows) - len(self.kept)} of {len(self.rows)} rows"
             raise ValueError(
                 f"{skipped} cannot be trained on ({self.unusable_share:.0%}, limit {max_unusable_share:.0%}): "
-                f"{told}. Mend them, or go on without them: --max_unusable_share 1"
+                f"{self._reasons()}. Mend them, or go on without them: --max_unusable_share 1"
             )
 
     def check_any(self, purpose: str) -> None:

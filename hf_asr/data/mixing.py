@@ -53,7 +53,7 @@ class Mix:
     """Channels as one, `channel` or the mean, and whether they cancel one another out in the mean.
 
     Each block of about a second is judged for itself: they may be opposite in a part of the recording only. Energies
-    are those without a constant offset, which nobody hears and which does not cancel.
+    are those without a constant offset, which is inaudible and does not cancel.
     """
 
     def __init__(self, channel: int | None):

@@ -6,23 +6,15 @@ import torch
 from hf_asr import ConformerConfig, ConformerForCTC
 from hf_asr.model.modeling_conformer import ConformerModel
 
-BASE = {
-    "vocab_size": 12,
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "subsampling_channels": 8,
-    "hidden_dropout": 0.0,
-    "activation_dropout": 0.0,
-    "apply_spec_augment": False,
-}
+from .test_modeling_conformer import BASE as TWO_LAYERS
+from .test_modeling_conformer import build as build_small
+
+BASE = TWO_LAYERS | {"num_hidden_layers": 3}
 BLOCKS = pytest.mark.parametrize("block_type", ["conformer", "e_branchformer"])
 
 
 def build(**options) -> ConformerForCTC:
-    torch.manual_seed(0)
-    return ConformerForCTC(ConformerConfig(**(BASE | options))).eval()
+    return build_small(**(BASE | options))
 
 
 @pytest.fixture

@@ -17,27 +17,9 @@ from hf_asr.training.run import train
 from hf_asr.training.run_folder import delete_run, list_checkpoints, step_of
 from hf_asr.training.trainer import ConformerTrainer
 
-RECIPE = {
-    "model": {
-        "hidden_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "subsampling_channels": 8,
-    },
-    "text_normalization": "zh-en",
-    "augmentations": [{"name": "SpeedPerturbation", "factors": [0.9, 1.1]}],
-    "max_batch_seconds": 20,
-    "max_steps": 6,
-    "eval_steps": 2,
-    "save_steps": 2,
-    "logging_steps": 1,
-    "dataloader_num_workers": 0,
-    "precision": "fp32",
-    "report_to": "tensorboard",
-    "save_total_limit": 10,
-    "inspect_audio": False,
-}
+from .test_run import RECIPE as SHORT_RUN
+
+RECIPE = SHORT_RUN | {"report_to": "tensorboard", "inspect_audio": False}
 
 
 def run(corpus, output_dir, **changes) -> dict:
