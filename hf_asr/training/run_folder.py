@@ -107,7 +107,8 @@ def delete_run(output_dir: Path) -> None:
 
 def finish_overwriting(output_dir: Path) -> None:
     """Delete what is left of an old run where the process that deleted it was killed meanwhile."""
-    if (output_dir / OVERWRITING).is_dir():
+    # At any moment one of the two has the proof of a run; without it the folder of that name is somebody else's.
+    if (output_dir / OVERWRITING).is_dir() and (is_run(output_dir) or is_run(output_dir / OVERWRITING)):
         delete_run(output_dir)
         shutil.rmtree(output_dir / OVERWRITING)
 
@@ -120,7 +121,8 @@ def prepare_folder(output_dir: Path, *, resume_from: Path | None, overwrites: bo
     goes_on = resume_from is not None and is_inside(resume_from, output_dir)
     prepared = output_dir / UNFINISHED if overwrites and not goes_on and holds_results(output_dir) else output_dir
     if is_main:
-        shutil.rmtree(output_dir / UNFINISHED, ignore_errors=True)
+        if is_run(output_dir):
+            shutil.rmtree(output_dir / UNFINISHED, ignore_errors=True)
         if prepared == output_dir and not goes_on and is_run(output_dir):
             # It ended before its first checkpoint: what else is there may be anybody's, and nobody asked.
             for name in (PROOFS[0], "data_report.html", *FIGURES):

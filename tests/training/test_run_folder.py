@@ -139,6 +139,14 @@ def test_a_folder_that_is_no_run_loses_nothing(tmp_path):
     assert files(tmp_path) == dict.fromkeys(names, "mine") | {"data_report.jsonl": "new"}
 
 
+def test_folders_that_only_have_the_names_are_left_alone(tmp_path):
+    others = ["overwriting/notes.txt", "unfinished/novel.txt", "README.md"]
+    write(tmp_path, others, "mine")
+    finish_overwriting(tmp_path)
+    prepare(tmp_path, overwrites=False)
+    assert files(tmp_path) == dict.fromkeys(others, "mine") | {"data_report.jsonl": "new"}
+
+
 def test_what_a_run_left_that_ended_before_its_first_checkpoint_goes_unasked(tmp_path):
     write(tmp_path, ["data_report.jsonl", "data_report.html", "before.json"], "old")
     others = [
