@@ -38,12 +38,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     try:
-        from hf_asr.serving.demo import build_demo, launch, load
+        from hf_asr.serving.demo import build_demo, launch, load_warm
     except ModuleNotFoundError as error:
         sys.exit(f"error: {error.name} is not installed: pip install 'hf_asr[demo]'")
     try:
-        recognizer = load(args.model_name_or_path)
-        second = load(args.compare_with) if args.compare_with else None
+        recognizer = load_warm(args.model_name_or_path)
+        second = load_warm(args.compare_with) if args.compare_with else None
         demo = build_demo(recognizer, second=second, may_choose_second=args.host in LOOPBACK)
         launch(demo, host=args.host, port=args.port)
     except (ValueError, OSError, ImportError) as error:

@@ -24,6 +24,7 @@ import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing import get_context, set_start_method
 from pathlib import Path
 
@@ -47,7 +48,8 @@ from hf_asr.data.inspection import inspect
 from hf_asr.data.rows import chosen_by
 from hf_asr.data.sources import load_source, read_row
 from hf_asr.data.synthetic import SyntheticCorpusArguments, make_corpus
-from hf_asr.decoding.recognizer import recognize
+from hf_asr.decoding.recognizer import Recognizer
+from hf_asr.families import pad_to_labels, required_samples
 from hf_asr.files import write_text
 from hf_asr.scoring.metrics import bootstrap_interval, count_errors
 from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
@@ -170,8 +172,16 @@ def plain_setup(task: Task, recipe: dict, output_dir: Path, *, data_seed: int | 
     torch.manual_seed(args.seed)
     rows = load_splits(data_args, seed=args.seed).train
     processor, model = build(model_args, rows["text"][:])
-    found = inspect(rows, split="train", processor=processor, config=model.config, max_duration_seconds=30)
-    dataset = SpeechDataset(rows.select(found.kept), processor=processor, config=model.config, pad_to_labels=True)
+    found = inspect(
+        rows,
+        split="train",
+        processor=processor,
+        required_samples=partial(required_samples, config=model.config),
+        max_duration_seconds=30,
+    )
+    dataset = SpeechDataset(
+        rows.select(found.kept), processor=processor, pad_to_labels=partial(pad_to_labels, config=model.config)
+    )
     mean, istd = feature_statistics(dataset, processor=processor)
     model.encoder.feature_mean.copy_(mean)
     model.encoder.feature_istd.copy_(istd)
@@ -279,7 +289,7 @@ def score(model, processor, task: Task) -> dict[str, list]:
     counts = {}
     for condition, (waveforms, references) in task.scored.items():
         normalize = processor.tokenizer.normalize
-        texts = [normalize(item.text) for item in recognize(model, processor, waveforms)]
+        texts = [normalize(item.text) for item in Recognizer(model, processor).transcribe(waveforms)]
         counts[condition] = count_errors([normalize(text) for text in references], texts, unit="character").tolist()
     return counts
 

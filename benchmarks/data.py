@@ -13,6 +13,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import av
@@ -29,6 +30,7 @@ from hf_asr.data.dataset import SpeechCollator, SpeechDataset
 from hf_asr.data.inspection import inspect
 from hf_asr.data.sources import load_source, read_row
 from hf_asr.data.synthetic import SyntheticCorpusArguments, make_corpus
+from hf_asr.families import required_samples
 
 TRANSFORMS = [
     {"name": "SpeedPerturbation", "factors": [0.9, 1.1]},
@@ -151,9 +153,16 @@ def first_batch(folder: Path, corpus: Path, count: int) -> tuple[float, float]:
         ConformerFeatureExtractor(), ConformerTokenizer.from_texts(rows["text"][:], text_normalization="zh-en")
     )
     config = ConformerConfig(vocab_size=len(processor.tokenizer))
-    inspection = inspect(rows, split="train", processor=processor, config=config, max_duration_seconds=30, decode=False)
+    inspection = inspect(
+        rows,
+        split="train",
+        processor=processor,
+        required_samples=partial(required_samples, config=config),
+        max_duration_seconds=30,
+        decode=False,
+    )
     inspected = time.perf_counter() - started
-    dataset = SpeechDataset(rows.select(inspection.kept), processor=processor, config=config)
+    dataset = SpeechDataset(rows.select(inspection.kept), processor=processor)
     keys = next(iter(DurationBatchSampler(inspection.durations, max_batch_seconds=60)))
     SpeechCollator(processor)([dataset[key] for key in keys])
     return time.perf_counter() - started, inspected

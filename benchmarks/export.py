@@ -33,7 +33,7 @@ from hf_asr.data.sources import load_source, read_row
 from hf_asr.export import sherpa
 from hf_asr.export.gate import run_graph, source_runner
 from hf_asr.export.onnx import export_onnx, quantize_int8
-from hf_asr.export.providers import open_session
+from hf_asr.runtime.providers import open_session
 from hf_asr.scoring.metrics import error_rates
 
 Transcriber = Callable[[np.ndarray], str]

@@ -19,7 +19,7 @@ from hf_asr.checkpoint import load_checkpoint
 from hf_asr.data.audio import AUDIO_SUFFIXES, read_audio
 from hf_asr.data.sources import load_source, read_row
 from hf_asr.data.transforms import mix, rms
-from hf_asr.decoding.recognizer import recognize
+from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.model.feature_extraction_conformer import denoise
 from hf_asr.scoring.metrics import bootstrap_interval, count_errors
 from hf_asr.training.run import main as train
@@ -97,7 +97,9 @@ def main() -> None:
         references = [processor.tokenizer.normalize(text) for text in rows["text"]]
         for label in labels:
             for snr, group in (copies if label == "as it is" else cleaned).items():
-                texts = [processor.tokenizer.normalize(item.text) for item in recognize(model, processor, group)]
+                texts = [
+                    processor.tokenizer.normalize(item.text) for item in Recognizer(model, processor).transcribe(group)
+                ]
                 counts = count_errors(references, texts, unit="character")
                 rate = counts[:, :3].sum() / counts[:, 3].sum()
                 results["cer"][f"{name}, {label}, {snr}"] = [float(rate), *bootstrap_interval(counts)]

@@ -23,7 +23,7 @@ import torch
 from hf_asr.checkpoint import load_checkpoint
 from hf_asr.data.sources import load_source, read_row
 from hf_asr.export.onnx import export_onnx
-from hf_asr.export.providers import PROFILE, open_session, tensorrt_profile
+from hf_asr.runtime.providers import PROFILE, open_session, tensorrt_profile
 
 
 def main() -> None:

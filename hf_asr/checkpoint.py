@@ -1,14 +1,12 @@
 """Loading a checkpoint, ours or any CTC model that transformers knows, and what the rest has to ask of either."""
 
 import contextlib
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import (
     AutoFeatureExtractor,
     AutoModelForCTC,
@@ -20,8 +18,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .model import ConformerProcessor, ConformerTokenizer
-from .model.tokenization_conformer import SPACE, splits_special_tokens, text_normalizer
+from .families import as_conformer_tokenizer
+from .model import ConformerProcessor
 
 logger = logging.getLogger("hf_asr")
 
@@ -65,7 +63,7 @@ def loading(model_name_or_path: str) -> Iterator[None]:
 def load_graph(path: Path) -> tuple[PreTrainedModel, ConformerProcessor]:
     """An exported graph in the place of the model; `path` is the .onnx file, here or in a Hub repository."""
     try:
-        from .export.ort_model import OrtConformerForCTC
+        from .runtime.ort_model import OrtConformerForCTC
     except ImportError as error:
         raise ImportError(f"{path} needs onnxruntime: pip install hf_asr[export] ({error})") from error
     folder, subfolder = str(path.parent), ""
@@ -123,71 +121,3 @@ def _without_language_model(model_name_or_path: str) -> tuple[FeatureExtractionM
     parts = AutoFeatureExtractor.from_pretrained(model_name_or_path), AutoTokenizer.from_pretrained(model_name_or_path)
     logger.warning(f"{model_name_or_path}: loaded without its n-gram language model, which nothing here decodes with")
     return parts
-
-
-def as_conformer_tokenizer(
-    tokenizer: PreTrainedTokenizerBase, *, blank_id: int, text_normalization: str
-) -> ConformerTokenizer:
-    """Another family's CTC vocabulary, ids unchanged, with our normalisation, decoding and offsets."""
-    roles = {
-        "pad_token": tokenizer.convert_ids_to_tokens(blank_id),
-        "unk_token": tokenizer.unk_token,
-        "bos_token": tokenizer.bos_token,
-        "eos_token": tokenizer.eos_token,
-    }
-    if hasattr(tokenizer, "backend_tokenizer"):
-        description = json.loads(tokenizer.backend_tokenizer.to_str())
-        description |= {"post_processor": None, "truncation": None, "padding": None}  # labels are the text's alone
-        backend = Tokenizer.from_str(json.dumps(description))
-        own = [] if backend.normalizer is None else [backend.normalizer]
-        backend.normalizer = normalizers.Sequence([text_normalizer(text_normalization), *own])
-        own = [] if backend.pre_tokenizer is None else [backend.pre_tokenizer]
-        special = {token for token in [*roles.values(), *tokenizer.all_special_tokens] if token and len(token) > 1}
-        backend.pre_tokenizer = pre_tokenizers.Sequence([*own, splits_special_tokens(sorted(special))])
-    else:  # wav2vec2's: characters, and a sign between words
-        delimiter = getattr(tokenizer, "word_delimiter_token", None)
-        # A blank called "-" is renamed, or every hyphen of a transcript would be one.
-        names = {token: f"<{token}>" for token in roles.values() if token and len(token) == 1}
-        roles = {role: names.get(token, token) for role, token in roles.items()}
-        names |= {delimiter: SPACE}
-        vocabulary = {names.get(token, token): i for token, i in tokenizer.get_vocab().items()}
-        special = {names.get(token, token) for token in tokenizer.all_special_tokens} | set(roles.values())
-        lowered = {(token if token in special else token.lower()): i for token, i in vocabulary.items()}
-        if text_normalization != "none" and len(lowered) == len(vocabulary):
-            vocabulary = lowered  # theirs is upper case, normalised transcripts are lower case
-        backend = Tokenizer(models.WordLevel(vocabulary, unk_token=roles["unk_token"]))
-        backend.normalizer = text_normalizer(text_normalization)
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Metaspace(SPACE, prepend_scheme="never", split=False),
-                pre_tokenizers.Split(Regex("."), "isolated"),
-            ]
-        )
-    return ConformerTokenizer(
-        tokenizer_object=backend,
-        **roles,
-        clean_up_tokenization_spaces=False,
-        text_normalization=text_normalization,
-    )
-
-
-def samples_per_frame(config: PreTrainedConfig) -> int:
-    """Samples of audio that a frame of logits stands for."""
-    if hasattr(config, "inputs_to_logits_ratio"):
-        return config.inputs_to_logits_ratio
-    return 160 * config.encoder_config.subsampling_factor  # Parakeet, whose features are 10 ms apart
-
-
-def output_lengths(model: PreTrainedModel, attention_mask: torch.Tensor) -> torch.Tensor:
-    """Frames of logits of each utterance, (batch,), by the mask of the model's inputs (batch, frames or samples)."""
-    lengths = attention_mask.sum(-1)
-    encoder = getattr(model, "encoder", None)
-    if hasattr(encoder, "_get_subsampling_output_length"):  # Parakeet
-        return encoder._get_subsampling_output_length(lengths)
-    return model._get_feat_extract_output_lengths(lengths).long()
-
-
-def output_mask(model: PreTrainedModel, attention_mask: torch.Tensor, *, frames: int) -> torch.Tensor:
-    """Bool (batch, frames), True for real frames of logits."""
-    lengths = output_lengths(model, attention_mask).clamp(max=frames)
-    return torch.arange(frames, device=lengths.device) < lengths[:, None]

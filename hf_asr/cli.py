@@ -13,15 +13,16 @@ from typing import Any
 import datasets
 from tqdm.auto import tqdm
 
-from .checkpoint import load_checkpoint
 from .console import command, on_one_line, takes_everything
 from .data.audio import AudioError, Recording, read_recording
 from .data.rows import chosen_by, names_in
 from .data.sources import load_source
+from .decoding.arguments import DecodingArguments
 from .decoding.bulk import recognize_all
-from .decoding.recognizer import Transcript, cut
+from .decoding.recognizer import load
 from .decoding.subtitles import to_srt, to_vtt
 from .decoding.targets import Source, find_recordings, targets
+from .decoding.transcript import Transcript
 from .files import write_text
 from .provenance import measured_on
 from .scoring.compare import compare as compare_records
@@ -42,10 +43,11 @@ def evaluate(argv: Sequence[str] | None = None) -> None:
     rows, selection = _load_rows(args)
     if args.output_dir:
         check_place(args.output_dir, selection)
-    model, processor = load_checkpoint(args.model_name_or_path)
-    metrics, records = evaluate_rows(model, processor, rows)
+    recognizer = load(args.model_name_or_path)
+    metrics, records = evaluate_rows(recognizer, rows)
     metrics |= {"split": args.eval_split_name, "selection": selection}
-    options = {"config_name": args.dataset_config_name, "device": model.device}
+    options = {"config_name": args.dataset_config_name, "device": recognizer.model.device}
+    options["decoding"] = recognizer.decoder.name
     metrics |= measured_on(args.model_name_or_path, [args.dataset_name], **options)
     for record in records:
         name = on_one_line(record["utterance_id"])
@@ -74,7 +76,7 @@ def compare(argv: Sequence[str] | None = None) -> None:
     datasets.disable_progress_bars()
     if args.dataset_name:
         rows, _ = _load_rows(args)
-        a, b = (evaluate_rows(*load_checkpoint(name), rows)[1] for name in (args.A, args.B))
+        a, b = (evaluate_rows(load(name), rows)[1] for name in (args.A, args.B))
     else:
         a, b = read_predictions(args.A), read_predictions(args.B)
     result = compare_records(a, b)
@@ -149,9 +151,9 @@ def transcribe(argv: Sequence[str] | None = None) -> None:
         help="window over longer recordings, seconds; more than 6, since windows overlap by 3 at each end",
     )
     args = parser.parse_args(argv)
-    model, processor = load_checkpoint(args.model_name_or_path)
-    rate = processor.feature_extractor.sampling_rate
-    cut([], model, processor, chunk_seconds=args.chunk_length_s)  # a wrong window shows before anything is read
+    arguments = DecodingArguments(chunk_length_s=args.chunk_length_s)
+    recognizer = load(args.model_name_or_path, arguments=arguments)
+    rate = recognizer.sampling_rate
     sources = find_recordings(args.paths)
     if not sources:
         raise ValueError(f"no audio files in {', '.join(map(str, args.paths))}")
@@ -170,7 +172,7 @@ def transcribe(argv: Sequence[str] | None = None) -> None:
             raise AudioError(f"cannot be read: {error}") from error
         return read_recording(content, sampling_rate=rate, max_seconds=max_seconds)
 
-    results = recognize_all(model, processor, sources, read, chunk_seconds=args.chunk_length_s)
+    results = recognize_all(recognizer, sources, read)
     # On a terminal the transcripts themselves show how far it is.
     shows_texts = args.output_dir is None and sys.stdout is not None and sys.stdout.isatty()
     hides_bar = sys.stderr is None or not sys.stderr.isatty() or shows_texts

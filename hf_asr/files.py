@@ -1,8 +1,26 @@
-"""Results are written beside their place and renamed, so that nobody ever finds half of one."""
+"""Names of the files that commands write, and writing them whole: beside their place first, then renamed."""
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+
+# Of a checkpoint
+WEIGHTS = "model.safetensors"
+# Of a training run or an evaluation
+METRICS = "metrics.json"
+PREDICTIONS = "predictions.jsonl"
+REPORT = "report.html"
+# Of a training run
+TRAINING = "training.json"
+CURVES = "curves.png"
+LOGS = "runs/**/events.out.tfevents.*"  # what TensorBoard reads
+DATA_REPORT = "data_report.jsonl"
+DATA_REPORT_PAGE = "data_report.html"
+DATA_ARGUMENTS = "data_arguments.json"
+# Of an export
+GRAPH = "model.onnx"
+EXPORT_REPORT = "export_report.json"
+TOKENS = "tokens.txt"
 
 
 @contextlib.contextmanager

@@ -8,21 +8,20 @@ from pathlib import Path
 
 import torch
 
-WEIGHTS = "model.safetensors"
-CURVES = "curves.png"
-LOGS = "runs/**/events.out.tfevents.*"  # what TensorBoard reads
+from .files import CURVES, LOGS, WEIGHTS
 
 
 def measured_on(
     model_name_or_path: str | Path,
     dataset_names: Sequence[str],
     *,
+    decoding: str,
     config_name: str | None = None,
     device: str | torch.device,
 ) -> dict:
     """What identifies an evaluation; a card is only written from one of the very weights that it describes."""
     return {
-        "decoding": "greedy",
+        "decoding": decoding,
         "dataset": ", ".join(public_name(name) for name in dataset_names),
         "dataset_config": config_name,
         "hardware": hardware(device),

@@ -1,6 +1,5 @@
 """Rows to training examples: what it takes to align them, and the features of a batch."""
 
-import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,39 +8,14 @@ import datasets
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers import BatchFeature, PreTrainedConfig
+from transformers import BatchFeature
 
-from ..checkpoint import samples_per_frame
-from ..model.configuration_conformer import SUBSAMPLING_CONVOLUTIONS, ConformerConfig
 from ..model.feature_extraction_conformer import denoise
 from ..model.processing_conformer import ConformerProcessor
 from .audio import AudioError
 from .sources import read_row
 
 logger = logging.getLogger("hf_asr")
-
-
-def ctc_frames(labels: Sequence[int]) -> int:
-    """Count the frames of logits that CTC needs to align `labels`: one each, and one between two that are equal."""
-    return len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
-
-
-def required_frames(labels: Sequence[int], *, config: ConformerConfig) -> int:
-    """Count the frames of features, before subsampling, that CTC needs to align `labels`."""
-    frames = ctc_frames(labels)
-    for kernel, stride in reversed(SUBSAMPLING_CONVOLUTIONS[config.subsampling_factor]):
-        frames = (frames - 1) * stride + kernel
-    return frames
-
-
-def required_samples(labels: Sequence[int], *, config: PreTrainedConfig) -> int:
-    """Count the samples of audio that suffice for CTC to align `labels`."""
-    window = 400  # 25 ms: the reach of an encoder's first frame beyond its hop
-    if isinstance(config, ConformerConfig):
-        return required_frames(labels, config=config) * config.hop_length + window
-    # wav2vec2's SpecAugment refuses batches that are shorter than one of its masks.
-    frames = max(ctc_frames(labels), getattr(config, "mask_time_length", 0)) + 2
-    return frames * samples_per_frame(config) + window
 
 
 class SpeechDataset(torch.utils.data.Dataset):
@@ -57,7 +31,8 @@ class SpeechDataset(torch.utils.data.Dataset):
 
     Args:
         augment: Function of waveform, sampling rate, epoch and utterance id.
-        pad_to_labels: Add the silence without which CTC cannot align the labels (training only).
+        pad_to_labels: Function of waveform and labels that adds the silence without which CTC cannot align them, and
+            returns the waveform and `min_frames` (training only; see `families.pad_to_labels`).
     """
 
     def __init__(
@@ -65,12 +40,10 @@ class SpeechDataset(torch.utils.data.Dataset):
         rows: datasets.Dataset | Sequence[dict],
         *,
         processor: ConformerProcessor,
-        config: PreTrainedConfig,
         augment: Callable[[np.ndarray, int, int, str], np.ndarray] | None = None,
-        pad_to_labels: bool = False,
+        pad_to_labels: Callable[[np.ndarray, list[int]], tuple[np.ndarray, int]] | None = None,
     ):
-        self.rows, self.processor, self.config, self.augment = rows, processor, config, augment
-        self.pad_to_labels = pad_to_labels
+        self.rows, self.processor, self.augment, self.pad_to_labels = rows, processor, augment, pad_to_labels
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -90,11 +63,8 @@ class SpeechDataset(torch.utils.data.Dataset):
         if getattr(extractor, "denoise", False):
             waveform = denoise(waveform, sampling_rate=extractor.sampling_rate)
         labels, min_frames = self.processor.tokenizer(row["text"])["input_ids"], 0
-        if self.pad_to_labels and isinstance(self.config, ConformerConfig):
-            min_frames = required_frames(labels, config=self.config)
-        elif self.pad_to_labels:
-            lack = required_samples(labels, config=self.config) - len(waveform)
-            waveform = np.pad(waveform, (0, max(0, lack)))
+        if self.pad_to_labels is not None:
+            waveform, min_frames = self.pad_to_labels(waveform, labels)
         return {"waveform": waveform, "labels": labels, "min_frames": min_frames}
 
 

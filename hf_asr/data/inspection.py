@@ -2,16 +2,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import datasets
-from transformers import PreTrainedConfig
 
 from ..files import write_text
 from ..model.processing_conformer import ConformerProcessor
-from .dataset import required_samples
 from .measuring import measure, measure_together
 
 
@@ -79,7 +77,7 @@ def inspect(
     *,
     split: str,
     processor: ConformerProcessor,
-    config: PreTrainedConfig,
+    required_samples: Callable[[Sequence[int]], int],
     max_duration_seconds: float,
     decode: bool = True,
     show_progress: bool = True,
@@ -93,6 +91,7 @@ def inspect(
     (not in evaluation, where nobody knows the transcript), and counted.
 
     Args:
+        required_samples: Function of labels that counts the samples that CTC needs to align them.
         decode: Decode every recording. False believes a `duration` column, or the header of each file: a hundred
             thousand rows in seconds, and what cannot be decoded shows only when its turn comes.
         is_shared: All processes that train together call this with the same rows: each decodes a share of them.
@@ -125,7 +124,7 @@ def inspect(
             find("too long", f"{item.seconds:.1f} s, limit {max_duration_seconds} s (--max_duration_seconds)")
             continue
         duration = max(item.seconds, shortest)
-        needed = required_samples(labels, config=config) / sampling_rate
+        needed = required_samples(labels) / sampling_rate
         if needed > 2 * duration + 0.1:
             find("transcript too long for its audio", f"{len(labels)} tokens in {duration:.2f} s")
             continue

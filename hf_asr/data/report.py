@@ -12,11 +12,11 @@ import numpy as np
 from markupsafe import Markup
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
+from ..html import audio_uri, histogram, write_page
 from ..model.spelling_conformer import HAN
 from ..model.tokenization_conformer import SPELLS_NUMBERS, VIRAMAS
 from .audio import AudioError
 from .inspection import Inspection, column_values, token_ids
-from .pages import audio_uri, histogram, write_page
 from .sources import read_row
 
 logger = logging.getLogger("hf_asr")

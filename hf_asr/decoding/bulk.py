@@ -9,10 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from transformers import PreTrainedModel, ProcessorMixin
-
 from ..data.audio import AudioError, AudioTooLongError, Recording
-from .recognizer import Transcript, recognize
+from .recognizer import Recognizer
+from .transcript import Transcript
 
 GROUP_SECONDS = 600.0  # of audio that is recognised together, sorted by length
 READ_AHEAD = 8  # recordings
@@ -37,12 +36,7 @@ class Result:
 
 
 def recognize_all(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
-    items: Iterable[Item],
-    read: Callable[[Item, float], Recording],
-    *,
-    chunk_seconds: float = 30.0,
+    recognizer: Recognizer, items: Iterable[Item], read: Callable[[Item, float], Recording]
 ) -> Iterator[Result]:
     """Yield a result for each item, in their order.
 
@@ -53,13 +47,13 @@ def recognize_all(
         read: Reads an item, in several threads at once. Its second argument is the greatest length in seconds: it
             raises `AudioTooLongError` for what is longer, and `AudioError` for what cannot be read.
     """
-    rate = processor.feature_extractor.sampling_rate
+    rate = recognizer.sampling_rate
     items = iter(items)
     group: list[Recording | AudioError] = []
     seconds = 0.0
 
     def finished() -> Iterator[Result]:
-        results = _recognized(model, processor, group, chunk_seconds=chunk_seconds)
+        results = _recognized(recognizer, group)
         group.clear()  # before anybody does something with the results
         yield from results
 
@@ -93,13 +87,11 @@ def _outcome(read: Callable[[], Recording]) -> Recording | AudioError:
         return error
 
 
-def _recognized(
-    model: PreTrainedModel, processor: ProcessorMixin, group: list[Recording | AudioError], *, chunk_seconds: float
-) -> list[Result]:
-    rate = processor.feature_extractor.sampling_rate
+def _recognized(recognizer: Recognizer, group: list[Recording | AudioError]) -> list[Result]:
+    rate = recognizer.sampling_rate
     waveforms = [recording.waveform for recording in group if isinstance(recording, Recording)]
     started = time.perf_counter()
-    transcripts = iter(recognize(model, processor, waveforms, chunk_seconds=chunk_seconds))
+    transcripts = iter(recognizer.transcribe(waveforms))
     elapsed, samples = time.perf_counter() - started, sum(map(len, waveforms))
     results = []
     for recording in group:

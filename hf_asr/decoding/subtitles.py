@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 
 from ..model.tokenization_conformer import HAN
-from .recognizer import Word
+from .transcript import Word
 
 
 def cues(

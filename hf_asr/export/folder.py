@@ -11,10 +11,10 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..files import write_text
-from ..provenance import WEIGHTS, weights_sha256
+from ..files import WEIGHTS, write_text
+from ..provenance import weights_sha256
+from ..runtime.providers import ENGINE, PROFILE
 from .gate import graph_files
-from .providers import ENGINE, PROFILE
 
 REPORT = "export_report.json"
 TOKENS = "tokens.txt"

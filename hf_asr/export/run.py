@@ -17,15 +17,16 @@ from ..checkpoint import load_checkpoint
 from ..files import write_text
 from ..model import ConformerForCTC, ConformerProcessor
 from ..provenance import weights_sha256
+from ..runtime.openvino import OpenVinoSession, import_openvino
+from ..runtime.ort_model import OrtConformerForCTC
+from ..runtime.providers import ENGINE, GRAPH, PROFILE, SHAPES, open_session, tensorrt_profile
 from . import sherpa
 from .arguments import add_arguments
 from .folder import REPORT, TOKENS, check_folder, move_in, partial_folder, remove
 from .gate import MIN_CHARACTERS, Comparison, Limits, compare, graph_files, graph_inputs, short_cuts
 from .graphs import EXPORTERS, half_precision
 from .onnx import export_onnx, quantize_int8
-from .openvino import OpenVinoSession, convert, import_openvino
-from .ort_model import OrtConformerForCTC
-from .providers import ENGINE, GRAPH, PROFILE, SHAPES, open_session, tensorrt_profile
+from .openvino import convert
 from .utterances import Utterances, load_utterances, named_utterances
 
 INT8 = Limits(min_characters=MIN_CHARACTERS)

@@ -8,7 +8,13 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers.convert_slow_tokenizer import import_protobuf
 
 from ..model import ConformerTokenizer
-from ..model.tokenization_conformer import NO_SPACES_AT_HAN, SPACE, splits_special_tokens, text_normalizer
+from ..model.tokenization_conformer import (
+    NO_SPACES_AT_HAN,
+    SPACE,
+    character_backend,
+    splits_special_tokens,
+    text_normalizer,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -89,13 +95,7 @@ def read_tokenizer(
                 "units.txt: units of several characters, and no sentencepiece .model beside it: it transcribes, and is "
                 "fine-tuned with --vocabulary new only"
             )
-        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Metaspace(SPACE, prepend_scheme="never", split=False),
-                pre_tokenizers.Split(Regex("."), "isolated"),
-            ]
-        )
+        tokenizer = character_backend(vocabulary, unknown=unknown)
     tokenizer.normalizer = text_normalizer("none")
     if are_pieces:  # WeNet makes capitals of what it cuts into pieces, and its pieces know no space beside Han
         tokenizer.normalizer = normalizers.Sequence([tokenizer.normalizer, NO_SPACES_AT_HAN])

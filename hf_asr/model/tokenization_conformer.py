@@ -147,6 +147,18 @@ def splits_special_tokens(tokens: Iterable[str]) -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Split(Regex(rest), "isolated")
 
 
+def character_backend(vocabulary: dict[str, int], *, unknown: str) -> Tokenizer:
+    """Return a backend whose tokens are single characters, the space written as `▁`; it has no normaliser yet."""
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(SPACE, prepend_scheme="never", split=False),
+            pre_tokenizers.Split(Regex("."), "isolated"),
+        ]
+    )
+    return tokenizer
+
+
 class ConformerTokenizer(PreTrainedTokenizerFast):
     """Ids 0, 1 and 2 are the CTC blank (also the padding), the unknown token and the decoder's `<sos/eos>`.
 
@@ -177,13 +189,7 @@ class ConformerTokenizer(PreTrainedTokenizerFast):
         if kind == "char":
             characters = sorted({character.replace(" ", SPACE) for text in texts for character in text})
             vocabulary = {token: i for i, token in enumerate([*special, *characters])}
-            tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-            tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-                [
-                    pre_tokenizers.Metaspace(SPACE, prepend_scheme="never", split=False),
-                    pre_tokenizers.Split(Regex("."), "isolated"),
-                ]
-            )
+            tokenizer = character_backend(vocabulary, unknown=UNKNOWN)
         elif kind == "bpe":
             least = len(special) + len({SPACE}.union(*texts) - {" "})
             if vocab_size < least:

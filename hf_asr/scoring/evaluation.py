@@ -6,12 +6,12 @@ from pathlib import Path
 
 import datasets
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, ProcessorMixin
 
 from ..data.audio import Recording
 from ..data.rows import names_in
 from ..data.sources import row_recording
 from ..decoding.bulk import recognize_all
+from ..decoding.recognizer import Recognizer
 from ..files import write_text
 from .metrics import check_references, count_errors, error_rates
 from .selection import is_partial
@@ -22,7 +22,7 @@ OWN_NAMES = {"audio", "text", "duration", "reference", "prediction", "error", "d
 
 
 def evaluate_rows(
-    model: PreTrainedModel, processor: ProcessorMixin, rows: datasets.Dataset, *, show_progress: bool = True
+    recognizer: Recognizer, rows: datasets.Dataset, *, show_progress: bool = True
 ) -> tuple[dict, list[dict]]:
     """Return metrics, and a record with the prediction for each row.
 
@@ -33,8 +33,8 @@ def evaluate_rows(
     Raises:
         ValueError: No reference has a character, so that there is no error rate.
     """
-    check_references([processor.tokenizer.normalize(text) for text in rows["text"]])
-    records, elapsed = predict_rows(model, processor, rows, show_progress=show_progress)
+    check_references([recognizer.processor.tokenizer.normalize(text) for text in rows["text"]])
+    records, elapsed = predict_rows(recognizer, rows, show_progress=show_progress)
     references, predictions = ([record[name] for record in records] for name in ("reference", "prediction"))
     for record, counts in zip(records, count_errors(references, predictions, unit="character").tolist(), strict=True):
         record |= dict(zip(COUNTS, counts, strict=True))
@@ -50,10 +50,10 @@ def evaluate_rows(
 
 
 def predict_rows(
-    model: PreTrainedModel, processor: ProcessorMixin, rows: datasets.Dataset, *, show_progress: bool = True
+    recognizer: Recognizer, rows: datasets.Dataset, *, show_progress: bool = True
 ) -> tuple[list[dict], float]:
     """Return a record with the reference and the prediction for each row, and the seconds that computing took."""
-    rate, normalize = processor.feature_extractor.sampling_rate, processor.tokenizer.normalize
+    rate, normalize = recognizer.sampling_rate, recognizer.processor.tokenizer.normalize
     references = [normalize(text) for text in rows["text"]]
     columns = {name: _values(rows, name) for name in _metadata(rows)}
     paths: dict[int, str | None] = {}
@@ -65,7 +65,7 @@ def predict_rows(
 
     records: list[dict] = []
     elapsed = 0.0
-    results = recognize_all(model, processor, range(len(rows)), read)
+    results = recognize_all(recognizer, range(len(rows)), read)
     progress = tqdm(results, total=len(rows), desc="Recognising", unit="file", disable=not show_progress)
     for place, result in enumerate(progress):
         record = {name: values[place] for name, values in columns.items()}

@@ -12,8 +12,8 @@ import numpy as np
 from markupsafe import Markup
 
 from ..data.audio import AudioError
-from ..data.pages import audio_uri, bars, write_page
 from ..data.sources import read_row
+from ..html import audio_uri, bars, write_page
 from .metrics import bootstrap_interval, split_words
 from .selection import describe_selection
 

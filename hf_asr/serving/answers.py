@@ -5,15 +5,14 @@ import unicodedata
 import zlib
 from collections import Counter
 from dataclasses import asdict
-from itertools import groupby
 
 import numpy as np
 from fastapi import HTTPException
 from pydantic import BaseModel, Field
 from transformers import PreTrainedTokenizerBase
 
-from ..decoding.recognizer import BestPath, Transcript
 from ..decoding.subtitles import cues
+from ..decoding.transcript import Hypothesis, Transcript
 from ..model.tokenization_conformer import SPELLS_NUMBERS
 
 FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
@@ -160,9 +159,8 @@ def verbose(
                 end=end,
                 text=text,
                 compression_ratio=len(text.encode()) / len(zlib.compress(text.encode())),
-                **path_figures(
-                    transcript.path[round(start / seconds_per_frame) : round(end / seconds_per_frame)],
-                    blank=tokenizer.pad_token_id,
+                **segment_figures(
+                    transcript.hypothesis, start=round(start / seconds_per_frame), end=round(end / seconds_per_frame)
                 ),
             )
             for number, (start, end, text) in enumerate(cues(transcript.words))
@@ -170,17 +168,25 @@ def verbose(
     return answer
 
 
-def path_figures(path: BestPath, *, blank: int) -> dict[str, list[int] | float]:
-    """Tokens of a part of the best path, their mean log-probability, and how far it may be silence.
+def segment_figures(hypothesis: Hypothesis, *, start: int, end: int) -> dict[str, list[int] | float]:
+    """Return the tokens of the frames from `start` to `end`, their mean log-probability, and how far it may be silence.
 
-    CTC gives the silence of a whole part the product of its frames' blanks: at most one minus the surest token.
+    CTC gives the silence of the segment the product of the blanks of its frames, which is at most one minus the
+    probability of the most probable token.
     """
-    tokens = [token for token, _ in groupby(token for token, _ in path) if token != blank]
-    probabilities = [probability for token, probability in path if token != blank]
-    if not probabilities:
+    tokens, spans = [], []
+    for token, (first, after) in zip(hypothesis.tokens, hypothesis.frames, strict=True):
+        if first < end and after > start:
+            tokens.append(token)
+            spans.append(hypothesis.probabilities[max(first, start) : min(after, end)])
+    if not tokens:
         return {"tokens": [], "avg_logprob": 0.0, "no_speech_prob": 1.0}
-    mean = float(np.mean(np.log(probabilities)))
-    return {"tokens": tokens, "avg_logprob": mean, "no_speech_prob": 1.0 - max(probabilities)}
+    probabilities = np.concatenate(spans)
+    return {
+        "tokens": tokens,
+        "avg_logprob": float(np.log(probabilities).mean()),
+        "no_speech_prob": 1.0 - float(probabilities.max()),
+    }
 
 
 def find_language(text: str, *, rule: str | None) -> str:

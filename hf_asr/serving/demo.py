@@ -17,13 +17,13 @@ import soundfile
 from markupsafe import Markup
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import ProcessorMixin
 
-from ..checkpoint import load_checkpoint
 from ..data.audio import AudioError, AudioTooLongError, read_recording
 from ..data.synthetic import SAMPLE_RATE, make_recording, make_sentences
-from ..decoding.recognizer import Transcript, Word, recognize
+from ..decoding.recognizer import Recognizer, load
 from ..decoding.subtitles import to_srt, to_vtt
+from ..decoding.transcript import Transcript, Word
 from ..model import ConformerFeatureExtractor
 from ..model.feature_extraction_conformer import denoise
 from .middleware import BodyLimit, error_answer
@@ -59,19 +59,6 @@ PAGE_STYLE = """
 
 
 @dataclass
-class Recognizer:
-    """A checkpoint that is loaded."""
-
-    name: str
-    model: PreTrainedModel
-    processor: ProcessorMixin
-
-    @property
-    def sampling_rate(self) -> int:
-        return self.processor.feature_extractor.sampling_rate
-
-
-@dataclass
 class Hearing:
     """What a recogniser made of a recording: `waveform` (samples,) as it came to it, and the seconds that it took.
 
@@ -92,11 +79,14 @@ class RefusedError(ValueError):
         self.key, self.values = key, values
 
 
-def load(model_name_or_path: str) -> Recognizer:
-    """Raises ValueError, OSError or ImportError if that is no checkpoint, or one that cannot run here."""
-    recognizer = Recognizer(model_name_or_path, *load_checkpoint(model_name_or_path))
-    # The first call of a model is slower than all that follow; the first user shall not see that.
-    recognize(recognizer.model, recognizer.processor, [np.zeros(recognizer.sampling_rate, dtype=np.float32)])
+def load_warm(model_name_or_path: str) -> Recognizer:
+    """Load a recogniser and run it once: the first call of a model is slower than all later ones.
+
+    Raises:
+        ValueError, OSError, ImportError: The name is not a checkpoint, or the checkpoint cannot run here.
+    """
+    recognizer = load(model_name_or_path)
+    recognizer.transcribe(np.zeros(recognizer.sampling_rate, dtype=np.float32))
     return recognizer
 
 
@@ -122,7 +112,7 @@ def hear(recognizer: Recognizer, path: str | None, *, use_denoise: bool) -> Hear
     if use_denoise and not getattr(recognizer.processor.feature_extractor, "denoise", False):
         waveform = denoise(waveform, sampling_rate=rate)
     started = time.perf_counter()
-    transcript = recognize(recognizer.model, recognizer.processor, [waveform])[0]
+    transcript = recognizer.transcribe(waveform)
     notes = recording.damage + recording.remarks
     return Hearing(transcript, waveform, time.perf_counter() - started, notes)
 
@@ -239,7 +229,7 @@ def build_demo(
         may_choose_second: Whether whoever sees the page may name another one. Never on a page that others see: it would
             let them download models of any size to this machine, run what they publish, and probe its folders.
     """
-    load_second = functools.lru_cache(maxsize=1)(load)
+    load_second = functools.lru_cache(maxsize=1)(load_warm)
 
     def transcribe(path: str | None, use_denoise: bool, request: gr.Request) -> tuple[str, str]:
         """Text of a recording, and a page of its words on its sound."""

@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from transformers import PreTrainedModel, ProcessorMixin
 
-from ..decoding.recognizer import BestPath, Transcript, Window, batches, best_paths, cut, join
+from ..decoding.recognizer import Recognizer
+from ..decoding.transcript import Transcript
+from ..decoding.windows import Window, batches
 
 logger = logging.getLogger("hf_asr")
 
@@ -72,7 +74,7 @@ class _Request:
 
     future: Future
     client: Hashable
-    paths: list[BestPath | None]
+    states: list[Any]
     duration: float
     windows_left: int
     error: Exception | None = None
@@ -98,12 +100,11 @@ class Engine:
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        processor: ProcessorMixin,
+        recognizer: Recognizer,
         options: EngineOptions | None = None,
     ):
-        self.model, self.processor, self.options = model, processor, options or EngineOptions()
-        self.rate = processor.feature_extractor.sampling_rate
+        self.recognizer, self.options = recognizer, options or EngineOptions()
+        self.rate = recognizer.sampling_rate
         self.speed = FIRST_SPEED  # seconds of audio a second, an average over the latest batches
         self._measured_audio = self._measured_seconds = 0.0
         self._measured_at = time.monotonic()
@@ -137,7 +138,7 @@ class Engine:
             TooSlowError: The recording alone would take longer than `within` allows.
             ClosedError: `close` was called, or the engine's thread has ended.
         """
-        windows = cut(waveform, self.model, self.processor)
+        windows = self.recognizer.split(waveform)
         key = next(self._numbers) if client is None else client
         request = _Request(Future(), key, [None] * len(windows), len(waveform) / self.rate, len(windows))
         with self._lock:
@@ -247,7 +248,7 @@ class Engine:
             for job in batch:  # first, so that who has its answer has its share of the queue again
                 self._leave(job)
             for request in {id(job.request): job.request for job in batch}.values():
-                if request.error is not None or None not in request.paths:
+                if request.error is not None or all(state is not None for state in request.states):
                     self._answer(request)
 
     def _next_batch(self) -> list[_Job] | None:
@@ -280,10 +281,10 @@ class Engine:
         started = time.monotonic()
         try:
             # a short window among long ones would be padded to their length
-            for group in batches(windows, batch_seconds=self.options.max_batch_seconds, rate=self.rate):
-                paths = best_paths(self.model, self.processor, [windows[i] for i in group])
-                for i, path in zip(group, paths, strict=True):
-                    jobs[i].request.paths[jobs[i].place] = path
+            for group in batches(windows, batch_seconds=self.options.max_batch_seconds, sampling_rate=self.rate):
+                states = self.recognizer.keep([windows[i] for i in group])
+                for i, state in zip(group, states, strict=True):
+                    jobs[i].request.states[jobs[i].place] = state
         except Exception as error:
             if len(jobs) == 1:
                 jobs[0].request.error = error
@@ -313,7 +314,7 @@ class Engine:
         try:
             transcript = None
             if request.error is None:
-                transcript = join(request.paths, self.model, self.processor, duration=request.duration)
+                transcript = self.recognizer.finish(request.states, duration=request.duration)
         except Exception as error:  # the thread must outlive it
             request.error = error
         with contextlib.suppress(InvalidStateError):  # cancelled meanwhile

@@ -11,7 +11,7 @@ import matplotlib.image
 import numpy as np
 from markupsafe import Markup
 
-from ..decoding.recognizer import Word
+from ..decoding.transcript import Word
 
 # Lowest confidence of each class. CTC is sure of most that it says, so the classes are narrow at the top.
 LEVELS = (0.95, 0.8, 0.6, 0.0)

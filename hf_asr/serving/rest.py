@@ -21,10 +21,9 @@ from starlette.requests import ClientDisconnect
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from .. import __version__
-from ..checkpoint import samples_per_frame
 from ..data.audio import AudioError, AudioTooLongError, Recording, read_recording
-from ..decoding.recognizer import Transcript
 from ..decoding.subtitles import to_srt, to_vtt
+from ..decoding.transcript import Transcript
 from .answers import OPENAI_FIELDS, ErrorAnswer, Fields, Text, VerboseText, check_fields, first_field, verbose
 from .clients import Clients, TooManyError, client_name
 from .engine import ClosedError, Engine, QueueFullError, TooSlowError
@@ -87,7 +86,6 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
     decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     share = engine.options.max_client_share
     clients = Clients(max_connections=options.max_connections, decoders=threads, share=share)
-    seconds_per_frame = samples_per_frame(engine.model.config) / engine.rate
 
     @asynccontextmanager
     async def lifespan(_: FastAPI):
@@ -243,7 +241,8 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
             return PlainTextResponse(to_vtt(transcript.words))
         answer = Text(text=transcript.text)
         if wanted == "verbose_json":
-            figures = {"seconds_per_frame": seconds_per_frame, "tokenizer": engine.processor.tokenizer}
+            recognizer = engine.recognizer
+            figures = {"seconds_per_frame": recognizer.seconds_per_frame, "tokenizer": recognizer.processor.tokenizer}
             answer = verbose(transcript, fields, duration=seconds, **figures)
         answer.warnings = warnings or None
         return JSONResponse(answer.model_dump(exclude_none=True))

@@ -8,8 +8,8 @@ import numpy as np
 import uvicorn
 from transformers import HfArgumentParser
 
-from ..checkpoint import load_checkpoint
 from ..console import command
+from ..decoding.recognizer import load
 from .engine import Engine, EngineOptions
 from .rest import ServerOptions, create_app
 
@@ -46,8 +46,7 @@ def load_engine(model_name_or_path: str, options: EngineOptions) -> Engine:
     """An engine that knows its speed, and has compiled and allocated what the first request should not wait for."""
     # Each shape of a batch leaves oneDNN a primitive; it would keep a thousand of them, which are hundreds of MB.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-    model, processor = load_checkpoint(model_name_or_path)
-    engine = Engine(model, processor, options)
+    engine = Engine(load(model_name_or_path), options)
     for seconds in (1, 10):
         engine.submit(np.zeros(seconds * engine.rate, np.float32)).result()
     return engine

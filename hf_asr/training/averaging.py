@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback
 
-from ..provenance import WEIGHTS
+from ..files import WEIGHTS
 
 AVERAGE_FILE = "average.safetensors"
 

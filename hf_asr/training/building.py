@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from ..checkpoint import NoTokenizerError, check_is_checkpoint, load_processor, loading
+from ..families import disable_layerdrop
 from ..model import ConformerConfig, ConformerFeatureExtractor, ConformerForCTC, ConformerProcessor, ConformerTokenizer
 from ..provenance import hardware
 from .arguments import ConformerTrainingArguments, ModelArguments, checked
@@ -166,11 +167,8 @@ def _configured(config: PreTrainedConfig, options: dict) -> PreTrainedConfig:
         told = ", ".join(f"{name} {getattr(config, name)}" for name in kept)
         logger.info(f"as the checkpoint has it, not the recipe: {told}")
     config = type(config).from_dict(config.to_dict() | applied)  # checked anew
-    for part in (config, getattr(config, "encoder_config", None)):
-        if not is_ours and getattr(part, "layerdrop", 0) and "layerdrop" not in options:
-            # A layer that some process leaves out has no gradient there: DistributedDataParallel stops.
-            logger.info(f"layerdrop of the checkpoint, {part.layerdrop}, set to 0")
-            part.layerdrop = 0.0
+    if not is_ours and "layerdrop" not in options and (layerdrop := disable_layerdrop(config)):
+        logger.info(f"layerdrop: the checkpoint has {layerdrop}; it is set to 0")
     return config
 
 

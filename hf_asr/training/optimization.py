@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
+from ..families import is_head_parameter
 from .devices import is_out_of_memory
 
 logger = logging.getLogger("hf_asr")
 
-HEAD = re.compile(r"(^|\.)(ctc_head|lm_head)\.")
 LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
@@ -34,7 +34,7 @@ def parameter_groups(
         if layer:
             below = top - int(layer[1])
         else:
-            below = 0 if HEAD.search(name) or "decoder." in name or "final_norm" in name else top + 1
+            below = 0 if is_head_parameter(name) or "decoder." in name or "final_norm" in name else top + 1
         group = groups.setdefault(
             (below, name in decayed),
             {
@@ -56,7 +56,7 @@ class FreezeEncoder(TrainerCallback):
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         if state.global_step < self.steps:
             for name, parameter in model.named_parameters():
-                if not HEAD.search(name):
+                if not is_head_parameter(name):
                     parameter.grad = None
 
 
@@ -71,7 +71,7 @@ def add_lora(model: PreTrainedModel, options: dict) -> nn.Module:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise ImportError("lora needs peft: pip install 'hf_asr[lora]'") from error
-    heads = [name for name, _ in model.named_children() if HEAD.search(f"{name}.")]
+    heads = [name for name, _ in model.named_children() if is_head_parameter(f"{name}.")]
     try:
         config = LoraConfig(**({"target_modules": "all-linear", "modules_to_save": heads} | options))
     except TypeError as error:

@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -11,16 +12,18 @@ import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, set_seed
 
-from ..checkpoint import load_checkpoint
 from ..console import command
 from ..data.augment import build_augmentation, longest_durations
 from ..data.dataset import SpeechCollator, SpeechDataset, feature_statistics
 from ..data.inspection import Inspection, inspect, write_findings
+from ..data.iterable import StreamedBatches
 from ..data.report import report_data
-from ..data.streaming import StreamedBatches
 from ..data.synthetic import SyntheticCorpusArguments, make_corpus
-from ..hub.publish import PublishArguments, open_repository, publish
-from ..model import ConformerFeatureExtractor, ConformerProcessor
+from ..decoding.recognizer import Recognizer, load
+from ..families import computes_on_device, pad_to_labels, required_samples
+from ..hub.publish import PublishArguments, publish
+from ..hub.upload import open_repository
+from ..model import ConformerProcessor
 from ..provenance import measured_on
 from ..scoring.evaluation import evaluate_rows, write_results
 from ..scoring.report import write_report
@@ -84,7 +87,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
         eval_rows,
         split=f"{splits.split}, held out" if is_held_out else splits.split,
         processor=processor,
-        config=config,
+        required_samples=partial(required_samples, config=config),
         max_duration_seconds=float("inf"),
         decode=data_args.inspect_audio,
         is_shared=True,
@@ -92,8 +95,7 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
     overwrites = args.overwrite_output_dir
     with args.main_process_first(desc="preparing the folder"):
         prepared = prepare_folder(output_dir, resume_from=resume_from, overwrites=overwrites, is_main=is_main)
-    # On a GPU features are computed there, from the waveforms; other families' extractors compute on the CPU only.
-    compute_features = args.use_cpu or not isinstance(processor.feature_extractor, ConformerFeatureExtractor)
+    compute_features = args.use_cpu or not computes_on_device(processor.feature_extractor)
     read = stream_training_set if data_args.streaming else inspect_training_set
     train_set, statistics_set, inspection = read(
         train_rows, processor, config, data_args, args, compute_features=compute_features
@@ -153,12 +155,13 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
         return {}
     plot_curves(trainer.state.log_history, output_dir / "curves.png")
     # What was saved, as everybody will load it: trainer.model computes in the precision of training, or is sharded.
-    model, _ = load_checkpoint(str(output_dir), device=args.device)
-    metrics, records = evaluate_rows(model, processor, eval_rows)
+    recognizer = load(output_dir, device=args.device)
+    metrics, records = evaluate_rows(recognizer, eval_rows)
     metrics |= {
         **measured_on(
             output_dir,
             [source.name for source in data_args.sources()],
+            decoding=recognizer.decoder.name,
             config_name=data_args.config_names(),
             device=args.device,
         ),
@@ -168,10 +171,10 @@ def train(model_args: ModelArguments, data_args: DataArguments, args: ConformerT
         "steps": trainer.state.global_step,
         "skipped_steps": trainer.skipped_steps,
         "precision": args.precision,
-        "parameters": model.num_parameters(),
+        "parameters": recognizer.model.num_parameters(),
     }
     if before:
-        metrics |= score_after(model, processor, splits, before)
+        metrics |= score_after(recognizer, splits, before)
     write_results(output_dir, metrics, records)
     write_report(output_dir / "report.html", metrics, records, eval_rows, title=str(output_dir))
     record = training_record(
@@ -276,16 +279,14 @@ def score_before(
     path = output_dir / "before.json"
     if resume_from is None:
         pairs = {"cer_before": splits.evaluation, "replay_cer_before": splits.replayed}
-        figures = {name: evaluate_rows(model, processor, rows)[0]["cer"] for name, rows in pairs.items()}
+        figures = {name: evaluate_rows(Recognizer(model, processor), rows)[0]["cer"] for name, rows in pairs.items()}
         path.write_text(json.dumps(figures), encoding="utf-8")
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def score_after(
-    model: PreTrainedModel, processor: ConformerProcessor, splits: Splits, before: dict[str, float]
-) -> dict[str, float]:
+def score_after(recognizer: Recognizer, splits: Splits, before: dict[str, float]) -> dict[str, float]:
     """`before`, and the CER on old data now."""
-    figures = before | {"replay_cer": evaluate_rows(model, processor, splits.replayed)[0]["cer"]}
+    figures = before | {"replay_cer": evaluate_rows(recognizer, splits.replayed)[0]["cer"]}
     print(f"old data: CER {before['replay_cer_before']:.2%} before, {figures['replay_cer']:.2%} after")
     print(f"new data: CER {before['cer_before']:.2%} before")
     return figures
@@ -305,15 +306,16 @@ def inspect_training_set(
         rows,
         split=data_args.train_split_name,
         processor=processor,
-        config=config,
+        required_samples=partial(required_samples, config=config),
         max_duration_seconds=data_args.max_duration_seconds,
         decode=data_args.inspect_audio,
         is_shared=True,
     )
     kept = rows.select(inspection.kept)
     augment = build_augmentation(data_args.augmentations, seed=args.seed, rows=kept)
-    train_set = SpeechDataset(kept, processor=processor, config=config, augment=augment, pad_to_labels=True)
-    return train_set, SpeechDataset(kept, processor=processor, config=config), inspection
+    pad = partial(pad_to_labels, config=config)
+    train_set = SpeechDataset(kept, processor=processor, augment=augment, pad_to_labels=pad)
+    return train_set, SpeechDataset(kept, processor=processor), inspection
 
 
 def stream_training_set(
@@ -331,7 +333,7 @@ def stream_training_set(
         first,
         split=data_args.train_split_name,
         processor=processor,
-        config=config,
+        required_samples=partial(required_samples, config=config),
         max_duration_seconds=data_args.max_duration_seconds,
     )
     first = [first[i] for i in inspection.kept]
@@ -339,7 +341,8 @@ def stream_training_set(
         rows,
         split=data_args.train_split_name,
         processor=processor,
-        config=config,
+        required_samples=partial(required_samples, config=config),
+        pad_to_labels=partial(pad_to_labels, config=config),
         augment=build_augmentation(data_args.augmentations, seed=args.seed, rows=first),
         max_batch_seconds=args.max_batch_seconds,
         max_duration_seconds=data_args.max_duration_seconds,
@@ -351,7 +354,7 @@ def stream_training_set(
         max_unusable_share=data_args.max_unusable_share,
         compute_features=compute_features,
     )
-    return batches, SpeechDataset(first, processor=processor, config=config), inspection
+    return batches, SpeechDataset(first, processor=processor), inspection
 
 
 def summarize(metrics: dict, shown: Sequence[dict], output_dir: Path) -> None:

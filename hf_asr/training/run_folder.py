@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import model as model_package
-from ..hub.publish import MODEL_FILES
+from ..hub.upload import MODEL_FILES
 
 logger = logging.getLogger("hf_asr")
 

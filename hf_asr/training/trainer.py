@@ -14,7 +14,6 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-import torch.nn.functional as F
 from huggingface_hub import HfApi
 from safetensors import SafetensorError
 from safetensors.torch import save as serialized
@@ -24,14 +23,14 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import HubStrategy, speed_metrics
 from transformers.utils.hub import PushInProgress
 
-from ..checkpoint import output_mask
 from ..data.batching import DurationBatchSampler
 from ..data.dataset import extract_features
-from ..data.streaming import StreamedBatches
-from ..hub.publish import additions, model_files
+from ..data.iterable import StreamedBatches
+from ..decoding.recognizer import Recognizer
+from ..families import model_inputs, summed_ctc_loss
+from ..files import WEIGHTS
+from ..hub.upload import additions, model_files
 from ..model import ConformerForCTC
-from ..model.losses_conformer import ctc_loss, smoothed
-from ..provenance import WEIGHTS
 from ..scoring.evaluation import predict_rows
 from ..scoring.metrics import error_rates
 from .averaging import WeightAverage, mean_of_checkpoints, share_buffers, weights_of
@@ -150,15 +149,9 @@ class ConformerTrainer(Trainer):
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
         inputs = dict(inputs)
-        labels, config = inputs.pop("labels"), self.base_model.config
-        attention_mask = inputs["attention_mask"]
-        if not self.processing_class.feature_extractor.return_attention_mask:
-            inputs.pop("attention_mask")  # wav2vec2's base models were trained without one
-        outputs = model(**inputs)
-        mask = output_mask(self.base_model, attention_mask, frames=outputs.logits.shape[1])  # (B, S)
-        log_probs = F.log_softmax(outputs.logits, dim=-1, dtype=torch.float32)  # (B, S, V)
-        loss = ctc_loss(log_probs, mask.sum(-1), labels, blank=config.pad_token_id)
-        loss = smoothed(loss, log_probs, mask, factor=config.label_smoothing if model.training else 0.0)
+        labels, attention_mask = inputs.pop("labels"), inputs["attention_mask"]
+        outputs = model(**model_inputs(inputs, self.processing_class.feature_extractor))
+        loss = summed_ctc_loss(self.base_model, outputs.logits, attention_mask, labels)
         if num_items_in_batch is None:
             loss = loss / (labels >= 0).sum().clamp(min=1)
         else:
@@ -227,7 +220,8 @@ class ConformerTrainer(Trainer):
         is_shown = self.is_world_process_zero() and not self.args.disable_tqdm
         was_training, share = model.training, rows.select(range(rank, len(rows), count))
         with keep_random_state(self.args.device), precision:
-            records, _ = predict_rows(model, self.processing_class, share, show_progress=is_shown)
+            recognizer = Recognizer(model, self.processing_class)
+            records, _ = predict_rows(recognizer, share, show_progress=is_shown)
         model.train(was_training)
         pairs = [(record["reference"], record["prediction"]) for record in records]
         if count > 1:

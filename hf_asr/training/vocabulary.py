@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from tokenizers import models
 from transformers import PreTrainedModel
 
+from ..families import CTC_HEADS, HEADS
 from ..model import ConformerTokenizer
 from ..model.layers_conformer import replace_rows
 from ..model.spelling_conformer import HAN
@@ -16,14 +17,6 @@ from ..model.tokenization_conformer import SPACE
 from .arguments import VOCABULARIES
 
 logger = logging.getLogger("hf_asr")
-
-HEADS = (
-    "ctc_head",
-    "lm_head",
-    "decoder.lm_head",
-    "decoder.embed_tokens",
-)  # Parakeet's and ours; wav2vec2's; our decoder's
-
 
 # Words that English can hardly do without and that its neighbours do not have.
 ENGLISH = {
@@ -144,7 +137,7 @@ def _some(tokens: Sequence[str]) -> str:
 
 def _head_rows(model: PreTrainedModel) -> int:
     """Tokens that the model's head has rows for; a tokenizer may have more, such as wav2vec2's `<s>`."""
-    for name in ("ctc_head", "lm_head"):
+    for name in CTC_HEADS:
         if hasattr(model, name):
             return len(getattr(model, name).weight)
     return model.config.vocab_size

@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import datasets
 import numpy as np
@@ -10,9 +11,10 @@ from torch.utils.data import DataLoader
 from hf_asr import ConformerFeatureExtractor, ConformerProcessor
 from hf_asr.data.augment import build_augmentation
 from hf_asr.data.batching import DurationBatchSampler
-from hf_asr.data.dataset import SpeechCollator, SpeechDataset, feature_statistics, required_samples
+from hf_asr.data.dataset import SpeechCollator, SpeechDataset, feature_statistics
 from hf_asr.data.inspection import inspect, write_findings
 from hf_asr.data.sources import load_source
+from hf_asr.families import pad_to_labels, required_samples
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,13 @@ def rows(tmp_path_factory):
 
 
 def test_every_row_is_kept_or_accounted_for(rows, processor, tiny_model, tmp_path):
-    found = inspect(rows, split="train", processor=processor, config=tiny_model.config, max_duration_seconds=5)
+    found = inspect(
+        rows,
+        split="train",
+        processor=processor,
+        required_samples=partial(required_samples, config=tiny_model.config),
+        max_duration_seconds=5,
+    )
     assert [rows[i]["utterance_id"] for i in found.kept] == ["good.wav", "short.wav"]
     write_findings(tmp_path / "data_report.jsonl", found.findings)
     report = [json.loads(line) for line in (tmp_path / "data_report.jsonl").read_text().splitlines()]
@@ -90,7 +98,7 @@ def test_augmented_alike_in_every_worker_and_on_every_rank(corpus, processor, ti
         heard = {}
         for rank in range(ranks):
             augment = build_augmentation(transforms, seed=3, rows=rows)
-            dataset = SpeechDataset(rows, processor=processor, config=tiny_model.config, augment=augment)
+            dataset = SpeechDataset(rows, processor=processor, augment=augment)
             sampler = DurationBatchSampler(rows["duration"], max_batch_seconds=9, num_replicas=ranks, rank=rank)
             sampler.set_epoch(epoch)
             for batch in DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=list):
@@ -104,8 +112,10 @@ def test_augmented_alike_in_every_worker_and_on_every_rank(corpus, processor, ti
 
 
 def test_a_batch_holds_features_of_real_frames_and_padded_labels(rows, processor, tiny_model):
-    scored = SpeechDataset(rows.select([1]), processor=processor, config=tiny_model.config)
-    dataset = SpeechDataset(rows.select([0, 1]), processor=processor, config=tiny_model.config, pad_to_labels=True)
+    scored = SpeechDataset(rows.select([1]), processor=processor)
+    dataset = SpeechDataset(
+        rows.select([0, 1]), processor=processor, pad_to_labels=partial(pad_to_labels, config=tiny_model.config)
+    )
     examples = [dataset[0], dataset[(3, 1)]]
     batch = SpeechCollator(processor)(examples)
     frames = batch["attention_mask"].sum(-1)
@@ -119,7 +129,7 @@ def test_a_batch_holds_features_of_real_frames_and_padded_labels(rows, processor
 
 
 def test_statistics_of_recordings_that_cannot_be_read_are_refused(rows, processor, tiny_model):
-    dataset = SpeechDataset(rows.select([4, 5]), processor=processor, config=tiny_model.config)
+    dataset = SpeechDataset(rows.select([4, 5]), processor=processor)
     with pytest.raises(ValueError, match="none of 2 utterances that were tried"):
         feature_statistics(dataset, processor=processor)
 
@@ -135,7 +145,7 @@ def test_noise_is_added_before_it_is_denoised_as_when_the_model_is_used(rows, pr
 
 
 def test_statistics_normalise_the_features(rows, processor, tiny_model):
-    dataset = SpeechDataset(rows.select([0, 1]), processor=processor, config=tiny_model.config)
+    dataset = SpeechDataset(rows.select([0, 1]), processor=processor)
     mean, istd = feature_statistics(dataset, processor=processor)
     features = torch.cat(
         [

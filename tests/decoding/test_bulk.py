@@ -9,7 +9,8 @@ import pytest
 from hf_asr.data.audio import AudioError, AudioTooLongError, Recording
 from hf_asr.decoding import bulk
 from hf_asr.decoding.bulk import recognize_all
-from hf_asr.decoding.recognizer import Transcript, recognize
+from hf_asr.decoding.recognizer import Recognizer
+from hf_asr.decoding.transcript import Transcript
 
 RATE = 16000
 
@@ -42,10 +43,10 @@ class Shelf:
 def numbered(monkeypatch):
     """A recogniser that says which recording it was given."""
 
-    def say(model, processor, waveforms, **options):
+    def transcribe(recognizer, waveforms):
         return [Transcript(f"{waveform[0]:.0f}") for waveform in waveforms]
 
-    monkeypatch.setattr(bulk, "recognize", say)
+    monkeypatch.setattr(Recognizer, "transcribe", transcribe)
 
 
 @pytest.mark.parametrize(
@@ -53,9 +54,9 @@ def numbered(monkeypatch):
     [[60] * 300, [7200] * 6, [5, 7200, 5, 0, 200, 7200] * 5, [110] * 100],
     ids=["many", "hours", "mixed", "almost too long"],
 )
-def test_what_is_in_memory_is_bounded_by_seconds(numbered, processor, lengths):
+def test_what_is_in_memory_is_bounded_by_seconds(numbered, tiny_model, processor, lengths):
     shelf = Shelf(lengths)
-    results = [result for result in recognize_all(None, processor, range(len(lengths)), shelf.read)]
+    results = [result for result in recognize_all(Recognizer(tiny_model, processor), range(len(lengths)), shelf.read)]
     spoken = [result.transcript and result.transcript.text for result in results]
     assert spoken == [str(place) if seconds else None for place, seconds in enumerate(lengths)]
     assert [result.duration for result in results] == lengths
@@ -64,14 +65,14 @@ def test_what_is_in_memory_is_bounded_by_seconds(numbered, processor, lengths):
     assert shelf.alive == 0
 
 
-def test_nothing_is_read_before_somebody_asks_and_no_more_than_is_needed(numbered, processor):
+def test_nothing_is_read_before_somebody_asks_and_no_more_than_is_needed(numbered, tiny_model, processor):
     asked = []
 
     def read(place: int, max_seconds: float) -> Recording:
         asked.append(place)
         return Recording(np.zeros(100 * RATE, np.float32), [], [])
 
-    results = recognize_all(None, processor, range(1000), read)
+    results = recognize_all(Recognizer(tiny_model, processor), range(1000), read)
     assert not asked
     next(results)
     results.close()
@@ -86,8 +87,10 @@ def test_what_cannot_be_read_has_its_reason_and_the_others_their_text(tiny_model
             raise AudioError("file not found")
         return Recording(waveforms[place], ["truncated"] * (place == 2), ["loud"] * (place == 0))
 
-    first, second, third = recognize_all(tiny_model, processor, range(3), read)
-    assert [first.transcript, third.transcript] == recognize(tiny_model, processor, [waveforms[0], waveforms[2]])
+    first, second, third = recognize_all(Recognizer(tiny_model, processor), range(3), read)
+    assert [first.transcript, third.transcript] == Recognizer(tiny_model, processor).transcribe(
+        [waveforms[0], waveforms[2]]
+    )
     assert (second.transcript, second.error, second.duration) == (None, "file not found", 0.0)
     assert (first.remarks, third.damage, first.error) == (["loud"], ["truncated"], None)
     assert first.computing_seconds > 0 and first.duration == 1.0

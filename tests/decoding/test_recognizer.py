@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from hf_asr.decoding.recognizer import Word, recognize
+from hf_asr.decoding.arguments import DecodingArguments
+from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.decoding.subtitles import cues, join_words, to_srt, to_vtt
+from hf_asr.decoding.transcript import Word
 
 
 @pytest.fixture
@@ -13,8 +15,8 @@ def waveforms():
 
 
 def test_batched_is_alone_and_in_order(tiny_model, processor, waveforms):
-    together = recognize(tiny_model, processor, waveforms)
-    assert [t.text for t in together] == [recognize(tiny_model, processor, [w])[0].text for w in waveforms]
+    together = Recognizer(tiny_model, processor).transcribe(waveforms)
+    assert [t.text for t in together] == [Recognizer(tiny_model, processor).transcribe([w])[0].text for w in waveforms]
     assert len({t.text for t in together}) > 1
 
 
@@ -24,10 +26,10 @@ def test_a_short_recording_has_its_words_within_itself(tiny_model, processor, sa
     with torch.no_grad():
         tiny_model.ctc_head.bias.copy_(10.0 * (torch.arange(tiny_model.config.vocab_size) == 7))  # a word throughout
     waveform = np.full(samples, 0.1, np.float32)
-    (transcript,) = recognize(tiny_model, processor, [waveform])
+    (transcript,) = Recognizer(tiny_model, processor).transcribe([waveform])
     (word,) = transcript.words
     assert 0 <= word.start <= word.end == pytest.approx(samples / 16000, abs=1e-3)
-    beside_a_long_one = recognize(tiny_model, processor, [np.full(40000, 0.1, np.float32), waveform])[1]
+    beside_a_long_one = Recognizer(tiny_model, processor).transcribe([np.full(40000, 0.1, np.float32), waveform])[1]
     assert beside_a_long_one == transcript
 
 
@@ -35,7 +37,7 @@ def test_a_short_recording_is_heard_by_the_features_of_its_extractor(tiny_model,
     """Silence behind the waveform would change its last frames, which the mirrored end is in."""
     heard, forward = [], tiny_model.forward
     monkeypatch.setattr(tiny_model, "forward", lambda **inputs: (heard.append(inputs), forward(**inputs))[1])
-    recognize(tiny_model, processor, [waveforms[0][:1600]])
+    Recognizer(tiny_model, processor).transcribe([waveforms[0][:1600]])
     expected = processor.feature_extractor(waveforms[0][:1600], return_tensors="pt").input_features
     assert torch.equal(heard[0]["input_features"], expected)
 
@@ -65,7 +67,8 @@ def test_windows_over_a_long_recording_lose_and_repeat_nothing(tiny_model, proce
     clicks = np.arange(0.5, 60.5, 1.0)
     for seconds in clicks:
         waveform[int(16000 * seconds) : int(16000 * seconds) + 40] = 1.0
-    (transcript,) = recognize(Clock(tiny_model), processor, [waveform], chunk_seconds=8, stride_seconds=1)
+    arguments = DecodingArguments(chunk_length_s=8, stride_length_s=1)
+    transcript = Recognizer(Clock(tiny_model), processor, arguments=arguments).transcribe(waveform)
     starts = [word.start for word in transcript.words for _ in word.word]
     assert len(transcript.text.replace(" ", "")) == len(clicks)
     assert transcript.words[0].start == pytest.approx(clicks[0], abs=0.1)
@@ -76,8 +79,9 @@ def test_windows_over_a_long_recording_lose_and_repeat_nothing(tiny_model, proce
 def test_a_stride_that_leaves_nothing_is_an_error(tiny_model, processor, waveforms):
     for seconds in (2, 0.5, 0, -3, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="they overlap by 1 s at each end, so more than 2 s are needed"):
-            recognize(tiny_model, processor, waveforms, chunk_seconds=seconds, stride_seconds=1)
-    recognize(tiny_model, processor, waveforms, chunk_seconds=2.001, stride_seconds=1)
+            DecodingArguments(chunk_length_s=seconds, stride_length_s=1)
+    arguments = DecodingArguments(chunk_length_s=2.001, stride_length_s=1)
+    Recognizer(tiny_model, processor, arguments=arguments).transcribe(waveforms)
 
 
 WORDS = [Word("hello", 0.0, 0.4), Word("world", 0.5, 0.9), Word("打", 3.0, 3.2), Word("开", 3.2, 3.4)]

@@ -9,8 +9,8 @@ import torch
 from hf_asr.checkpoint import load_checkpoint
 from hf_asr.data.sources import load_source, read_row
 from hf_asr.export.gate import MIN_CHARACTERS, Comparison, Limits, compare
-from hf_asr.export.openvino import Input
 from hf_asr.export.run import FLOAT16, INT8
+from hf_asr.runtime.openvino import Input
 
 
 class Graph:

@@ -17,12 +17,12 @@ from hf_asr import ConformerFeatureExtractor
 from hf_asr.checkpoint import load_checkpoint
 from hf_asr.cli import evaluate, transcribe
 from hf_asr.data.sources import load_source, read_row
-from hf_asr.decoding.recognizer import recognize
+from hf_asr.decoding.recognizer import Recognizer, load
 from hf_asr.export import run as export_module
 from hf_asr.export.graphs import FeaturesToLogProbs, SherpaToLogProbs
-from hf_asr.export.ort_model import OrtConformerForCTC
-from hf_asr.export.providers import open_session
 from hf_asr.export.run import main
+from hf_asr.runtime.ort_model import OrtConformerForCTC
+from hf_asr.runtime.providers import open_session
 from hf_asr.training.arguments import DataArguments
 from hf_asr.training.data_used import write_data_arguments
 
@@ -71,8 +71,8 @@ def test_the_report_holds_what_was_compared_and_of_which_weights(exported):
 
 
 def test_the_exported_model_takes_the_place_of_the_source(exported, tone_checkpoint, waveforms, tmp_path):
-    ours = recognize(*load_checkpoint(str(tone_checkpoint)), waveforms)
-    graph = recognize(*load_checkpoint(str(exported)), waveforms)
+    ours = load(str(tone_checkpoint)).transcribe(waveforms)
+    graph = load(str(exported)).transcribe(waveforms)
     assert [item.text for item in graph] == [item.text for item in ours] and all(item.text for item in ours)
     assert isinstance(load_checkpoint(str(exported / "model.int8.onnx"))[0], OrtConformerForCTC)
     OrtConformerForCTC.from_pretrained(exported, file_name="model.int8.onnx").save_pretrained(tmp_path / "again")
@@ -147,7 +147,7 @@ def test_with_the_frontend_by_the_command(tone_checkpoint, tones, waveforms, tmp
     session = open_session(tmp_path / names[0], provider="cpu")
     log_probs, lengths = session.run(None, {"waveforms": waveforms[0][None], "lengths": np.array([len(waveforms[0])])})
     model, processor = load_checkpoint(str(tone_checkpoint))
-    (expected,) = recognize(model, processor, waveforms[:1])
+    (expected,) = Recognizer(model, processor).transcribe(waveforms[:1])
     assert processor.tokenizer.decode(log_probs[0, : lengths[0]].argmax(-1).tolist()) == expected.text != ""
 
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from hf_asr import ConformerConfig, ConformerFeatureExtractor, ConformerTokenizer
-from hf_asr.checkpoint import load_checkpoint
 from hf_asr.data.sources import load_source, read_row
-from hf_asr.decoding.recognizer import recognize
+from hf_asr.decoding.recognizer import load
 from hf_asr.export.run import main
 from hf_asr.export.sherpa import inputs, metadata, refusal, write_tokens
 
@@ -97,14 +96,14 @@ def test_it_transcribes_as_ours_does(talkative, corpus, tmp_path, quick_export):
     recognizer = open_recognizer(sherpa_onnx, tmp_path)
     waveforms = [read_row(row, sampling_rate=16000) for row in load_source(str(corpus), split="validation")]
     waveforms += [waveforms[0][4000 : 4000 + samples] for samples in [1, 50, *SHORT]]
-    expected = recognize(*load_checkpoint(str(talkative)), waveforms)
+    expected = load(str(talkative)).transcribe(waveforms)
     assert [decode(recognizer, waveform).text.strip() for waveform in waveforms] == [ours.text for ours in expected]
     assert len({ours.text for ours in expected}) > len(SHORT)
     # As a `wenet_ctc`, which adds noise to the samples: here too little of it to matter.
     model, tokens = str(tmp_path / "model.onnx"), str(tmp_path / "tokens.txt")
     recognizer = sherpa_onnx.OfflineRecognizer.from_wenet_ctc(model=model, tokens=tokens)
     loud = waveforms[0] + noise(len(waveforms[0]), scale=0.01)
-    (expected,) = recognize(*load_checkpoint(str(talkative)), [loud])
+    (expected,) = load(str(talkative)).transcribe([loud])
     found = decode(recognizer, loud).text.strip()
     assert len(expected.text) > 3 and difflib.SequenceMatcher(None, found, expected.text).ratio() > 0.9
 

@@ -10,7 +10,8 @@ import torch
 
 from hf_asr.data.sources import load_source
 from hf_asr.decoding import bulk
-from hf_asr.decoding.recognizer import Transcript
+from hf_asr.decoding.recognizer import Recognizer
+from hf_asr.decoding.transcript import Transcript
 from hf_asr.scoring import evaluation
 from hf_asr.scoring.evaluation import check_place, evaluate_rows
 
@@ -29,14 +30,14 @@ def rows(tmp_path) -> datasets.Dataset:
 
 
 def test_every_row_is_scored_in_its_place_however_many_fit_into_memory(rows, tiny_model, processor, monkeypatch):
-    at_once, records = evaluate_rows(tiny_model, processor, rows, show_progress=False)
+    at_once, records = evaluate_rows(Recognizer(tiny_model, processor), rows, show_progress=False)
     assert [record["audio"].rsplit("/", 1)[1] for record in records] == [f"{place}.wav" for place in range(20)]
     assert [i for i, record in enumerate(records) if "error" in record] == [3] and at_once["unreadable"] == 1
     assert [i for i, record in enumerate(records) if "damage" in record] == [4]
     assert records[3]["deletions"] == 3 and records[5]["duration"] == pytest.approx(10000 / 16000, abs=1e-3)
     monkeypatch.setattr(bulk, "GROUP_SECONDS", 1.0)
     monkeypatch.setattr(bulk, "READ_AHEAD_SECONDS", 0.7)  # most of them are recognised by themselves
-    in_groups, again = evaluate_rows(tiny_model, processor, rows, show_progress=False)
+    in_groups, again = evaluate_rows(Recognizer(tiny_model, processor), rows, show_progress=False)
     assert again == records and in_groups["cer"] == at_once["cer"]
 
 
@@ -51,7 +52,7 @@ def test_a_recording_is_read_once(rows, tiny_model, processor, monkeypatch):
         "__getitem__",
         lambda self, key: (rows_read.append(key) if isinstance(key, int) else None) or item(self, key),
     )
-    evaluate_rows(tiny_model, processor, rows, show_progress=False)
+    evaluate_rows(Recognizer(tiny_model, processor), rows, show_progress=False)
     assert len(places) == len(set(places)) == 20 and sorted(rows_read) == list(range(20))
 
 
@@ -59,7 +60,7 @@ def test_both_sides_are_normalised(rows, tiny_model, processor, monkeypatch):
     monkeypatch.setattr(bulk, "recognize", lambda model, processor, waveforms, **_: [Transcript("The  FOX!")])
     (row,) = rows.select([0]).to_list()
     rows = datasets.Dataset.from_list([row | {"text": "“The fox”"}])
-    metrics, (record,) = evaluate_rows(tiny_model, processor, rows, show_progress=False)
+    metrics, (record,) = evaluate_rows(Recognizer(tiny_model, processor), rows, show_progress=False)
     assert record["reference"] == record["prediction"] == "the fox" and metrics["cer"] == 0
 
 
@@ -70,7 +71,7 @@ def test_columns_that_hold_audio_are_no_metadata(tiny_model, processor, tmp_path
     datasets.Dataset.from_dict(table).to_parquet(tmp_path / "train.parquet")
     rows = load_source(str(tmp_path / "train.parquet"), split="train")
     with torch.inference_mode():
-        _, (record,) = evaluate_rows(tiny_model, processor, rows, show_progress=False)
+        _, (record,) = evaluate_rows(Recognizer(tiny_model, processor), rows, show_progress=False)
     assert record["speaker"] == "x" and "noisy" not in record
 
 
@@ -78,9 +79,9 @@ def test_columns_that_hold_audio_are_no_metadata(tiny_model, processor, tmp_path
 def test_without_a_reference_there_is_no_error_rate(rows, tiny_model, processor, text):
     silent = rows.map(lambda row: {"text": text}, keep_in_memory=True)
     with pytest.raises(ValueError, match="all 20 references are empty once normalised: an error rate needs"):
-        evaluate_rows(tiny_model, processor, silent, show_progress=False)
+        evaluate_rows(Recognizer(tiny_model, processor), silent, show_progress=False)
     with pytest.raises(ValueError, match="there is no utterance: an error rate needs"):
-        evaluate_rows(tiny_model, processor, rows.select([]), show_progress=False)
+        evaluate_rows(Recognizer(tiny_model, processor), rows.select([]), show_progress=False)
 
 
 def test_a_score_of_some_speakers_does_not_replace_that_of_a_split(tmp_path):

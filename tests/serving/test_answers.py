@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from fastapi import HTTPException
 
-from hf_asr.checkpoint import samples_per_frame
 from hf_asr.data.audio import read_audio
-from hf_asr.decoding.recognizer import Transcript, Word, recognize
-from hf_asr.serving.answers import check_fields, find_language, path_figures, verbose
+from hf_asr.decoding.recognizer import Recognizer
+from hf_asr.decoding.transcript import Hypothesis, Transcript, Word
+from hf_asr.families import samples_per_frame
+from hf_asr.serving.answers import check_fields, find_language, segment_figures, verbose
 
 FRAME = 0.04  # seconds
 
@@ -28,10 +29,11 @@ def ask(processor):
 
 def two_lines() -> Transcript:
     """Two words with a pause between them that makes two segments; 50 frames."""
-    path = [(0, 1.0)] * 50
-    path[5:8] = [(7, 0.9), (7, 0.8), (8, 0.5)]
-    path[40] = (9, 0.25)
-    return Transcript("ab c", [Word("ab", 0.2, 0.32, 0.73), Word("c", 1.6, 1.64, 0.25)], path)
+    probabilities = np.ones(50, np.float32)
+    probabilities[5:8] = 0.9, 0.8, 0.5
+    probabilities[40] = 0.25
+    hypothesis = Hypothesis([7, 8, 9], [(5, 7), (7, 8), (40, 41)], score=0.0, probabilities=probabilities)
+    return Transcript("ab c", [Word("ab", 0.2, 0.32, 0.73), Word("c", 1.6, 1.64, 0.25)], hypothesis)
 
 
 def test_segments_have_whispers_figures(ask):
@@ -45,19 +47,22 @@ def test_segments_have_whispers_figures(ask):
 
 def test_a_repetition_is_seen_by_its_compression(ask):
     def ratio(text: str) -> float:
-        transcript = Transcript(text, [Word(text, 0.0, 1.0)], [(7, 0.9)] * 25)
+        hypothesis = Hypothesis([7], [(0, 25)], score=0.0, probabilities=np.full(25, 0.9, np.float32))
+        transcript = Transcript(text, [Word(text, 0.0, 1.0)], hypothesis)
         return ask(transcript)["segments"][0]["compression_ratio"]
 
     assert ratio("abc" * 40) > 2.4 > 1 > ratio("the quick fox")  # 2.4 is where Whisper doubts a text
 
 
 def test_a_part_without_tokens_is_silence():
-    assert path_figures([(0, 0.9)] * 3, blank=0) == {"tokens": [], "avg_logprob": 0.0, "no_speech_prob": 1.0}
+    hypothesis = Hypothesis([7], [(5, 6)], score=0.0, probabilities=np.full(9, 0.9, np.float32))
+    expected = {"tokens": [], "avg_logprob": 0.0, "no_speech_prob": 1.0}
+    assert segment_figures(hypothesis, start=0, end=5) == segment_figures(hypothesis, start=6, end=9) == expected
 
 
 def test_of_a_real_recording_the_tokens_spell_the_text(parts, recording, processor):
     model, processor = parts
-    transcript = recognize(model, processor, [read_audio(recording)])[0]
+    transcript = Recognizer(model, processor).transcribe([read_audio(recording)])[0]
     frame = samples_per_frame(model.config) / 16000
     answer = verbose(transcript, {}, duration=3.0, seconds_per_frame=frame, tokenizer=processor.tokenizer)
     assert answer.segments

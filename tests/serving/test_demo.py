@@ -22,7 +22,7 @@ pytest.importorskip("gradio")
 from gradio_client import Client, handle_file
 
 from hf_asr.data.synthetic import make_recording
-from hf_asr.decoding.recognizer import Transcript, Word
+from hf_asr.decoding.transcript import Transcript, Word
 from hf_asr.model.feature_extraction_conformer import denoise
 from hf_asr.serving import demo
 from hf_asr.serving.demo import (

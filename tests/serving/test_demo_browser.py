@@ -11,7 +11,8 @@ pytest.importorskip("gradio")
 pytest.importorskip("playwright")
 from playwright.sync_api import sync_playwright
 
-from hf_asr.decoding.recognizer import Transcript, Word
+from hf_asr.decoding.recognizer import Recognizer
+from hf_asr.decoding.transcript import Transcript, Word
 from hf_asr.serving import demo
 from hf_asr.serving.texts import CHINESE, ENGLISH
 
@@ -35,14 +36,14 @@ def served(checkpoint, tmp_path_factory):
     """The page's address, and the waveforms that reached the recogniser, which hears WORDS in all of them."""
     heard = []
 
-    def recognize(model, processor, waveforms, **options):
-        heard.extend(waveforms)
-        return [Transcript("fox灯", WORDS) for _ in waveforms]
+    def transcribe(recognizer, waveform):
+        heard.append(waveform)
+        return Transcript("fox灯", WORDS)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        patch.setattr(demo, "recognize", recognize)
-        page = demo.build_demo(demo.load(str(checkpoint)), may_choose_second=True)
+        patch.setattr(Recognizer, "transcribe", transcribe)
+        page = demo.build_demo(demo.load_warm(str(checkpoint)), may_choose_second=True)
         yield SimpleNamespace(address=demo.launch(page, host="127.0.0.1", port=None, block=False), heard=heard)
         page.close(verbose=False)
 

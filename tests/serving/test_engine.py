@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hf_asr.decoding.recognizer import recognize
+from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.serving import engine as engine_module
 from hf_asr.serving.engine import ClosedError, Engine, EngineOptions, QueueFullError, TooSlowError
 from hf_asr.serving.rest import ServerOptions
@@ -17,7 +17,7 @@ def start(parts):
     engines = []
 
     def make(**options) -> Engine:
-        engines.append(Engine(*parts, EngineOptions(**options)))
+        engines.append(Engine(Recognizer(*parts), EngineOptions(**options)))
         return engines[-1]
 
     yield make
@@ -29,14 +29,14 @@ def start(parts):
 def gate(monkeypatch):
     """Holds every batch until it is set; lists the numbers of their windows."""
     event, sizes = threading.Event(), []
-    original = engine_module.best_paths
+    original = Recognizer.keep
 
-    def held(model, processor, windows):
+    def held(recognizer, windows):
         sizes.append(len(windows))
         event.wait(60)
-        return original(model, processor, windows)
+        return original(recognizer, windows)
 
-    monkeypatch.setattr(engine_module, "best_paths", held)
+    monkeypatch.setattr(Recognizer, "keep", held)
     event.sizes = sizes
     return event
 
@@ -50,14 +50,14 @@ def test_many_clients_get_what_each_would_alone(parts, start):
     waveforms = [noise(0.3 + 0.37 * (i % 7), seed=i) for i in range(30)]
     futures = [engine.submit(waveform) for waveform in waveforms]
     together = [future.result(60) for future in futures]
-    alone = [recognize(*parts, [waveform])[0] for waveform in waveforms]
+    alone = [Recognizer(*parts).transcribe([waveform])[0] for waveform in waveforms]
     assert [item.text for item in together] == [item.text for item in alone]
     assert engine.queued_seconds == pytest.approx(0.0)
 
 
 def test_a_long_recording_is_put_together_from_its_windows(parts, start):
     waveform = noise(70)
-    assert start().submit(waveform).result(60).text == recognize(*parts, [waveform])[0].text
+    assert start().submit(waveform).result(60).text == Recognizer(*parts).transcribe([waveform])[0].text
 
 
 def test_what_waits_is_computed_together(start, gate):
@@ -115,14 +115,14 @@ def test_a_cancelled_request_is_not_computed(start, gate):
 
 
 def test_one_that_fails_does_not_fail_the_others(start, monkeypatch):
-    original = engine_module.best_paths
+    original = Recognizer.keep
 
-    def fails_on_silence(model, processor, windows):
+    def fails_on_silence(recognizer, windows):
         if any(not window.waveform.any() for window in windows):
             raise RuntimeError("silence")
-        return original(model, processor, windows)
+        return original(recognizer, windows)
 
-    monkeypatch.setattr(engine_module, "best_paths", fails_on_silence)
+    monkeypatch.setattr(Recognizer, "keep", fails_on_silence)
     engine = start(max_wait_ms=200)
     futures = [engine.submit(noise(1)), engine.submit(np.zeros(16000, np.float32)), engine.submit(noise(1, seed=1))]
     assert futures[0].result(60) is not None and futures[2].result(60) is not None
@@ -193,7 +193,7 @@ def test_when_the_thread_ends_nobody_is_left_waiting_or_let_in(start, gate, monk
         gate.wait(60)
         raise SystemExit
 
-    monkeypatch.setattr(engine_module, "best_paths", exits)
+    monkeypatch.setattr(Recognizer, "keep", exits)
     engine = start(max_batch_seconds=0)
     futures = [engine.submit(noise(1, seed=i)) for i in range(3)]
     gate.set()
@@ -252,14 +252,14 @@ def slow_machine(parts, monkeypatch):
     engines = []
 
     def make(*, speed: float) -> SimpleNamespace:
-        def compute(model, processor, windows):
+        def compute(recognizer, windows):
             clock.gate.wait(60)
             clock.now += sum(len(window.waveform) for window in windows) / 16000 / clock.speed
             clock.hook()
             return [[(0, 1.0)] for _ in windows]
 
-        monkeypatch.setattr(engine_module, "best_paths", compute)
-        engine = Engine(*parts, EngineOptions(max_wait_ms=0))
+        monkeypatch.setattr(Recognizer, "keep", compute)
+        engine = Engine(Recognizer(*parts), EngineOptions(max_wait_ms=0))
         engines.append(engine)
         clock.speed = speed
         clock.gate.set()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.serving.engine import Engine
 from hf_asr.serving.rest import ServerOptions, create_app
 
@@ -26,7 +27,7 @@ def listen(parts):
     servers = []
 
     def start(**options) -> str:
-        app = create_app(Engine(*parts), ServerOptions(**options), model_name="tiny")
+        app = create_app(Engine(Recognizer(*parts)), ServerOptions(**options), model_name="tiny")
         listener = socket.create_server(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical", proxy_headers=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

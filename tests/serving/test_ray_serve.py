@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from hf_asr.data.audio import read_audio
-from hf_asr.decoding.recognizer import recognize
+from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.serving.engine import EngineOptions
 from hf_asr.serving.ray_serve import ReplicaOptions, read_options
 from hf_asr.serving.rest import ServerOptions
@@ -58,7 +58,7 @@ def test_two_replicas_answer_as_one(checkpoint, parts, recording, repository, tm
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     answer = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
-    expected = recognize(*parts, [read_audio(recording)])[0].text
+    expected = Recognizer(*parts).transcribe([read_audio(recording)])[0].text
     assert answer == {"texts": [expected], "running": 2, "without_key": 401}
 
 

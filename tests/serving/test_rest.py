@@ -15,7 +15,7 @@ import torch
 from fastapi.testclient import TestClient
 
 from hf_asr.data.audio import read_audio
-from hf_asr.decoding.recognizer import recognize
+from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.serving import engine as engine_module
 from hf_asr.serving.engine import Engine, EngineOptions
 from hf_asr.serving.rest import ServerOptions, create_app
@@ -27,7 +27,7 @@ def serve(parts):
     clients, tiny = [], parts
 
     def make(*, engine: dict | None = None, raises: bool = True, parts: tuple = tiny, **options) -> TestClient:
-        engine = Engine(*parts, EngineOptions(**engine or {}))
+        engine = Engine(Recognizer(*parts), EngineOptions(**engine or {}))
         app = create_app(engine, ServerOptions(**options), model_name="tiny")
         app.state.engine = engine
         clients.append(TestClient(app, raise_server_exceptions=raises))
@@ -55,7 +55,7 @@ FORM = {"Content-Type": "multipart/form-data; boundary=x"}
 
 
 def text_of(parts, data: bytes) -> str:
-    return recognize(*parts, [read_audio(data)])[0].text
+    return Recognizer(*parts).transcribe([read_audio(data)])[0].text
 
 
 def test_the_articles_contract(serve, parts, wav):
@@ -157,14 +157,14 @@ def test_too_large_and_too_long(serve, wav):
 
 def test_a_full_queue_is_503_with_the_seconds_to_wait(serve, wav, monkeypatch):
     event, started = threading.Event(), threading.Event()
-    original = engine_module.best_paths
+    original = Recognizer.keep
 
     def held(*args):
         started.set()
         event.wait(60)
         return original(*args)
 
-    monkeypatch.setattr(engine_module, "best_paths", held)
+    monkeypatch.setattr(Recognizer, "keep", held)
     client = serve(engine={"max_queue_seconds": 0.1})
     answers = []
     first = threading.Thread(target=lambda: answers.append(client.post("/transcribe", files={"audio": ("a", wav)})))
@@ -179,7 +179,7 @@ def test_a_full_queue_is_503_with_the_seconds_to_wait(serve, wav, monkeypatch):
 
 def test_a_transcription_that_takes_too_long_is_503(serve, wav, monkeypatch):
     event = threading.Event()
-    monkeypatch.setattr(engine_module, "best_paths", lambda *args: event.wait(60))
+    monkeypatch.setattr(Recognizer, "keep", lambda *args: event.wait(60))
     answer = serve(transcription_timeout_s=2).post("/transcribe", files={"audio": ("a.wav", wav)})
     event.set()
     assert answer.status_code == 503 and "not transcribed within 2 s" in answer.json()["error"]["message"]
@@ -187,15 +187,15 @@ def test_a_transcription_that_takes_too_long_is_503(serve, wav, monkeypatch):
 
 def test_a_client_that_goes_away_is_not_computed_for(parts, wav, monkeypatch):
     gate, sizes = threading.Event(), []
-    original = engine_module.best_paths
+    original = Recognizer.keep
 
     def held(*args):
         sizes.append(1)
         gate.wait(60)
         return original(*args)
 
-    monkeypatch.setattr(engine_module, "best_paths", held)
-    engine = Engine(*parts, EngineOptions(max_batch_seconds=0))
+    monkeypatch.setattr(Recognizer, "keep", held)
+    engine = Engine(Recognizer(*parts), EngineOptions(max_batch_seconds=0))
     blocker = engine.submit(np.zeros(16000, np.float32))
     asyncio.run(post(create_app(engine), [*upload(wav), {"type": "http.disconnect"}]))
     gate.set()
@@ -229,7 +229,7 @@ async def post(app, messages: list[dict], *, host: str = "10.0.0.1") -> tuple[in
 
 
 def test_an_upload_that_dawdles_is_408_and_its_connection_is_free_again(parts, wav):
-    app = create_app(Engine(*parts), ServerOptions(upload_timeout_s=0.2, max_connections=1))
+    app = create_app(Engine(Recognizer(*parts)), ServerOptions(upload_timeout_s=0.2, max_connections=1))
     (whole,) = upload(wav)
     begun = whole | {"body": whole["body"][:500], "more_body": True}
     status, answer = asyncio.run(post(app, [begun]))
@@ -246,7 +246,7 @@ def test_an_upload_that_dawdles_is_408_and_its_connection_is_free_again(parts, w
     ],
 )
 def test_connections_have_a_limit_and_those_of_one_client_half_of_it(parts, max_connections, hosts, statuses):
-    app = create_app(Engine(*parts), ServerOptions(upload_timeout_s=0.5, max_connections=max_connections))
+    app = create_app(Engine(Recognizer(*parts)), ServerOptions(upload_timeout_s=0.5, max_connections=max_connections))
 
     async def all_at_once():
         return await asyncio.gather(*(post(app, [], host=host) for host in hosts))
@@ -267,9 +267,9 @@ def test_what_the_machine_is_too_slow_for_is_refused_before_it_waits(serve, part
 
 def test_one_client_cannot_fill_the_queue_for_all(parts, monkeypatch):
     gate = threading.Event()
-    original = engine_module.best_paths
-    monkeypatch.setattr(engine_module, "best_paths", lambda *args: gate.wait(60) and original(*args))
-    app = create_app(Engine(*parts, EngineOptions(max_queue_seconds=12)))
+    original = Recognizer.keep
+    monkeypatch.setattr(Recognizer, "keep", lambda *args: gate.wait(60) and original(*args))
+    app = create_app(Engine(Recognizer(*parts), EngineOptions(max_queue_seconds=12)))
     messages = upload(noise_wav(2))
 
     async def fill():
@@ -289,7 +289,7 @@ def test_one_client_cannot_fill_the_queue_for_all(parts, monkeypatch):
 @pytest.mark.parametrize(("trusted", "status"), [(None, 503), ("10.0.0.1", 408)])
 def test_whom_a_proxy_names_counts_only_if_the_proxy_is_trusted(parts, trusted, status):
     app = create_app(
-        Engine(*parts), ServerOptions(upload_timeout_s=0.5, max_connections=2, forwarded_allow_ips=trusted)
+        Engine(Recognizer(*parts)), ServerOptions(upload_timeout_s=0.5, max_connections=2, forwarded_allow_ips=trusted)
     )
 
     async def forwarded(name: str) -> int:
@@ -376,7 +376,7 @@ def test_health_says_when_the_engine_has_ended_or_hangs(serve, wav, monkeypatch)
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine_module, "best_paths", exits)
+        patch.setattr(Recognizer, "keep", exits)
         client = serve(raises=False)
         assert client.get("/health").status_code == 200
         assert client.post("/transcribe", files={"audio": ("a.wav", wav)}).status_code == 500
@@ -384,7 +384,7 @@ def test_health_says_when_the_engine_has_ended_or_hangs(serve, wav, monkeypatch)
     assert client.get("/health").status_code == 503
     assert client.post("/transcribe", files={"audio": ("a.wav", wav)}).status_code == 503
     event = threading.Event()
-    monkeypatch.setattr(engine_module, "best_paths", lambda *args: event.wait(60))
+    monkeypatch.setattr(Recognizer, "keep", lambda *args: event.wait(60))
     client = serve(transcription_timeout_s=0.5)
     client.app.state.engine.submit(np.zeros(16000, np.float32))
     time.sleep(1)

@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from hf_asr.data.audio import read_audio
-from hf_asr.decoding.recognizer import recognize
+from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.serving import run as run_module
 from hf_asr.serving.engine import EngineOptions
 from hf_asr.serving.run import load_engine
@@ -46,7 +46,7 @@ def url(checkpoint, repository):
 
 @pytest.fixture(scope="module")
 def text(parts, recording):
-    return recognize(*parts, [read_audio(recording)])[0].text
+    return Recognizer(*parts).transcribe([read_audio(recording)])[0].text
 
 
 def test_the_articles_client(url, recording, text):

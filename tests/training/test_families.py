@@ -31,8 +31,9 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
-from hf_asr.checkpoint import as_conformer_tokenizer, load_checkpoint, load_processor
+from hf_asr.checkpoint import load_checkpoint, load_processor
 from hf_asr.cli import evaluate, transcribe
+from hf_asr.families import as_conformer_tokenizer
 from hf_asr.training.arguments import ModelArguments
 from hf_asr.training.building import build
 from hf_asr.training.run import main

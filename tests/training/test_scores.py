@@ -14,6 +14,7 @@ import yaml
 from hf_asr.checkpoint import load_checkpoint
 from hf_asr.data.audio import read_audio
 from hf_asr.data.sources import load_source
+from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.model import ConformerForCTC
 from hf_asr.scoring.evaluation import evaluate_rows
 from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
@@ -79,7 +80,7 @@ def assert_chosen_as_reported(folder: Path, rows: datasets.Dataset) -> None:
     assert sorted(logged) == [1, 2, 3]
     for step, entry in logged.items():
         model, processor = load_checkpoint(str(folder / f"checkpoint-{step}"), device="cpu")
-        measured, _ = evaluate_rows(model, processor, rows, show_progress=False)
+        measured, _ = evaluate_rows(Recognizer(model, processor), rows, show_progress=False)
         assert (entry["eval_cer"], entry["eval_wer"]) == (measured["cer"], measured["wer"]), step
     scores = {step: entry["eval_cer"] for step, entry in logged.items()}
     assert len(set(scores.values())) > 1

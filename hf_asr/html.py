@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 from markupsafe import Markup
 
-from ..files import write_text
+from .files import write_text
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --bad: #c62828; --good: #2e7d32; --accent: #2b6cb0 }

@@ -2,14 +2,14 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import datasets
+import numpy as np
 import torch
 from datasets.distributed import split_dataset_by_node
-from transformers import PreTrainedConfig
 
 from ..model.processing_conformer import ConformerProcessor
 from .augment import Augmentation, longest_durations
@@ -37,7 +37,8 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         *,
         split: str,
         processor: ConformerProcessor,
-        config: PreTrainedConfig,
+        required_samples: Callable[[Sequence[int]], int],
+        pad_to_labels: Callable[[np.ndarray, list[int]], tuple[np.ndarray, int]] | None = None,
         max_batch_seconds: float,
         max_duration_seconds: float,
         augment: Augmentation | None = None,
@@ -52,7 +53,8 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         self.rows = rows.shuffle(seed=seed, buffer_size=1) if rows.num_shards > 1 else rows  # the shards only
         if num_replicas > 1:
             self.rows = split_dataset_by_node(self.rows, rank=rank, world_size=num_replicas)
-        self.split, self.processor, self.config, self.augment = split, processor, config, augment
+        self.split, self.processor, self.augment = split, processor, augment
+        self.required_samples, self.pad_to_labels = required_samples, pad_to_labels
         self.max_batch_seconds, self.max_duration_seconds = max_batch_seconds, max_duration_seconds
         self.buffer_size, self.seed, self.report = buffer_size, seed, report
         self.max_unusable_share = max_unusable_share
@@ -87,7 +89,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
             buffer,
             split=self.split,
             processor=self.processor,
-            config=self.config,
+            required_samples=self.required_samples,
             max_duration_seconds=self.max_duration_seconds,
             show_progress=False,
             first_row=first_row,
@@ -102,9 +104,8 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         dataset = SpeechDataset(
             [buffer[i] for i in inspection.kept],
             processor=self.processor,
-            config=self.config,
             augment=self.augment,
-            pad_to_labels=True,
+            pad_to_labels=self.pad_to_labels,
         )
         durations = longest_durations(inspection.durations, self.augment)
         sampler = DurationBatchSampler(durations, max_batch_seconds=self.max_batch_seconds, seed=self.seed)

@@ -4,7 +4,7 @@ import shutil
 import onnxruntime
 import pytest
 
-from hf_asr.export.providers import choose_providers, open_session, tensorrt_options, tensorrt_profile
+from hf_asr.runtime.providers import choose_providers, open_session, tensorrt_options, tensorrt_profile
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 

@@ -1,3 +1,5 @@
+from functools import partial
+
 import datasets
 import numpy as np
 import pytest
@@ -7,8 +9,9 @@ from hf_asr.data.augment import build_augmentation
 from hf_asr.data.batching import DurationBatchSampler
 from hf_asr.data.dataset import SpeechCollator, SpeechDataset
 from hf_asr.data.inspection import inspect
+from hf_asr.data.iterable import StreamedBatches
 from hf_asr.data.sources import load_source
-from hf_asr.data.streaming import StreamedBatches
+from hf_asr.families import pad_to_labels, required_samples
 
 AUGMENTATIONS = [{"name": "SpeedPerturbation"}, {"name": "Gain", "p": 1.0}]
 
@@ -22,7 +25,8 @@ def stream(corpus):
 def options(processor, tiny_model):
     return {
         "processor": processor,
-        "config": tiny_model.config,
+        "required_samples": partial(required_samples, config=tiny_model.config),
+        "pad_to_labels": partial(pad_to_labels, config=tiny_model.config),
         "split": "train",
         "max_batch_seconds": 20,
         "max_duration_seconds": 30,
@@ -38,9 +42,10 @@ def first(batches: StreamedBatches, count: int) -> list[dict]:
 
 def test_a_buffer_as_large_as_the_stream_gives_the_batches_of_the_rows_at_once(corpus, stream, options):
     rows = load_source(str(corpus), split="train")
-    shared = {"processor": options["processor"], "config": options["config"]}
-    inspection = inspect(rows, split="train", max_duration_seconds=30, **shared)
-    dataset = SpeechDataset(rows.select(inspection.kept), augment=options["augment"], pad_to_labels=True, **shared)
+    shared = {name: options[name] for name in ("processor", "required_samples", "max_duration_seconds")}
+    inspection = inspect(rows, split="train", **shared)
+    shared = {name: options[name] for name in ("processor", "augment", "pad_to_labels")}
+    dataset = SpeechDataset(rows.select(inspection.kept), **shared)
     durations = [options["augment"].longest(seconds) for seconds in inspection.durations]
     sampler = DurationBatchSampler(durations, max_batch_seconds=20, seed=3)
     collate, expected = SpeechCollator(options["processor"]), []

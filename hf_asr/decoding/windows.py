@@ -1,0 +1,81 @@
+"""Cut long recordings into windows that overlap, and put windows of similar length into batches."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass
+class Window:
+    """A part of a recording.
+
+    Attributes:
+        waveform: Samples (samples,).
+        left, right: Encoder frames of context at each end, which are computed and not used.
+    """
+
+    waveform: np.ndarray
+    left: int = 0
+    right: int = 0
+
+
+def check_window(*, chunk_seconds: float, stride_seconds: float) -> None:
+    """Raise ValueError for a window that is not longer than the context at its two ends."""
+    if not 2 * stride_seconds < chunk_seconds < math.inf:
+        raise ValueError(
+            f"windows of {chunk_seconds:g} s cannot be used: they overlap by {stride_seconds:g} s at each end, so more "
+            f"than {2 * stride_seconds:g} s are needed"
+        )
+
+
+def split_windows(
+    waveform: np.ndarray,
+    *,
+    sampling_rate: int,
+    samples_per_frame: int,
+    chunk_seconds: float = 30.0,
+    stride_seconds: float = 3.0,
+) -> list[Window]:
+    """Return windows of a recording (samples,) of `chunk_seconds` that overlap by `stride_seconds` on each side.
+
+    The used parts of all windows, one after another, are the whole recording. A recording that is not longer than one
+    window is one window without context.
+
+    Args:
+        sampling_rate: Of the waveform, in Hz.
+        samples_per_frame: Samples that one frame of logits covers.
+
+    Raises:
+        ValueError: A window that is not longer than the context at its two ends.
+    """
+    check_window(chunk_seconds=chunk_seconds, stride_seconds=stride_seconds)
+    ratio = samples_per_frame
+    stride = round(stride_seconds * sampling_rate / ratio) * ratio
+    # A window has at least one frame that is not context.
+    chunk = max(round(chunk_seconds * sampling_rate / ratio) * ratio, 2 * stride + ratio)
+    if len(waveform) <= chunk:
+        return [Window(waveform)]
+    windows, start = [], 0
+    while True:
+        is_last = start + chunk >= len(waveform)
+        left, right = (0 if start == 0 else stride // ratio), (0 if is_last else stride // ratio)
+        windows.append(Window(waveform[start : start + chunk], left, right))
+        if is_last:
+            return windows
+        start += chunk - 2 * stride
+
+
+def batches(windows: Sequence[Window], *, batch_seconds: float, sampling_rate: int) -> Iterator[list[int]]:
+    """Yield the indices of windows of similar length, the longest first.
+
+    Args:
+        batch_seconds: Greatest number of windows in a batch times the longest one, in seconds. A batch has at least one
+            window.
+    """
+    order = sorted(range(len(windows)), key=lambda i: len(windows[i].waveform))
+    while order:
+        limit = max(1, int(batch_seconds * sampling_rate // max(1, len(windows[order[-1]].waveform))))
+        yield order[-limit:][::-1]
+        del order[-limit:]
