@@ -8,8 +8,9 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from hf_asr import ConformerConfig, ConformerForCTC
+from hf_asr.arguments import parse_arguments
 from hf_asr.data.augment import build_augmentation
-from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments, parse_arguments
+from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
 MILLIONS = {

@@ -1,40 +1,20 @@
 """What a training run can be told: dataclasses, filled from a YAML recipe and then from the command line."""
 
-import argparse
-import difflib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from inspect import signature
 from pathlib import Path
-from typing import Any, get_type_hints
 
 import torch
-import yaml
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 
+from ..arguments import checked, from_yaml
 from ..model import ConformerFeatureExtractor
 from ..model.tokenization_conformer import TEXT_NORMALIZATIONS
 from .devices import has_bf16
 
 VOCABULARIES = ("auto", "keep", "new")
 TOKENIZERS = ("char", "bpe")
-
-
-def from_yaml(name: str, value: Any, kind: type) -> Any:
-    """Return a `dict` or `list`, read from YAML if it is text, as on the command line; None stays.
-
-    Raises:
-        ValueError: It is no YAML, or something else.
-    """
-    try:
-        value = yaml.safe_load(value) if isinstance(value, str) else value
-    except yaml.YAMLError as error:
-        raise ValueError(f"{name} is no YAML: {' '.join(str(error).split())}") from error
-    if value is not None and not isinstance(value, kind):
-        accepted = "a mapping, as {a: 1}" if kind is dict else "a list of mappings, as [{name: A}]"
-        raise ValueError(f"{name} is {accepted}, not {value!r}")
-    return value
 
 
 @dataclass
@@ -113,39 +93,6 @@ class ModelArguments:
 
 def _or(values: Sequence[str]) -> str:
     return f"{', '.join(values[:-1])} or {values[-1]}"
-
-
-def checked(cls: type, options: dict) -> dict:
-    """Return `options`, all of which `cls` knows, each of the type of its default.
-
-    Raises:
-        ValueError: It does not know one, or takes something else.
-    """
-    parameters = signature(cls.__init__).parameters
-    known = set(parameters) | set(getattr(cls, "__dataclass_fields__", {}))
-    known -= {"self", "args", "kwargs"}
-    if unknown := set(options) - known:
-        raise ValueError(f"{cls.__name__} has no {', '.join(sorted(unknown))}; it has: {', '.join(sorted(known))}")
-    return {
-        name: _of_type(f"{cls.__name__}: {name}", value, parameters[name].default if name in parameters else None)
-        for name, value in options.items()
-    }
-
-
-def _of_type(name: str, value: Any, default: Any) -> Any:
-    """`value`, which has the type of `default` where that is a number, a truth value or text."""
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    kind = type(default)
-    if value is None or kind not in kinds:
-        return value
-    if kind is float and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML takes 1e-3 for text
-        except (TypeError, ValueError):
-            pass
-    if type(value) is not kind:
-        raise ValueError(f"{name} is {kinds[kind]}, not {value!r}")
-    return value
 
 
 @dataclass
@@ -360,81 +307,3 @@ def check_folder(path: Path) -> None:
         raise ValueError(f"output_dir {path}: {there} is a file, name a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"output_dir {path}: {there} cannot be written, name another folder")
-
-
-def parse_arguments(classes: Sequence[type], argv: Sequence[str] | None = None) -> tuple:
-    """One object of each dataclass: `--config recipe.yaml` first, then the command line over it.
-
-    Raises:
-        SystemExit: An unknown key or argument, with the nearest known one.
-        ValueError: A value that a dataclass refuses.
-    """
-    parser = _Parser(list(classes), allow_abbrev=False)
-    hints = {name: hint for cls in classes for name, hint in get_type_hints(cls).items()}
-    kinds = {name: hint.__name__ if isinstance(hint, type) else str(hint) for name, hint in hints.items()}
-    known = {item.name: kinds[item.name] for cls in classes for item in fields(cls) if item.init}
-    config_parser = _Parser([], add_help=False, allow_abbrev=False)
-    config_parser.add_argument("--config")
-    config, rest = config_parser.parse_known_args(argv)
-    parser.add_argument("--config", help="YAML recipe; the command line goes over it.")
-    if config.config is not None:
-        parser.set_defaults(**_recipe(config.config, parser, known))
-    namespace, unknown = parser.parse_known_args(rest)
-    if unknown:
-        name = unknown[0].split("=")[0].lstrip("-")
-        parser.error(f"unknown argument {unknown[0]!r}{_hint(name, known)}")
-    values = vars(namespace)
-    try:
-        return tuple(
-            cls(**{f.name: values[f.name] for f in fields(cls) if f.init and f.name in values}) for cls in classes
-        )
-    except TypeError as error:  # of one of the mappings that transformers takes
-        raise ValueError(f"an argument is of the wrong type: {error}") from error
-
-
-class _Parser(HfArgumentParser):
-    """Says what is wrong in one line, without the two hundred arguments that there are."""
-
-    def error(self, message: str):
-        self.exit(2, f"error: {' '.join(message.split())}\n")
-
-
-def _recipe(path: str, parser: argparse.ArgumentParser, known: dict[str, str]) -> dict[str, Any]:
-    """The values of a YAML recipe, each as the command line would give it; `known` are the types of the arguments."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            recipe = yaml.safe_load(file) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        parser.error(f"--config {path}: {error}")
-    if not isinstance(recipe, dict):
-        parser.error(f"--config {path}: a recipe is a mapping, 'argument: value' a line, and this is {recipe!r}")
-    actions = {action.dest: action for action in reversed(parser._actions)}
-    for key, value in recipe.items():
-        if key not in known:
-            parser.error(f"{path}: unknown key {key!r}{_hint(str(key), known)}")
-        try:
-            recipe[key] = _as_typed(key, value, actions[key], known[key])
-        except (argparse.ArgumentTypeError, TypeError, ValueError):
-            parser.error(f"{path}: {key}: {value!r} is of the wrong type, it is {known[key].removesuffix(' | None')}")
-    return recipe
-
-
-def _as_typed(key: str, value: Any, action: argparse.Action, kind: str) -> Any:
-    if action.nargs in ("+", "*") and value is not None and not isinstance(value, dict):
-        return [action.type(str(item)) for item in (value if isinstance(value, list) else [value])]
-    if isinstance(value, dict | list):
-        if type(value).__name__ not in kind:
-            raise TypeError
-        return value
-    if value is False and key.endswith("_strategy"):
-        return "no"  # which YAML takes for false
-    if value is None or isinstance(value, str) or isinstance(value, bool) and action.type is str:
-        return value  # argparse reads the text
-    if action.type is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    return action.type(str(value))
-
-
-def _hint(name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else " (--help lists them all)"

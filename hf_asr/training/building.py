@@ -15,11 +15,12 @@ from transformers import (
     PreTrainedConfig,
 )
 
+from ..arguments import checked
 from ..checkpoint import NoTokenizerError, check_is_checkpoint, load_processor, loading
 from ..families import disable_layerdrop
 from ..model import ConformerConfig, ConformerFeatureExtractor, ConformerForCTC, ConformerProcessor, ConformerTokenizer
 from ..provenance import hardware
-from .arguments import ConformerTrainingArguments, ModelArguments, checked
+from .arguments import ConformerTrainingArguments, ModelArguments
 from .vocabulary import choose_text_normalization, fit_vocabulary
 
 logger = logging.getLogger("hf_asr")

@@ -10,11 +10,12 @@ import matplotlib
 import numpy as np
 import soundfile
 
+from ..arguments import parse_arguments
 from ..console import command
 from ..data.augment import build_augmentation
 from ..data.sources import read_row
 from ..model import ConformerFeatureExtractor
-from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments, parse_arguments
+from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 from .splits import load_splits
 
 

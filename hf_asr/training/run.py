@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, set_seed
 
+from ..arguments import checked, parse_arguments
 from ..console import command
 from ..data.augment import build_augmentation, longest_durations
 from ..data.dataset import SpeechCollator, SpeechDataset, feature_statistics
@@ -28,8 +29,8 @@ from ..provenance import measured_on
 from ..scoring.evaluation import evaluate_rows, write_results
 from ..scoring.report import write_report
 from ..scoring.selection import describe_selection
-from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments, parse_arguments
-from .building import build, checked, describe
+from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments
+from .building import build, describe
 from .callbacks import ShowTranscripts, plot_curves
 from .checkpoints import find_checkpoint
 from .data_used import write_data_arguments

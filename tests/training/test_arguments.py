@@ -3,11 +3,11 @@ import os
 import pytest
 import torch
 
+from hf_asr.arguments import parse_arguments
 from hf_asr.training.arguments import (
     ConformerTrainingArguments,
     DataArguments,
     ModelArguments,
-    parse_arguments,
 )
 
 CLASSES = (ModelArguments, DataArguments, ConformerTrainingArguments)

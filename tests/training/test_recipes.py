@@ -2,7 +2,8 @@
 
 import pytest
 
-from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments, parse_arguments
+from hf_asr.arguments import parse_arguments
+from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 from hf_asr.training.preview import main as preview
 
 CLASSES = (ModelArguments, DataArguments, ConformerTrainingArguments)
@@ -18,14 +19,14 @@ def parsed(tmp_path, text: str, *argv: str) -> tuple:
     ("text", "told"),
     [
         ("learning_rate: abc", "invalid float value: 'abc'"),
-        ("learning_rate: {a: 1}", "learning_rate: {'a': 1} is of the wrong type, it is float"),
-        ("max_steps: 1.5", "max_steps: 1.5 is of the wrong type, it is int"),
-        ("max_steps: [1]", "max_steps: [1] is of the wrong type, it is int"),
-        ("use_cpu: 3", "use_cpu: 3 is of the wrong type, it is bool"),
-        ("model: [5]", "model: [5] is of the wrong type, it is dict | str"),
-        ("augmentations: {name: Gain}", "is of the wrong type, it is list | str"),
-        ("vocabulary: {a: 1}", "vocabulary: {'a': 1} is of the wrong type, it is str"),
-        ("- a\n- b", "a recipe is a mapping, 'argument: value' a line, and this is ['a', 'b']"),
+        ("learning_rate: {a: 1}", "learning_rate: {'a': 1} has the wrong type; float is expected"),
+        ("max_steps: 1.5", "max_steps: 1.5 has the wrong type; int is expected"),
+        ("max_steps: [1]", "max_steps: [1] has the wrong type; int is expected"),
+        ("use_cpu: 3", "use_cpu: 3 has the wrong type; bool is expected"),
+        ("model: [5]", "model: [5] has the wrong type; dict | str is expected"),
+        ("augmentations: {name: Gain}", "has the wrong type; list | str is expected"),
+        ("vocabulary: {a: 1}", "vocabulary: {'a': 1} has the wrong type; str is expected"),
+        ("- a\n- b", "a recipe is a mapping, 'argument: value' lines, not ['a', 'b']"),
         ("model: [", "recipe.yaml: while parsing a flow node"),
     ],
 )
@@ -39,11 +40,11 @@ def test_a_value_of_the_wrong_type_is_one_line(tmp_path, capsys, text, told):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("model: 5", "model is a mapping, as {a: 1}, not 5"),
-        ("model: '{a'", "model is no YAML: while parsing"),
-        ("augmentations: Gain", "augmentations is a list of mappings, as .{name: A}., not 'Gain'"),
-        ("feature_extractor: {num_mel_bins: many}", "num_mel_bins is a whole number, not 'many'"),
-        ("accelerator_config: {batches: 1}", "an argument is of the wrong type: AcceleratorConfig"),
+        ("model: 5", "model must be a mapping, as {a: 1}, not 5"),
+        ("model: '{a'", "model is not YAML: while parsing"),
+        ("augmentations: Gain", "augmentations must be a list of mappings, as .{name: A}., not 'Gain'"),
+        ("feature_extractor: {num_mel_bins: many}", "num_mel_bins must be a whole number, not 'many'"),
+        ("accelerator_config: {batches: 1}", "an argument has the wrong type: AcceleratorConfig"),
         ("greater_is_better: true", "greater_is_better: fewer errors are better"),
         ("held_out_share: 0", "held_out_share lies between 0 and 1, not 0.0"),
     ],
