@@ -11,6 +11,19 @@ import yaml
 from transformers import HfArgumentParser
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Prints defaults, without those that mean "not given"."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=30)
+        self._action_max_length = 20  # argparse forgets that sub-commands are indented
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, []):
+            return action.help
+        return super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser of whole option names, whose errors are one line.
 
@@ -19,7 +32,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, **options: Any):
-        options = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter, "allow_abbrev": False} | options
+        options = {"formatter_class": _Formatter, "allow_abbrev": False} | options
         super().__init__(**options)
         self.kinds: dict[str, str] = {}
 
@@ -50,7 +63,7 @@ def parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
     if unknown:
         name = unknown[0].split("=")[0].lstrip("-")
         known = {action.dest for action in parser._actions}
-        parser.error(f"unknown argument {unknown[0]!r}{_hint(name, known)}")
+        parser.error(f"unknown argument {unknown[0]!r}{hint(name, known)}")
     return namespace
 
 
@@ -149,7 +162,7 @@ def _read_recipe(path: str, parser: Parser) -> dict[str, Any]:
     actions = {action.dest: action for action in reversed(parser._actions)}
     for key, value in recipe.items():
         if key not in parser.kinds or key not in actions:
-            parser.error(f"{path}: unknown key {key!r}{_hint(str(key), parser.kinds)}")
+            parser.error(f"{path}: unknown key {key!r}{hint(str(key), parser.kinds)}")
         kind = parser.kinds[key]
         try:
             recipe[key] = _as_typed(key, value, actions[key], kind)
@@ -179,6 +192,7 @@ def _as_typed(key: str, value: Any, action: argparse.Action, kind: str) -> Any:
     return action.type(str(value))
 
 
-def _hint(name: str, known: Collection[str]) -> str:
+def hint(name: str, known: Collection[str]) -> str:
+    """Return the end of a message about an unknown name: the nearest known one, if there is one."""
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else " (--help lists them all)"

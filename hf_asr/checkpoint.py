@@ -1,4 +1,4 @@
-"""Loading a checkpoint, ours or any CTC model that transformers knows, and what the rest has to ask of either."""
+"""Load a checkpoint: a model and its processor, from weights or from an exported graph, of any CTC family."""
 
 import contextlib
 import logging
@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from .families import as_conformer_tokenizer
+from .files import GRAPH
 from .model import ConformerProcessor
 
 logger = logging.getLogger("hf_asr")
@@ -27,20 +28,23 @@ logger = logging.getLogger("hf_asr")
 def load_checkpoint(
     model_name_or_path: str, *, device: str | torch.device | None = None
 ) -> tuple[PreTrainedModel, ConformerProcessor]:
-    """Model in evaluation mode on `device` (CUDA where there is one), and its processor.
+    """Return a model in evaluation mode and its processor.
 
-    A folder without PyTorch weights but with `model.onnx`, or an .onnx file in a folder or a Hub repository
-    (`owner/name/onnx/model.int8.onnx`), is run by onnxruntime.
+    onnxruntime runs a folder that has `model.onnx` but no PyTorch weights, and an .onnx file in a folder or in a
+    repository on the Hub (`owner/name/onnx/model.int8.onnx`).
+
+    Args:
+        device: Where the PyTorch model computes; CUDA if it is available and None is given.
 
     Raises:
-        ValueError: No checkpoint, here or on the Hub, or a damaged one; or a checkpoint without a tokenizer.
-        ImportError: An exported graph, and onnxruntime is not installed.
+        ValueError: The name is not a checkpoint, or the checkpoint is damaged or has no tokenizer.
+        ImportError: An exported graph needs onnxruntime, which is not installed.
     """
     path = Path(model_name_or_path)
     if path.suffix == ".onnx":
         return load_graph(path)
     if (path / "config.json").is_file() and not list(path.glob("*.safetensors")) and list(path.glob("*.onnx")):
-        return load_graph(path / "model.onnx")
+        return load_graph(path / GRAPH)
     check_is_checkpoint(model_name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with loading(model_name_or_path):
@@ -50,18 +54,22 @@ def load_checkpoint(
 
 @contextlib.contextmanager
 def loading(model_name_or_path: str) -> Iterator[None]:
-    """Turn what transformers raises for a wrong name or a damaged file into a ValueError of one line."""
+    """Turn the errors of transformers for a wrong name or a damaged file into a ValueError of one line."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        what = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         if not Path(model_name_or_path).exists():
-            what = f"it is no folder here, and the Hub does not give it: {what}"
-        raise ValueError(f"{model_name_or_path} cannot be loaded: {what}") from error
+            reason = f"it is not a folder, and it cannot be loaded from the Hub: {reason}"
+        raise ValueError(f"{model_name_or_path} cannot be loaded: {reason}") from error
 
 
 def load_graph(path: Path) -> tuple[PreTrainedModel, ConformerProcessor]:
-    """An exported graph in the place of the model; `path` is the .onnx file, here or in a Hub repository."""
+    """Return an exported graph instead of a model, and its processor.
+
+    Args:
+        path: The .onnx file, local or in a repository on the Hub.
+    """
     try:
         from .runtime.ort_model import OrtConformerForCTC
     except ImportError as error:
@@ -76,48 +84,52 @@ def load_graph(path: Path) -> tuple[PreTrainedModel, ConformerProcessor]:
 
 
 class NoTokenizerError(ValueError):
-    """A model that was pre-trained without transcripts."""
+    """The model was pre-trained without transcripts, so it has no vocabulary."""
 
 
 def check_is_checkpoint(model_name_or_path: str) -> None:
-    """Raises ValueError if it is a local folder that is no checkpoint, or is not there."""
+    """Raise ValueError if the name is a local path that does not exist or is not a checkpoint."""
     path = Path(model_name_or_path)
     if not path.exists() and (path.is_absolute() or model_name_or_path.startswith(".") or len(path.parts) > 2):
         raise ValueError(f"{path} does not exist")  # a Hub id has one slash at most
     if path.exists() and not (path / "config.json").is_file():
-        raise ValueError(f"{path} is no checkpoint: it has no config.json (a training run's folder has one at its end)")
+        raise ValueError(f"{path} is not a checkpoint: it has no config.json (a training run writes one at its end)")
 
 
 def load_processor(
     model_name_or_path: str, config: PreTrainedConfig, *, text_normalization: str = "basic"
 ) -> ConformerProcessor:
-    """A checkpoint's processor; another family's feature extractor stays, its tokenizer becomes one of ours.
+    """Return a checkpoint's processor.
+
+    Another family keeps its feature extractor, and its tokenizer becomes one of ours.
 
     Raises:
-        NoTokenizerError: It has no tokenizer.
+        NoTokenizerError: The checkpoint has no tokenizer.
     """
     try:
         processor = AutoProcessor.from_pretrained(model_name_or_path)
         extractor, tokenizer = getattr(processor, "feature_extractor", None), getattr(processor, "tokenizer", None)
-    except ImportError:  # Wav2Vec2ProcessorWithLM wants pyctcdecode
+    except ImportError:  # Wav2Vec2ProcessorWithLM needs pyctcdecode
         processor = None
         extractor, tokenizer = _without_language_model(model_name_or_path)
-    except TypeError:  # how a tokenizer of wav2vec2's family takes it that there is no vocabulary
+    except TypeError:  # a tokenizer of wav2vec2's family raises it without a vocabulary
         processor = extractor = tokenizer = None
     if isinstance(processor, ConformerProcessor):
         return processor
     if tokenizer is None:
-        raise NoTokenizerError(f"{model_name_or_path} has no tokenizer: it has to be trained on transcripts first")
+        raise NoTokenizerError(f"{model_name_or_path} has no tokenizer: fine-tune it on transcripts first")
     if hasattr(processor, "decoder"):
-        logger.warning(
-            f"{model_name_or_path}: loaded without its n-gram language model, which nothing here decodes with"
-        )
+        logger.warning(f"{model_name_or_path}: loaded without its n-gram language model, which hf_asr does not use")
     adapted = as_conformer_tokenizer(tokenizer, blank_id=config.pad_token_id, text_normalization=text_normalization)
     return ConformerProcessor(extractor, adapted)
 
 
 def _without_language_model(model_name_or_path: str) -> tuple[FeatureExtractionMixin, PreTrainedTokenizerBase]:
-    """Extractor and tokenizer of a processor that cannot be imported; re-raises where they need the import as well."""
+    """Return the extractor and tokenizer of a processor that cannot be imported.
+
+    Raises:
+        ImportError: They need the missing package, too.
+    """
     parts = AutoFeatureExtractor.from_pretrained(model_name_or_path), AutoTokenizer.from_pretrained(model_name_or_path)
-    logger.warning(f"{model_name_or_path}: loaded without its n-gram language model, which nothing here decodes with")
+    logger.warning(f"{model_name_or_path}: loaded without its n-gram language model, which hf_asr does not use")
     return parts

@@ -1,23 +1,32 @@
-"""What every command does at a terminal: any text can be printed, and an error is one line."""
+"""Print any text at any terminal, and turn errors into one line."""
 
 import codecs
 import contextlib
+import json
 import logging
 import os
 import re
 import stat
 import sys
 from collections.abc import Iterator
+from typing import Any
 
-BROKEN_PIPE, INTERRUPTED = 141, 130  # as a shell reports what SIGPIPE and SIGINT ended
+BROKEN_PIPE, INTERRUPTED = 141, 130  # as a shell reports processes that SIGPIPE and SIGINT ended
+EXTRAS = {  # package: the extra of setup.cfg that installs it
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript", "optimum"), "export"),
+    **dict.fromkeys(
+        ("fastapi", "fastapi_offline", "prometheus_client", "python_multipart", "starlette", "uvicorn"), "serve"
+    ),
+    "gradio": "demo",
+}
 
 
 @contextlib.contextmanager
 def command() -> Iterator[None]:
-    """Run a command; a decorator of its function as well.
+    """Run a command: a context manager, and a decorator of functions.
 
-    A character that the console cannot show becomes its escape, instead of ending the output. Errors that a person can
-    mend end in `error: …`; an interrupt, and a reader that goes away (`| head`), end without a word.
+    A character that the console cannot show is printed as its escape. An error that the user can mend ends the process
+    with `error: …`; an interrupt, and a reader that has closed the pipe (`| head`), end it without a message.
     """
     for stream in (sys.stdout, sys.stderr):  # None where a service has closed them
         if hasattr(stream, "reconfigure"):
@@ -35,6 +44,9 @@ def command() -> Iterator[None]:
         sys.exit(BROKEN_PIPE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        sys.exit(f"error: {error.name} is not installed: pip install 'hf_asr[{extra}]'" if extra else f"error: {error}")
     except (ValueError, OSError, ImportError) as error:
         if logging.getLogger("hf_asr").isEnabledFor(logging.DEBUG):
             raise
@@ -51,6 +63,11 @@ def on_one_line(text: str) -> str:
     )
 
 
-def takes_everything() -> bool:
-    """Return whether standard output can show every character; where it cannot, JSON is written with escapes."""
+def print_json(value: dict[str, Any]) -> None:
+    """Print a JSON object on one line, with escapes where standard output cannot show every character."""
+    print(json.dumps(value, ensure_ascii=not prints_unicode(), default=str))
+
+
+def prints_unicode() -> bool:
+    """Return whether standard output can show every character."""
     return codecs.lookup(getattr(sys.stdout, "encoding", None) or "ascii").name.startswith("utf")

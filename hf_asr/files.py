@@ -25,7 +25,7 @@ TOKENS = "tokens.txt"
 
 @contextlib.contextmanager
 def written_beside(path: str | Path) -> Iterator[Path]:
-    """A path to write to, with the same suffix, which becomes `path` if the block ends well."""
+    """Yield a path to write to, with the same suffix; it is renamed to `path` if the block ends without an error."""
     path = Path(path)
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     try:
@@ -37,9 +37,10 @@ def written_beside(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8, whatever the text holds.
+    """Write any text as UTF-8.
 
-    Half a surrogate pair, as in a file name that is not UTF-8, becomes its escape `\\udcff`, which JSON reads back.
+    Half of a surrogate pair, as in a file name that is not UTF-8, is written as its escape `\\udcff`, which JSON
+    parsers read back.
     """
     with written_beside(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")

@@ -1,4 +1,4 @@
-"""What a measurement is of: which weights, which data, which machine. metrics.json says so beside its figures."""
+"""Identify what a figure was measured on: weights, data and machine. metrics.json records it beside the figures."""
 
 import hashlib
 import platform
@@ -19,7 +19,12 @@ def measured_on(
     config_name: str | None = None,
     device: str | torch.device,
 ) -> dict:
-    """What identifies an evaluation; a card is only written from one of the very weights that it describes."""
+    """Return what identifies an evaluation: a model card is written only from evaluations of its own weights.
+
+    Args:
+        decoding: Name of the decoder.
+        device: Where the model computed.
+    """
     return {
         "decoding": decoding,
         "dataset": ", ".join(public_name(name) for name in dataset_names),
@@ -30,42 +35,41 @@ def measured_on(
 
 
 def weights_sha256(folder: str | Path) -> str | None:
-    """Of a checkpoint's model.safetensors; None where there is no such file (a Hub id, a graph, shards)."""
+    """Return the SHA-256 digest of a checkpoint's model.safetensors; None for a Hub id, a graph or shards."""
     path = Path(folder) / WEIGHTS
     return file_sha256(path) if path.is_file() else None
 
 
 def file_sha256(path: Path) -> str:
-    """Return the digest of a file, read piece by piece."""
+    """Return the SHA-256 digest of a file, read piece by piece."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def artifacts_sha256(folder: str | Path) -> list[str]:
-    """Return the digests of the curves and logs of a run, which training.json ties to its weights.
+    """Return the SHA-256 digests of the curves and logs of a run; training.json ties them to its weights.
 
-    No names: those of the logs hold the name of the machine.
+    Names are left out, because the names of the logs contain the name of the machine.
     """
     folder = Path(folder)
     return [file_sha256(path) for path in sorted([*folder.glob(CURVES), *folder.glob(LOGS)])]
 
 
 def public_name(name: str) -> str:
-    """A Hub id as it is; of what lies on this machine the last part, without a slash: where is nobody else's matter."""
+    """Return a name safe to publish: Hub ids unchanged, local paths reduced to their last component."""
     is_hub_id = not Path(name).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name)
     return name if is_hub_id else Path(name).resolve().name
 
 
 def hardware(device: str | torch.device) -> str:
-    """Name the processor that computed; of a CPU, with how many threads.
-
-    `torch.cuda` is asked about CUDA devices alone: it raises wherever there is none.
-    """
+    """Return the name of the processor that computes, and of a CPU the number of threads."""
     device = torch.device(device)
     if device.type == "cpu":
         threads = torch.get_num_threads()
         return f"{_cpu_name()}, {threads} thread{'' if threads == 1 else 's'}"
-    name = getattr(getattr(torch, device.type, None), "get_device_name", None)  # of cuda, xpu and npu; mps has none
+    name = getattr(
+        getattr(torch, device.type, None), "get_device_name", None
+    )  # cuda, xpu and npu have it; mps does not
     return name(device) if name else f"{_cpu_name()} ({device.type})"
 
 

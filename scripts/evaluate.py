@@ -1,4 +1,4 @@
-"""Scores a checkpoint.
+"""Score a checkpoint on a split of a dataset.
 
 python scripts/evaluate.py --model_name_or_path M --dataset_name D --eval_split_name validation --output_dir R
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 # Python puts this folder first on its path, where evaluate.py would hide the package of that name.
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
 
-from hf_asr.cli import evaluate  # noqa: E402
+from hf_asr.cli import main  # noqa: E402
 
 if __name__ == "__main__":
-    evaluate()
+    main(["evaluate", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Imports a WeNet model directory (encoder and CTC head).
+"""Import a WeNet model directory (encoder and CTC head).
 
 python scripts/import_wenet.py WENET_DIR --output_dir M
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 # Python puts this folder first on its path, where evaluate.py would hide the package of that name.
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
 
-from hf_asr.cli import import_wenet  # noqa: E402
+from hf_asr.cli import main  # noqa: E402
 
 if __name__ == "__main__":
-    import_wenet()
+    main(["import-wenet", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Publishes a checkpoint on the Hub, privately, with a card of what was measured.
+"""Publish a checkpoint on the Hub, privately by default, with a card of measured figures.
 
 python scripts/publish.py --model_name_or_path runs/mine --hub_model_id owner/name
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 # Python puts this folder first on its path, where evaluate.py would hide the package of that name.
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
 
-from hf_asr.hub.publish import main  # noqa: E402
+from hf_asr.cli import main  # noqa: E402
 
 if __name__ == "__main__":
-    main()
+    main(["publish", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Serves a checkpoint over REST: POST /transcribe, file field `audio`, answers {"text": …}.
+"""Serve a checkpoint over REST: POST /transcribe, file field `audio`, answers {"text": …}.
 
 python scripts/serve.py --model_name_or_path M --port 5000
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 # Python puts this folder first on its path, where evaluate.py would hide the package of that name.
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
 
-from hf_asr.cli import serve  # noqa: E402
+from hf_asr.cli import main  # noqa: E402
 
 if __name__ == "__main__":
-    serve()
+    main(["serve", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Transcribes files and folders.
+"""Transcribe recordings and folders.
 
 python scripts/transcribe.py --model_name_or_path M a.wav folder/ --output_format srt
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 # Python puts this folder first on its path, where evaluate.py would hide the package of that name.
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
 
-from hf_asr.cli import transcribe  # noqa: E402
+from hf_asr.cli import main  # noqa: E402
 
 if __name__ == "__main__":
-    transcribe()
+    main(["transcribe", *sys.argv[1:]])

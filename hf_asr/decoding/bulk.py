@@ -1,4 +1,4 @@
-"""Many recordings through a recogniser: read ahead by a bounded number of seconds, answered in their order."""
+"""Recognise many recordings: read ahead by a bounded number of seconds, and return results in their order."""
 
 import itertools
 import os
@@ -13,18 +13,22 @@ from ..data.audio import AudioError, AudioTooLongError, Recording
 from .recognizer import Recognizer
 from .transcript import Transcript
 
-GROUP_SECONDS = 600.0  # of audio that is recognised together, sorted by length
+GROUP_SECONDS = 600.0  # of audio whose windows are put into batches together
 READ_AHEAD = 8  # recordings
-READ_AHEAD_SECONDS = 120.0  # of each of them; a longer one is read when it is its turn
+READ_AHEAD_SECONDS = 120.0  # of each of these recordings; a longer one is read when all earlier ones are done
 
 Item = TypeVar("Item")
 
 
 @dataclass
 class Result:
-    """What became of one recording: a transcript, or the reason why there is none.
+    """The transcript of a recording, or the reason why it has none.
 
-    `computing_seconds` is its share of the time that features, model and decoding took; reading is not in it.
+    Attributes:
+        duration: Length of the recording in seconds.
+        computing_seconds: The recording's share of the time for features, model and decoding, without reading.
+        damage, remarks: See `data.audio.Recording`.
+        error: Why the recording cannot be read.
     """
 
     transcript: Transcript | None
@@ -40,12 +44,12 @@ def recognize_all(
 ) -> Iterator[Result]:
     """Yield a result for each item, in their order.
 
-    At most `GROUP_SECONDS` and `READ_AHEAD` times `READ_AHEAD_SECONDS` of audio are in memory, however many items there
-    are and however long each is; a recording longer than `READ_AHEAD_SECONDS` is recognised by itself.
+    The memory is bounded for any number of items: by `GROUP_SECONDS` plus `READ_AHEAD` times `READ_AHEAD_SECONDS` of
+    audio. A recording longer than `READ_AHEAD_SECONDS` ends its group and is read alone.
 
     Args:
-        read: Reads an item, in several threads at once. Its second argument is the greatest length in seconds: it
-            raises `AudioTooLongError` for what is longer, and `AudioError` for what cannot be read.
+        read: Function of an item and a greatest length in seconds that reads the item; several threads call it. It
+            raises `AudioTooLongError` for a longer recording, and `AudioError` for one that cannot be read.
     """
     rate = recognizer.sampling_rate
     items = iter(items)
@@ -54,7 +58,7 @@ def recognize_all(
 
     def finished() -> Iterator[Result]:
         results = _recognized(recognizer, group)
-        group.clear()  # before anybody does something with the results
+        group.clear()  # the caller may keep each result for long
         yield from results
 
     with ThreadPoolExecutor(min(READ_AHEAD, os.cpu_count() or 1)) as pool:
@@ -66,7 +70,7 @@ def recognize_all(
                 break
             item, future = ahead.popleft()
             recording = _outcome(future.result)
-            del future  # it holds the recording as well
+            del future  # it refers to the recording, too
             if isinstance(recording, AudioTooLongError):
                 yield from finished()
                 recording, seconds = _outcome(lambda item=item: read(item, float("inf"))), GROUP_SECONDS

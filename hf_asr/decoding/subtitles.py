@@ -1,4 +1,4 @@
-"""Transcripts as SubRip (srt) and WebVTT (vtt)."""
+"""Write transcripts as SubRip (srt) and WebVTT (vtt)."""
 
 import html
 from collections.abc import Sequence
@@ -10,9 +10,10 @@ from .transcript import Word
 def cues(
     words: Sequence[Word], *, max_seconds: float = 6.0, max_characters: int = 42, max_gap_seconds: float = 0.8
 ) -> list[tuple[float, float, str]]:
-    """Words gathered into (start, end, text) that a person can read, times in seconds.
+    """Group words into subtitle lines (start, end, text), times in seconds.
 
-    A cue ends before it would be too long or too wide, and at a pause. 42 characters is the usual width of a line.
+    A line ends before it would last longer than `max_seconds` or have more than `max_characters`, and at a pause longer
+    than `max_gap_seconds`. 42 characters is the usual width of a subtitle line.
     """
     groups: list[list[Word]] = []
     for word in words:
@@ -41,7 +42,7 @@ def join_words(words: Sequence[Word]) -> str:
 
 
 def format_time(seconds: float, *, decimal: str) -> str:
-    """`HH:MM:SS,mmm` with `decimal` before the milliseconds."""
+    """Format seconds as `HH:MM:SS,mmm`, with `decimal` before the milliseconds."""
     milliseconds = round(seconds * 1000)
     minutes, milliseconds = divmod(milliseconds, 60_000)
     hours, minutes = divmod(minutes, 60)
@@ -49,7 +50,7 @@ def format_time(seconds: float, *, decimal: str) -> str:
 
 
 def to_srt(words: Sequence[Word]) -> str:
-    """Return a SubRip file; `-->` in a text becomes `→`: players take it for the one between two times."""
+    """Return a SubRip file; `-->` in a text becomes `→`, because players read it as the sign between two times."""
     blocks = [
         f"{number}\n{format_time(start, decimal=',')} --> {format_time(end, decimal=',')}\n{text.replace('-->', '→')}\n"
         for number, (start, end, text) in enumerate(cues(words), start=1)
@@ -58,7 +59,7 @@ def to_srt(words: Sequence[Word]) -> str:
 
 
 def to_vtt(words: Sequence[Word]) -> str:
-    """Return a WebVTT file; its texts are markup, in which <, > and & are escaped."""
+    """Return a WebVTT file; <, > and & are escaped, because its texts are markup."""
     blocks = [
         f"{format_time(start, decimal='.')} --> {format_time(end, decimal='.')}\n{html.escape(text, quote=False)}\n"
         for start, end, text in cues(words)

@@ -1,7 +1,9 @@
-"""`optimum-cli export hf-asr`: where optimum looks for sub-commands of other packages. No __init__.py here: PEP 420."""
+"""The command `optimum-cli export hf-asr`.
+
+optimum looks here for sub-commands of other packages. There is no __init__.py, because this is a namespace (PEP 420).
+"""
 
 import importlib.util
-import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -14,20 +16,20 @@ class HfAsrExportCommand(BaseOptimumCLICommand):
 
     @staticmethod
     def parse_args(parser: ArgumentParser) -> None:
-        # optimum-cli asks every command for its arguments, whichever is run: this file alone, since the package around
-        # it imports PyTorch, which takes seconds.
+        # optimum-cli asks every command for its options, whichever runs. Importing hf_asr imports PyTorch, which takes
+        # seconds, so this file is loaded by its path.
         package = Path(importlib.util.find_spec("hf_asr").origin).parent
-        spec = importlib.util.spec_from_file_location("hf_asr_arguments", package / "export" / "arguments.py")
-        arguments = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(arguments)
-        arguments.add_arguments(parser)
+        spec = importlib.util.spec_from_file_location("hf_asr_export_options", package / "commands" / "export.py")
+        export = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(export)
+        export.add_arguments(parser)
 
     def run(self) -> None:
-        try:
-            from hf_asr.export.run import run
-        except ModuleNotFoundError as error:
-            sys.exit(f"error: {error.name} is not installed: pip install 'hf_asr[export]'")
-        run(self.args)
+        from hf_asr.commands import export
+        from hf_asr.console import command
+
+        with command():
+            export.run(self.args)
 
 
 REGISTER_COMMANDS = [(HfAsrExportCommand, ExportCommand)]

@@ -1,10 +1,10 @@
-"""Each recording has a file of its own for its transcript, where somebody looks for it."""
+"""Each recording has its own file for its transcript, at a predictable path."""
 
 from pathlib import Path
 
 import pytest
 
-from hf_asr.decoding.targets import find_recordings, targets
+from hf_asr.decoding.paths import find_recordings, output_paths
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 def chosen(*paths: str, output_dir: str = "out") -> list[str]:
     given = [Path(path) for path in paths]
-    return [str(target) for target in targets(find_recordings(given), given, Path(output_dir), suffix=".txt")]
+    return [str(target) for target in output_paths(find_recordings(given), given, Path(output_dir), suffix=".txt")]
 
 
 def test_the_path_below_the_searched_folder_stays(folder):

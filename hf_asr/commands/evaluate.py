@@ -1,0 +1,52 @@
+"""Score a checkpoint on a split of a dataset; the last line of the output is a JSON object."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import datasets
+
+from ..arguments import Parser, add_dataclasses, to_dataclasses
+from ..console import on_one_line, print_json
+from ..decoding.arguments import DecodingArguments
+from ..decoding.recognizer import load
+from ..files import REPORT
+from ..provenance import measured_on
+from ..scoring.evaluation import check_place, evaluate_rows, write_results
+from ..scoring.report import write_error_report
+from .source import add_source_arguments, load_rows
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument("--model_name_or_path", required=True, help="Checkpoint or exported graph: folder or Hub id.")
+    add_source_arguments(parser)
+    add_dataclasses(parser, [DecodingArguments])
+    parser.add_argument("--output_dir", type=Path, help="Folder for metrics.json, predictions.jsonl and report.html.")
+
+
+def run(args: Namespace) -> None:
+    (arguments,) = to_dataclasses(args, [DecodingArguments])
+    datasets.disable_progress_bars()
+    rows, selection = load_rows(args)
+    if args.output_dir:
+        check_place(args.output_dir, selection)
+    recognizer = load(args.model_name_or_path, arguments=arguments)
+    metrics, records = evaluate_rows(recognizer, rows)
+    metrics |= {"split": args.eval_split_name, "selection": selection}
+    metrics |= measured_on(
+        args.model_name_or_path,
+        [args.dataset_name],
+        decoding=recognizer.decoder.name,
+        config_name=args.dataset_config_name,
+        device=recognizer.model.device,
+    )
+    for record in records:
+        name = on_one_line(record["utterance_id"])
+        if "error" in record:
+            print(f"counted as deleted: {name}: {on_one_line(record['error'])}", file=sys.stderr)
+        if "damage" in record:
+            print(f"scored as far as it can be read: {name}: {on_one_line(record['damage'])}", file=sys.stderr)
+    if args.output_dir:
+        write_results(args.output_dir, metrics, records)
+        write_error_report(args.output_dir / REPORT, metrics, records, rows, title=args.model_name_or_path)
+    print_json(metrics)

@@ -1,0 +1,25 @@
+"""Serve a checkpoint over REST: POST /transcribe, POST /v1/audio/transcriptions, /docs."""
+
+import logging
+from argparse import Namespace
+
+from ..arguments import Parser, add_dataclasses, to_dataclasses
+from ..serving.engine import EngineOptions
+from ..serving.options import ServerOptions
+from ..serving.run import load_engine, serve
+
+CLASSES = (EngineOptions, ServerOptions)
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument("--model_name_or_path", required=True, help="Checkpoint or exported graph: folder or Hub id.")
+    parser.add_argument("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 serves other machines.")
+    parser.add_argument("--port", type=int, default=5000, help="Port to listen on.")
+    add_dataclasses(parser, CLASSES)
+
+
+def run(args: Namespace) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    engine_options, options = to_dataclasses(args, CLASSES)
+    engine = load_engine(args.model_name_or_path, engine_options)
+    serve(engine, options, host=args.host, port=args.port, model_name=args.model_name_or_path)

@@ -1,0 +1,133 @@
+"""Transcribe recordings: files and folders, to standard output or into files."""
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from ..arguments import Parser, add_dataclasses, to_dataclasses
+from ..console import on_one_line, prints_unicode
+from ..data.audio import AudioError, Recording, read_recording
+from ..decoding.arguments import DecodingArguments
+from ..decoding.bulk import recognize_all
+from ..decoding.paths import RecordingFile, find_recordings, output_paths
+from ..decoding.recognizer import load
+from ..decoding.subtitles import to_srt, to_vtt
+from ..decoding.transcript import Transcript
+from ..files import write_text
+
+FORMATS = ("text", "json", "srt", "vtt")
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument("--model_name_or_path", required=True, help="Checkpoint or exported graph: folder or Hub id.")
+    parser.add_argument(
+        "paths", nargs="+", type=Path, metavar="FILE|FOLDER", help="Recordings, and folders to search for recordings."
+    )
+    add_dataclasses(parser, [DecodingArguments])
+    parser.add_argument("--output_format", choices=FORMATS, default="text", help="Format of the transcripts.")
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        help="Folder for one file per recording, at the recording's path below the folder that was searched; without "
+        "it, transcripts are printed.",
+    )
+
+
+def run(args: Namespace) -> None:
+    (arguments,) = to_dataclasses(args, [DecodingArguments])
+    files, places = find_files(args)
+    recognizer = load(args.model_name_or_path, arguments=arguments)
+    results = recognize_all(recognizer, files, lambda file, limit: _read(file.path, recognizer.sampling_rate, limit))
+    # On a terminal, the printed transcripts themselves show the progress.
+    shows_texts = args.output_dir is None and sys.stdout is not None and sys.stdout.isatty()
+    hides_bar = sys.stderr is None or not sys.stderr.isatty() or shows_texts
+    progress = tqdm(results, total=len(files), desc="Recognising", unit="file", disable=hides_bar)
+    unread = unwritten = 0
+    for file, place, result in zip(files, places, progress, strict=True):
+        name = on_one_line(str(file.path))
+        if result.transcript is None:
+            unread += 1
+            print(f"skipped {name}: {on_one_line(result.error)}", file=sys.stderr)
+            continue
+        for note in result.damage + result.remarks:
+            print(f"note: {name}: {on_one_line(note)}", file=sys.stderr)
+        transcript = (file.path, result.transcript, result.duration, args.output_format)
+        if place is None:
+            print(_format(*transcript, is_named=len(files) > 1, is_escaped=not prints_unicode()), flush=True)
+        elif not _write(place, _format(*transcript, is_named=False, is_escaped=False)):
+            unwritten += 1
+    if unread or unwritten:
+        problems = [(unread, "read"), (unwritten, "written")]
+        sys.exit("; ".join(f"{count} of {len(files)} files could not be {what}" for count, what in problems if count))
+
+
+def find_files(args: Namespace) -> tuple[list[RecordingFile], Sequence[Path | None]]:
+    """Return the recordings, and the file for each one's transcript: None to print it.
+
+    Raises:
+        ValueError: There is no recording, or no file for each of several transcripts.
+    """
+    files = find_recordings(args.paths)
+    if not files:
+        raise ValueError(f"no audio files in {', '.join(map(str, args.paths))}")
+    if args.output_dir is not None:
+        suffix = ".txt" if args.output_format == "text" else f".{args.output_format}"
+        return files, output_paths(files, args.paths, args.output_dir, suffix=suffix)
+    if len(files) > 1 and args.output_format in ("srt", "vtt"):
+        raise ValueError(f"{len(files)} files make {len(files)} {args.output_format} files: give --output_dir")
+    return files, [None] * len(files)
+
+
+def _read(path: Path, sampling_rate: int, max_seconds: float) -> Recording:
+    try:
+        content = _readable(path)
+    except OSError as error:
+        raise AudioError(f"cannot be read: {error}") from error
+    return read_recording(content, sampling_rate=sampling_rate, max_seconds=max_seconds)
+
+
+def _readable(path: Path) -> Path | bytes:
+    """Return a path, or the content of a file whose name is not valid text: decoders cannot open such a name."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return path.read_bytes() if path.is_file() else path
+    return path
+
+
+def _write(path: Path, text: str) -> bool:
+    """Write a transcript; return False, after a message, if that is impossible."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text + "\n")
+    except OSError as error:
+        print(f"not written: {on_one_line(f'{path}: {error}')}", file=sys.stderr)
+        return False
+    return True
+
+
+def _format(
+    path: Path,
+    transcript: Transcript,
+    duration: float,
+    output_format: str,
+    *,
+    is_named: bool,
+    is_escaped: bool,
+) -> str:
+    """Return a transcript as text (with the file's name if `is_named`), JSON (ASCII if `is_escaped`), srt or vtt."""
+    if output_format == "srt":
+        return to_srt(transcript.words)
+    if output_format == "vtt":
+        return to_vtt(transcript.words)
+    if output_format == "json":
+        words = [asdict(word) for word in transcript.words]
+        record = {"file": str(path), "text": transcript.text, "duration": round(duration, 3), "words": words}
+        return json.dumps(record, ensure_ascii=is_escaped)
+    text = on_one_line(transcript.text)
+    return f"{on_one_line(str(path))}\t{text}" if is_named else text
