@@ -1,4 +1,4 @@
-"""Small data that the tests make for themselves: a spoken corpus, and a tiny checkpoint."""
+"""Fixtures: a small spoken corpus, a tiny checkpoint, several processes, and a stand-in for the Hub."""
 
 import contextlib
 import hashlib
@@ -83,9 +83,9 @@ def checkpoint(processor, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def torchrun(tmp_path_factory):
-    """Runs a script in several processes: torchrun(script, *arguments, processes=2) gives their (stdout, stderr).
+    """A function that runs a script in several processes and returns their (stdout, stderr).
 
-    Each process writes to files of its own, which are kept, and shown if one fails or `timeout` seconds have passed.
+    Each process writes to its own files. They are shown if a process fails or `timeout` seconds have passed.
     """
 
     def run(*command, processes: int, timeout: float = 300, **environment: str) -> tuple[str, str]:
@@ -120,11 +120,12 @@ def torchrun(tmp_path_factory):
 
 @pytest.fixture
 def fake_hub():
-    """A context manager: serves {dataset id: folder} as the Hub would, and gives the address for HF_ENDPOINT."""
+    """A context manager that serves {dataset id: folder} as the Hub would, and yields the address for HF_ENDPOINT."""
 
     @contextlib.contextmanager
     def serve(repositories: dict[str, Path]):
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _hub_handler(repositories))
+        handler = type("Handler", (HubHandler,), {"repositories": repositories})
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
@@ -134,76 +135,79 @@ def fake_hub():
     return serve
 
 
-def _hub_handler(repositories: dict[str, Path]) -> type:
-    commit = "0" * 40
+COMMIT = "0" * 40
 
-    def entry(root: Path, path: Path) -> dict:
+
+class HubHandler(http.server.BaseHTTPRequestHandler):
+    """The requests of huggingface_hub that reading a dataset makes."""
+
+    repositories: dict[str, Path] = {}
+
+    def do_GET(self) -> None:
+        url = urllib.parse.urlsplit(self.path)
+        parts = [urllib.parse.unquote(part) for part in url.path.strip("/").split("/")]
+        is_api, parts = parts[0] == "api", parts[1:] if parts[0] == "api" else parts
+        name, rest = "/".join(parts[1:3]), parts[3:]
+        if parts[0] != "datasets" or name not in self.repositories:
+            self.respond(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        elif not is_api:  # resolve/REVISION/FILE
+            self.send_file(self.repositories[name].joinpath(*rest[2:]))
+        elif rest[:1] == ["tree"]:
+            self.send_tree(self.repositories[name], rest[2:], is_deep="recursive=true" in url.query.lower())
+        else:
+            self.send_info(name)
+
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:  # paths-info
+        parts = [urllib.parse.unquote(part) for part in self.path.strip("/").split("/")]
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        root = self.repositories["/".join(parts[2:4])]
+        paths = json.loads(body)["paths"] if body.startswith("{") else urllib.parse.parse_qs(body)["paths"]
+        self.send_json([self.entry(root, root / path) for path in paths if (root / path).exists()])
+
+    def send_file(self, path: Path) -> None:
+        if not path.is_file():
+            return self.respond(404, b"", {"X-Error-Code": "EntryNotFound"})
+        body, status = path.read_bytes(), 200
+        headers = {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        if wanted := self.headers.get("Range"):
+            first, last = wanted.removeprefix("bytes=").split("-")
+            whole, status = len(body), 206
+            body = body[int(first) : int(last) + 1 if last else None]
+            headers["Content-Range"] = f"bytes {first}-{int(first) + len(body) - 1}/{whole}"
+        self.respond(status, body, headers)
+
+    def send_tree(self, root: Path, parts: list[str], *, is_deep: bool) -> None:
+        folder = root.joinpath(*parts)
+        if not folder.is_dir():
+            return self.respond(404, b"{}", {"X-Error-Code": "EntryNotFound"})
+        found = sorted(folder.rglob("*") if is_deep else folder.iterdir())
+        self.send_json([self.entry(root, path) for path in found])
+
+    def send_info(self, name: str) -> None:
+        root = self.repositories[name]
+        files = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file()]
+        info = {"id": name, "sha": COMMIT, "private": False, "gated": False, "disabled": False, "tags": []}
+        self.send_json(info | {"siblings": [{"rfilename": file} for file in files]})
+
+    def entry(self, root: Path, path: Path) -> dict:
+        name = path.relative_to(root).as_posix()
         if path.is_dir():
-            return {"type": "directory", "path": path.relative_to(root).as_posix(), "oid": commit, "size": 0}
+            return {"type": "directory", "path": name, "oid": COMMIT, "size": 0}
         oid = hashlib.sha1(path.read_bytes()).hexdigest()
-        return {"type": "file", "path": path.relative_to(root).as_posix(), "oid": oid, "size": path.stat().st_size}
+        return {"type": "file", "path": name, "oid": oid, "size": path.stat().st_size}
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def respond(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-            self.send_response(status)
-            for name, value in ({"Content-Length": str(len(body))} | (headers or {})).items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
+    def send_json(self, value) -> None:
+        self.respond(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
-        def send_json(self, value) -> None:
-            self.respond(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def respond(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
-        def do_GET(self) -> None:
-            url = urllib.parse.urlsplit(self.path)
-            parts = [urllib.parse.unquote(part) for part in url.path.strip("/").split("/")]
-            is_api, parts = parts[0] == "api", parts[1:] if parts[0] == "api" else parts
-            name, rest = "/".join(parts[1:3]), parts[3:]
-            if parts[0] != "datasets" or name not in repositories:
-                return self.respond(404, b"{}", {"X-Error-Code": "RepoNotFound"})
-            root = repositories[name]
-            files = sorted(root.rglob("*"))
-            if not is_api:  # resolve/REVISION/FILE
-                path = root.joinpath(*rest[2:])
-                if not path.is_file():
-                    return self.respond(404, b"", {"X-Error-Code": "EntryNotFound"})
-                body, status, headers = path.read_bytes(), 200, {"ETag": f'"{entry(root, path)["oid"]}"'}
-                if wanted := self.headers.get("Range"):
-                    first, last = wanted.removeprefix("bytes=").split("-")
-                    whole, status = len(body), 206
-                    body = body[int(first) : int(last) + 1 if last else None]
-                    headers["Content-Range"] = f"bytes {first}-{int(first) + len(body) - 1}/{whole}"
-                return self.respond(status, body, headers | {"X-Repo-Commit": commit, "Accept-Ranges": "bytes"})
-            if rest[:1] == ["tree"]:
-                folder = root.joinpath(*rest[2:])
-                if not folder.is_dir():
-                    return self.respond(404, b"{}", {"X-Error-Code": "EntryNotFound"})
-                is_deep = "recursive=true" in url.query.lower()
-                found = sorted(folder.rglob("*") if is_deep else folder.iterdir())
-                return self.send_json([entry(root, path) for path in found])
-            self.send_json(
-                {
-                    "id": name,
-                    "sha": commit,
-                    "private": False,
-                    "gated": False,
-                    "disabled": False,
-                    "tags": [],
-                    "siblings": [{"rfilename": path.relative_to(root).as_posix()} for path in files if path.is_file()],
-                }
-            )
-
-        do_HEAD = do_GET
-
-        def do_POST(self) -> None:  # paths-info
-            parts = [urllib.parse.unquote(part) for part in self.path.strip("/").split("/")]
-            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            root = repositories["/".join(parts[2:4])]
-            paths = json.loads(body)["paths"] if body.startswith("{") else urllib.parse.parse_qs(body)["paths"]
-            self.send_json([entry(root, root / path) for path in paths if (root / path).exists()])
-
-        def log_message(self, *args) -> None:
-            pass
-
-    return Handler
+    def log_message(self, *args) -> None:
+        pass
