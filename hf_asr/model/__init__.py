@@ -1,4 +1,8 @@
-"""What a checkpoint is. These files travel to the Hub with the weights: they import one another only as siblings."""
+"""Everything that a checkpoint consists of: configuration, features, tokenizer, processor and network.
+
+transformers copies these files next to the weights (`trust_remote_code=True` loads them from there), and it copies only
+files of this folder. So they import nothing else of hf_asr, and one another as siblings (`from .layers_conformer`).
+"""
 
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForCTC, AutoProcessor, AutoTokenizer
 
@@ -15,7 +19,7 @@ AutoProcessor.register(ConformerConfig, ConformerProcessor)
 AutoModel.register(ConformerConfig, ConformerModel)
 AutoModelForCTC.register(ConformerConfig, ConformerForCTC)
 
-# Saved checkpoints carry these files, so that trust_remote_code=True loads them where hf_asr is not installed.
+# `save_pretrained` copies these files into a checkpoint, so that trust_remote_code=True loads it without hf_asr.
 ConformerConfig.register_for_auto_class()
 ConformerFeatureExtractor.register_for_auto_class()
 ConformerTokenizer.register_for_auto_class()

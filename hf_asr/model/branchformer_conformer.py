@@ -1,5 +1,7 @@
-"""E-Branchformer blocks (Kim et al. 2022, https://arxiv.org/abs/2210.00077): attention and a gated convolution side by
-side, merged. Letters in shape comments: B batch, S encoder frames, D hidden size, H heads, C channels.
+"""The block of E-Branchformer (Kim et al. 2022, https://arxiv.org/abs/2210.00077).
+
+Attention and a gated convolution compute in parallel, and a convolution merges their outputs. Letters in shape
+comments: B batch, S encoder frames, D hidden size, H heads, C channels.
 """
 
 import torch
@@ -12,7 +14,10 @@ from .layers_conformer import ConformerAttention, ConformerDropout, ConformerFee
 
 
 class ConvolutionalGatingMLP(nn.Module):
-    """Up, half of the channels gated by the convolution of the other half, down (cgMLP, Sakuma et al. 2021)."""
+    """Multiply one half of the channels by a convolution of the other half (cgMLP, Sakuma et al. 2021).
+
+    A linear layer before it widens each frame, a linear layer after it narrows the frame again.
+    """
 
     def __init__(self, config: ConformerConfig):
         super().__init__()
@@ -25,13 +30,18 @@ class ConvolutionalGatingMLP(nn.Module):
         self.is_causal = config.causal_conv
 
     def forward(self, hidden: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
+        """Return (B, S, D) for `hidden` (B, S, D); `frame_mask` is bool (B, S, 1), True for real frames."""
         hidden, gate = F.gelu(self.up_proj(hidden)).chunk(2, -1)  # (B, S, C) each
         gate = convolve_over_time(self.depthwise_conv, self.norm(gate), frame_mask, is_causal=self.is_causal)
         return self.down_proj(self.dropout(hidden * gate))
 
 
 class EBranchformerBlock(GradientCheckpointingLayer):
-    """Half a feed-forward, the two branches merged, half a feed-forward; each pre-norm with a residual, a norm last."""
+    """Apply half a feed-forward module, the merged branches, half a feed-forward module and a norm.
+
+    A layer norm comes before each feed-forward module and each branch, a residual connection after each step; "half"
+    means that the residual connection adds half of the module's output.
+    """
 
     def __init__(self, config: ConformerConfig):
         super().__init__()
@@ -58,7 +68,15 @@ class EBranchformerBlock(GradientCheckpointingLayer):
         frame_mask: torch.Tensor | None,
         output_attentions: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Returns the states, and the attention weights (B, H, S, S) if asked for."""
+        """Return the block's states (B, S, D), and the attention weights (B, H, S, S) or None.
+
+        Args:
+            hidden: (B, S, D).
+            positions: As `ConformerAttention` takes them.
+            attention_mask: Bool (B, 1, 1, S), True for real frames; None if all frames are real.
+            frame_mask: The same mask in the shape (B, S, 1), for the convolutions.
+            output_attentions: Return the attention weights.
+        """
         hidden = torch.add(hidden, self.dropout(self.feed_forward1(self.feed_forward1_norm(hidden))), alpha=0.5)
         attended, weights = self.attention(self.attention_norm(hidden), positions, attention_mask, output_attentions)
         attended = self.dropout(attended)

@@ -2,7 +2,8 @@
 
 from transformers import PreTrainedConfig
 
-# Unpadded convolutions over time and frequency, (kernel, stride) each: WeNet's conv2d, conv2d6 and conv2d8.
+# subsampling_factor: (kernel, stride) of each convolution over time and frequency, without padding. These are WeNet's
+# conv2d, conv2d6 and conv2d8.
 SUBSAMPLING_CONVOLUTIONS: dict[int, tuple[tuple[int, int], ...]] = {
     4: ((3, 2), (3, 2)),
     6: ((3, 2), (5, 3)),
@@ -11,44 +12,71 @@ SUBSAMPLING_CONVOLUTIONS: dict[int, tuple[tuple[int, int], ...]] = {
 
 
 class ConformerConfig(PreTrainedConfig):
-    r"""
+    r"""Configure the encoder, the CTC head, the optional attention decoder and the training losses.
+
+    A frame is a feature frame (10 ms by default) before the subsampling, and an encoder frame (`subsampling_factor`
+    feature frames) after it. Dropout, skipped layers, masks, label smoothing, the consistency loss and the intermediate
+    losses act in training only.
+
     Args:
-        vocab_size: Number of output tokens, the CTC blank included.
+        vocab_size: Number of output tokens, including the CTC blank.
         hidden_size: Width of the encoder (`dim` in lucidrains' conformer, `output_size` in WeNet).
-        num_hidden_layers, num_attention_heads, intermediate_size: As in every transformers encoder.
-        head_dim: Width of one attention head; `hidden_size / num_attention_heads` if not given.
-        hidden_act: Activation of feed-forward and convolution modules.
-        block_type: `"conformer"`, or `"e_branchformer"` (Kim et al. 2022): attention beside a gated convolution.
-        cgmlp_size: Width of E-Branchformer's gated convolution, both halves; `4 * hidden_size` if not given.
-        conv_kernel_size: Kernel of the depthwise convolution, in frames; odd unless `causal_conv`.
+        num_hidden_layers: Number of encoder blocks.
+        num_attention_heads: Number of heads of each attention layer.
+        head_dim: Width of one attention head. None means `hidden_size / num_attention_heads`.
+        intermediate_size: Width of the hidden layer of the feed-forward modules.
+        hidden_act: Activation of the feed-forward and convolution modules, by its name in transformers.
+        block_type: `"conformer"`, or `"e_branchformer"` (Kim et al. 2022): attention and a gated convolution in
+            parallel.
+        cgmlp_size: Width of E-Branchformer's gated convolution before it is split into value and gate. None means
+            `4 * hidden_size`.
+        conv_kernel_size: Kernel of the depthwise convolution, in encoder frames. It must be odd unless `causal_conv`.
         conv_expansion_factor: The depthwise convolution has `conv_expansion_factor * hidden_size` channels.
-        conv_norm: `"layer_norm"`, or `"batch_norm"` for imported models (its statistics depend on the batch).
-        conv_bias: Bias in the convolution module. Without it the padding stays zero through the gate, and an utterance
-            gives the same output alone and padded. Imported WeNet models have it, and WeNet's effect at the edges.
-        causal_conv: Pad the depthwise convolution on the left only.
-        subsampling_factor: 4, 6 or 8 feature frames (10 ms each) make one encoder frame.
-        subsampling_channels: Channels of the subsampling convolutions; `hidden_size` if not given.
-        subsampling_depthwise: Depthwise-separable convolutions after the first (FastConformer, Rekesh et al. 2023).
-        position_embeddings: `"rotary"` (Su et al. 2021), or `"absolute"` for imported WeNet models: relative
-            attention as in Transformer-XL, without its shift, over absolute sinusoids.
+        conv_norm: Norm of the convolution module: `"layer_norm"`, or `"batch_norm"` for imported models (its
+            statistics depend on the other utterances of the batch).
+        conv_bias: Use biases in the convolution module. Without them padded frames remain zero up to the depthwise
+            convolution, so an utterance has the same output alone and in a padded batch. Imported WeNet models have
+            biases; as in WeNet, padding can change their last frames.
+        causal_conv: Pad the depthwise convolution on the left only, so that it does not see future frames.
+        subsampling_factor: Number of feature frames in one encoder frame: 4, 6 or 8.
+        subsampling_channels: Channels of the subsampling convolutions. None means `hidden_size`.
+        subsampling_depthwise: Make the subsampling convolutions after the first one depthwise-separable, which is
+            faster (FastConformer, Rekesh et al. 2023).
+        position_embeddings: `"rotary"` (Su et al. 2021), or `"absolute"` for imported WeNet models: the attention
+            scores of Transformer-XL (Dai et al. 2019) over absolute sinusoids, without the relative shift.
         rope_theta: Base of the rotary wavelengths.
         scale_input: Multiply the subsampled features by `sqrt(hidden_size)`, as WeNet does.
-        hidden_dropout, activation_dropout, attention_dropout: Probabilities, after each module, inside the
-            feed-forward modules and on the attention weights. The last rules out the fused attention kernels on CPU.
-        layerdrop: Probability, in training, that the last layer is left out of an utterance; earlier ones less often.
-        decoder_layers: Layers of an attention decoder beside the CTC head; 0 for none. It shapes training alone.
-        ctc_weight: Share of the CTC loss beside the decoder's.
-        label_smoothing: Share of the uniform distribution in both losses, in training.
-        consistency_weight: Of CR-CTC (Yao et al., ICLR 2025): each batch is trained on twice, masked differently, and
-            the two are made to agree; 0.2 in the paper, with 2.5 times the usual time masks. 0 leaves it out.
-        intermediate_ctc_layers: Layers, counted from 1, whose states are trained on CTC too (Lee and Watanabe 2021).
-        intermediate_ctc_weight: Their share of the CTC loss.
+        hidden_dropout: Dropout probability after the subsampling and after each module.
+        activation_dropout: Dropout probability inside the feed-forward modules and E-Branchformer's gated convolution.
+        attention_dropout: Dropout probability of the attention weights. If it is not 0, PyTorch cannot use its fused
+            attention kernels on a CPU.
+        layerdrop: Probability with which the last layer is skipped for an utterance. It falls linearly to
+            `layerdrop / num_hidden_layers` for the first layer (stochastic depth, Huang et al. 2016).
+        layer_norm_eps: Epsilon of all layer norms.
+        decoder_layers: Layers of an attention decoder that is trained beside the CTC head; 0 means no decoder.
+            Greedy decoding uses the CTC head only.
+        ctc_weight: With a decoder, weight of the CTC loss; the decoder's loss has the weight `1 - ctc_weight`.
+        label_smoothing: Weight of the uniform distribution in the CTC loss and in the decoder's loss.
+        consistency_weight: Weight of the consistency loss of CR-CTC (Yao et al., ICLR 2025). If it is not 0, the model
+            trains on two differently masked copies of each batch, which are to give equal outputs. The paper uses 0.2,
+            and 2.5 times the usual amount of time masks.
+        intermediate_ctc_layers: Layers, counted from 1, whose outputs have a CTC loss too (Lee and Watanabe 2021).
+        intermediate_ctc_weight: Weight of the mean of these losses; the loss of the last layer has the rest.
         apply_spec_augment: Mask features in training (SpecAugment, Park et al. 2019).
-        num_freq_masks, freq_mask_width: Number of frequency masks and their largest width in mel bins.
-        num_time_masks, time_mask_ratio: Number of time masks and their largest width as a share of the utterance.
-        num_mel_bins, hop_length: Of the features: bins, and samples from one frame to the next.
-        pad_token_id: The CTC blank.
-        ctc_zero_infinity: Utterances that have fewer frames than their transcript needs count as zero loss.
+        num_freq_masks: Number of frequency masks of each utterance.
+        freq_mask_width: Largest width of a frequency mask, in mel bins.
+        num_time_masks: Number of time masks of each utterance.
+        time_mask_ratio: Largest width of a time mask, as a share of the utterance.
+        num_mel_bins: Mel bins of the features.
+        hop_length: Samples of audio between the starts of two feature frames.
+        pad_token_id: Id of the CTC blank.
+        bos_token_id: Id of `<sos/eos>`, the decoder's first input token.
+        eos_token_id: Id of `<sos/eos>`, the decoder's last target token.
+        ctc_zero_infinity: Give an utterance with fewer encoder frames than its transcript needs a loss of zero instead
+            of infinity.
+
+    Raises:
+        ValueError: An option is not among its choices, or two options contradict each other.
     """
 
     model_type = "hf_asr_conformer"
@@ -98,38 +126,38 @@ class ConformerConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         if self.subsampling_factor not in SUBSAMPLING_CONVOLUTIONS:
-            raise ValueError(f"subsampling_factor is 4, 6 or 8, not {self.subsampling_factor}")
+            raise ValueError(f"subsampling_factor must be 4, 6 or 8, not {self.subsampling_factor}")
         if self.position_embeddings not in ("rotary", "absolute"):
-            raise ValueError(f"position_embeddings is 'rotary' or 'absolute', not {self.position_embeddings!r}")
+            raise ValueError(f"position_embeddings must be 'rotary' or 'absolute', not {self.position_embeddings!r}")
         if self.conv_norm not in ("layer_norm", "batch_norm"):
-            raise ValueError(f"conv_norm is 'layer_norm' or 'batch_norm', not {self.conv_norm!r}")
+            raise ValueError(f"conv_norm must be 'layer_norm' or 'batch_norm', not {self.conv_norm!r}")
         if self.block_type not in ("conformer", "e_branchformer"):
-            raise ValueError(f"block_type is 'conformer' or 'e_branchformer', not {self.block_type!r}")
+            raise ValueError(f"block_type must be 'conformer' or 'e_branchformer', not {self.block_type!r}")
         if self.cgmlp_size is None:
             self.cgmlp_size = 4 * self.hidden_size
         if any(not 1 <= layer < self.num_hidden_layers for layer in self.intermediate_ctc_layers):
             raise ValueError(
-                f"intermediate_ctc_layers are between 1 and {self.num_hidden_layers - 1}, "
+                f"intermediate_ctc_layers must be between 1 and {self.num_hidden_layers - 1}, "
                 f"not {list(self.intermediate_ctc_layers)}"
             )
         if self.conv_kernel_size % 2 == 0 and not self.causal_conv:
-            raise ValueError(f"conv_kernel_size must be odd unless causal_conv is set, got {self.conv_kernel_size}")
+            raise ValueError(f"conv_kernel_size must be odd unless causal_conv is set, not {self.conv_kernel_size}")
         if self.head_dim is None:
             if self.hidden_size % self.num_attention_heads:
                 raise ValueError(
-                    f"hidden_size {self.hidden_size} is no multiple of num_attention_heads "
-                    f"{self.num_attention_heads}: change one, or give head_dim"
+                    f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
+                    f"{self.num_attention_heads}: change one of them, or set head_dim"
                 )
             self.head_dim = self.hidden_size // self.num_attention_heads
         if self.position_embeddings == "rotary" and self.head_dim % 2:
-            raise ValueError(f"rotary position embeddings need an even head_dim, got {self.head_dim}")
+            raise ValueError(f"head_dim must be even for rotary position embeddings, not {self.head_dim}")
         if self.subsampling_channels is None:
             self.subsampling_channels = self.hidden_size
         super().__post_init__(**kwargs)
 
     @property
     def inputs_to_logits_ratio(self) -> int:
-        """Samples of audio a frame of logits stands for; the ASR pipeline aligns its chunks to it."""
+        """Return the samples of audio that one frame of logits covers; the ASR pipeline of transformers needs it."""
         return self.hop_length * self.subsampling_factor
 
 

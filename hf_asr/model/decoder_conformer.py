@@ -1,7 +1,8 @@
-"""An attention decoder beside the CTC head: a Transformer (Vaswani et al. 2017), pre-norm, trained by teacher forcing.
+"""The optional attention decoder beside the CTC head: a pre-norm Transformer decoder (Vaswani et al. 2017).
 
-It shapes the encoder through the joint loss (Watanabe et al. 2017, hybrid CTC/attention). Letters in shape comments: B
-batch, U tokens, S encoder frames, D hidden size, H heads, K head size, V vocabulary.
+It is trained by teacher forcing. The encoder improves because it is trained on both losses (hybrid CTC/attention,
+Watanabe et al. 2017). Letters in shape comments: B batch, U tokens, S encoder frames, D hidden size, H heads, K head
+size, V vocabulary.
 """
 
 import math
@@ -15,7 +16,7 @@ from .layers_conformer import ConformerDropout, ConformerFeedForward, absolute_e
 
 
 class ConformerDecoderAttention(nn.Module):
-    """Queries of one sequence, keys and values of another; without `memory`, over its own past."""
+    """Attend from each token to the encoder's states, or, without them, to the token itself and the previous ones."""
 
     def __init__(self, config: ConformerConfig):
         super().__init__()
@@ -28,7 +29,13 @@ class ConformerDecoderAttention(nn.Module):
     def forward(
         self, hidden: torch.Tensor, memory: torch.Tensor | None = None, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """`hidden` (B, U, D), `memory` (B, S, D), `mask` bool (B, 1, 1, S), True where a key may be attended to."""
+        """Return the attention's output, (B, U, D).
+
+        Args:
+            hidden: States of the tokens, (B, U, D).
+            memory: Encoder states, (B, S, D); None for causal self-attention.
+            mask: With `memory`, bool (B, 1, 1, S), True for real frames; None if all frames are real.
+        """
         source = hidden if memory is None else memory
         query = self.q_proj(hidden).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, H, U, K)
         key, value = (
@@ -43,6 +50,8 @@ class ConformerDecoderAttention(nn.Module):
 
 
 class ConformerDecoderLayer(nn.Module):
+    """Apply causal self-attention, attention to the encoder's states, and a feed-forward module, all pre-norm."""
+
     def __init__(self, config: ConformerConfig):
         super().__init__()
         self.self_attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -54,13 +63,14 @@ class ConformerDecoderLayer(nn.Module):
         self.dropout = ConformerDropout(config.hidden_dropout)
 
     def forward(self, hidden: torch.Tensor, memory: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Return (B, U, D) for `hidden` (B, U, D) and the encoder's `memory` (B, S, D); `mask` is bool (B, 1, 1, S)."""
         hidden = hidden + self.dropout(self.self_attention(self.self_attention_norm(hidden)))
         hidden = hidden + self.dropout(self.cross_attention(self.cross_attention_norm(hidden), memory, mask))
         return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
 
 
 class ConformerDecoder(nn.Module):
-    """Logits of each next token, given the tokens before it and the encoder's states."""
+    """Predict each next token from the previous tokens and the encoder's states."""
 
     def __init__(self, config: ConformerConfig):
         super().__init__()
@@ -74,14 +84,12 @@ class ConformerDecoder(nn.Module):
     def forward(
         self, decoder_input_ids: torch.Tensor, memory: torch.Tensor, memory_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """
-        Args:
-            decoder_input_ids: (B, U); `<sos/eos>` first.
-            memory: Encoder states, (B, S, D).
-            memory_mask: Bool (B, S), True for real frames; None if all are.
+        """Return the logits of the next token after each input token, (B, U, V).
 
-        Returns:
-            (B, U, V).
+        Args:
+            decoder_input_ids: (B, U); the first one is `<sos/eos>`.
+            memory: Encoder states, (B, S, D).
+            memory_mask: Bool (B, S), True for real frames; None if all frames are real.
         """
         hidden = self.embed_tokens(decoder_input_ids) * math.sqrt(self.config.hidden_size)
         places = absolute_embedding(self.config, num_frames=hidden.shape[1], device=hidden.device)
@@ -93,9 +101,16 @@ class ConformerDecoder(nn.Module):
 
 
 def shift_labels(labels: torch.Tensor, *, sos_eos: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and targets of teacher forcing, (B, U + 1) each, of labels (B, U) that -100 pads."""
+    """Return the decoder's inputs and targets for teacher forcing, (B, U + 1) each.
+
+    For the labels `a b` the inputs are `<sos/eos> a b` and the targets `a b <sos/eos>`.
+
+    Args:
+        labels: (B, U), padded with -100. The targets are padded with -100 as well, the inputs with `<sos/eos>`.
+        sos_eos: Id of `<sos/eos>`.
+    """
     padded = F.pad(labels, (0, 1), value=-100)
-    is_end = (padded == -100) & (F.pad(padded, (1, 0), value=0)[:, :-1] != -100)  # the first place after the tokens
+    is_end = (padded == -100) & (F.pad(padded, (1, 0), value=0)[:, :-1] != -100)  # the first position after the tokens
     targets = padded.masked_fill(is_end, sos_eos)
     inputs = F.pad(labels, (1, 0), value=sos_eos)
     return inputs.masked_fill(inputs == -100, sos_eos), targets

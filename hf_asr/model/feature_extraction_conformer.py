@@ -1,4 +1,8 @@
-"""Raw log-mel filter banks as Kaldi computes them (https://kaldi-asr.org/doc/feat.html), batched, in torch."""
+"""Log-mel filter banks as Kaldi computes them (https://kaldi-asr.org/doc/feat.html), for batches, in torch.
+
+They are raw: the model itself normalises them. Letters in shape comments: B batch, T feature frames, M mel bins, N
+samples.
+"""
 
 import math
 from collections.abc import Sequence
@@ -13,27 +17,34 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 
 try:
     import noisereduce
-except ImportError:  # only checkpoints that ask for denoising need it
+except ImportError:  # only checkpoints with `denoise` need it
     noisereduce = None
 
 WINDOWS = ("povey", "hann", "hamming", "rectangular")
-EPSILON = 2.0**-23  # of float32
+EPSILON = 2.0**-23  # float32's machine epsilon
 
 
 def denoise(waveform: np.ndarray, *, sampling_rate: int) -> np.ndarray:
-    """Spectral gating against stationary noise (noisereduce, Sainburg 2020); float32 (samples,) in and out.
+    """Reduce stationary noise by spectral gating (noisereduce, Sainburg 2020).
+
+    Args:
+        waveform: Float32 (samples,) in [-1, 1].
+        sampling_rate: Hz.
+
+    Returns:
+        Float32 (samples,).
 
     Raises:
         ImportError: noisereduce is not installed.
     """
     if noisereduce is None:
-        raise ImportError("this checkpoint denoises its input: pip install noisereduce")
+        raise ImportError("this checkpoint denoises its input, which needs noisereduce: pip install noisereduce")
     if not waveform.any():
         return waveform  # digital silence has no noise to estimate
-    # A noise floor is estimated over time; one second at least, or the window does not fit.
+    # The noise is estimated over the whole waveform, for which noisereduce needs at least one second.
     padded = np.pad(waveform, (0, max(0, sampling_rate - len(waveform))), mode="wrap")
-    # The library's own threshold takes speech for noise: 20 dB of SI-SDR became 5. These cost less there, and gain at 0
-    # to 10 dB (benchmarks/noise.py).
+    # noisereduce's default threshold removes speech too: an SI-SDR of 20 dB became 5 dB. These options do less harm
+    # there, and they improve recordings of 0 to 10 dB (benchmarks/noise.py).
     options = {"stationary": True, "n_fft": 512, "n_std_thresh_stationary": 0.0, "prop_decrease": 0.8}
     reduced = noisereduce.reduce_noise(y=padded, sr=sampling_rate, **options)
     return reduced[: len(waveform)].astype(np.float32)
@@ -41,7 +52,7 @@ def denoise(waveform: np.ndarray, *, sampling_rate: int) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def window_function(window_type: str, length: int, device: torch.device) -> torch.Tensor:
-    """(length,); povey is Kaldi's: a Hann window to the power 0.85."""
+    """Return a window (length,); `"povey"` is Kaldi's, a Hann window to the power 0.85."""
     options = {"periodic": False, "device": device, "dtype": torch.float32}
     if window_type == "povey":
         return torch.hann_window(length, **options) ** 0.85
@@ -56,9 +67,10 @@ def window_function(window_type: str, length: int, device: torch.device) -> torc
 def mel_filters(
     num_mel_bins: int, fft_length: int, sampling_rate: int, low_freq: float, high_freq: float, device: torch.device
 ) -> torch.Tensor:
-    """Triangles of equal height on Kaldi's mel scale, 1127 ln(1 + f/700): (fft_length / 2 + 1, num_mel_bins).
+    """Return Kaldi's mel filters (fft_length / 2 + 1, num_mel_bins): triangles of height 1, equally wide in mel.
 
-    Frequencies in Hz; a `high_freq` of zero or less counts from the Nyquist frequency.
+    The mel scale is 1127 ln(1 + f / 700), as in Kaldi. `low_freq` and `high_freq` are in Hz; a `high_freq` of zero or
+    less is relative to the Nyquist frequency.
     """
 
     def to_mel(frequency: torch.Tensor) -> torch.Tensor:
@@ -66,37 +78,44 @@ def mel_filters(
 
     high_freq = high_freq if high_freq > 0 else sampling_rate / 2 + high_freq
     edges = to_mel(torch.tensor([low_freq, high_freq], dtype=torch.float64))
-    points = torch.linspace(edges[0], edges[1], num_mel_bins + 2, dtype=torch.float64)  # left, centre and right of each
+    # Filter i begins at point i, has its peak at point i + 1, and ends at point i + 2.
+    points = torch.linspace(edges[0], edges[1], num_mel_bins + 2, dtype=torch.float64)
     bins = to_mel(torch.arange(fft_length // 2 + 1, dtype=torch.float64) * sampling_rate / fft_length)[:, None]
     rising = (bins - points[:-2]) / (points[1:-1] - points[:-2])
     falling = (points[2:] - bins) / (points[2:] - points[1:-1])
     filters = torch.minimum(rising, falling).clamp(min=0)
-    filters[-1] = 0  # Kaldi leaves the Nyquist bin out
-    return filters.to(torch.float32).to(device)  # one after the other: Apple's GPUs have no float64
+    filters[-1] = 0  # as in Kaldi, which omits the Nyquist frequency
+    return filters.to(torch.float32).to(device)  # in two calls: Apple's GPUs have no float64
 
 
 class ConformerFeatureExtractor(SequenceFeatureExtractor):
-    """
-    Args:
-        num_mel_bins: Mel filters.
-        sampling_rate: Hz.
-        frame_length, frame_shift: Milliseconds.
-        preemphasis: Coefficient of the pre-emphasis filter in each frame.
-        remove_dc_offset: Subtract each frame's mean.
-        window_type: `"povey"`, `"hann"`, `"hamming"` or `"rectangular"`.
-        low_freq, high_freq: Hz; a `high_freq` of zero or less counts from the Nyquist frequency.
-        snip_edges: True keeps to frames that lie inside the signal; False centres frame i on (i + 1/2) * frame_shift
-            and mirrors the signal at its ends.
-        dither: Standard deviation of noise added to the scaled samples.
-        waveform_scale: Samples in [-1, 1] are multiplied by this first.
-        energy_floor: Energies of a mel filter below it count as it. sherpa-onnx computes with samples in [-1, 1] and
-            lets nothing below float32's epsilon: that is 128 for samples that are 32768 times as large.
-        denoise: Reduce stationary noise before anything else.
-        min_duration: Seconds. The frames of shorter recordings are followed by frames of silence up to this length: a
-            fast "three" of a quarter of a second has fewer frames at 4x subsampling than CTC needs to spell it.
+    """Compute log-mel features from waveforms, equal to Kaldi's.
 
-    The defaults are lhotse's, icefall's and sherpa-onnx's; WeNet's are `high_freq=0, snip_edges=True` and
+    The defaults are those of lhotse, icefall and sherpa-onnx. WeNet's are `high_freq=0`, `snip_edges=True` and
     `energy_floor=2**-23`.
+
+    Args:
+        num_mel_bins: Number of mel filters.
+        sampling_rate: Hz.
+        frame_length: Length of a frame, in milliseconds.
+        frame_shift: Distance between the starts of two frames, in milliseconds.
+        preemphasis: Coefficient of the pre-emphasis filter, which is applied to each frame.
+        remove_dc_offset: Subtract its mean from each frame.
+        window_type: `"povey"`, `"hann"`, `"hamming"` or `"rectangular"`.
+        low_freq: Lowest frequency of the mel filters, in Hz.
+        high_freq: Highest frequency of the mel filters, in Hz. Zero or less is relative to the Nyquist frequency.
+        snip_edges: True computes only frames that are completely inside the signal. False centres frame i at
+            (i + 1/2) * frame_shift, and mirrors the signal at both ends.
+        dither: Standard deviation of the noise that is added to the scaled samples.
+        waveform_scale: Factor by which samples in [-1, 1] are multiplied first; 32768 gives the range of int16.
+        energy_floor: Smallest energy of a mel filter; smaller ones are raised to it. The default equals sherpa-onnx,
+            which uses float32's epsilon for samples in [-1, 1]: 2**-23 * 32768**2 = 128.
+        denoise: Reduce stationary noise in the waveform first.
+        min_duration: Seconds. A shorter recording gets frames of silence after its own frames, up to this duration. A
+            fast "three" of 0.25 seconds has fewer frames at 4x subsampling than CTC needs for its five letters.
+
+    Raises:
+        ValueError: The window type is unknown, or the energy floor is not above zero.
     """
 
     model_input_names = ["input_features", "attention_mask"]
@@ -123,9 +142,9 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         kwargs.pop("feature_size", None), kwargs.pop("padding_value", None)
         super().__init__(feature_size=num_mel_bins, sampling_rate=sampling_rate, padding_value=0.0, **kwargs)
         if window_type not in WINDOWS:
-            raise ValueError(f"window_type is one of {', '.join(WINDOWS)}, not {window_type!r}")
+            raise ValueError(f"window_type must be one of {', '.join(WINDOWS)}, not {window_type!r}")
         if not energy_floor > 0:
-            raise ValueError(f"energy_floor is more than 0, not {energy_floor}: a logarithm is taken of it")
+            raise ValueError(f"energy_floor must be above 0, not {energy_floor}: the features are logarithms")
         self.num_mel_bins = num_mel_bins
         self.frame_length = frame_length
         self.frame_shift = frame_shift
@@ -143,21 +162,24 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
 
     @classmethod
     def from_dict(cls, feature_extractor_dict: dict[str, Any], **kwargs) -> "ConformerFeatureExtractor":
-        """Read settings; a checkpoint from before there was an `energy_floor` was trained on float32's epsilon."""
+        """Create an extractor from saved settings.
+
+        Older checkpoints have no `energy_floor`. They were trained with float32's epsilon.
+        """
         return super().from_dict({"energy_floor": EPSILON} | feature_extractor_dict, **kwargs)
 
     @property
     def hop_length(self) -> int:
-        """Samples from one frame to the next."""
+        """Return the samples between the starts of two frames."""
         return int(self.sampling_rate * self.frame_shift / 1000)
 
     @property
     def window_length(self) -> int:
-        """Samples in a frame."""
+        """Return the samples of a frame."""
         return int(self.sampling_rate * self.frame_length / 1000)
 
     def num_frames(self, num_samples: int) -> int:
-        """Frames that a waveform of `num_samples` samples gives; 0 tells the fewest that there are."""
+        """Return the number of frames of a waveform of `num_samples` samples; `min_duration` is the smallest length."""
         num_samples = max(num_samples, round(self.min_duration * self.sampling_rate))
         if self.snip_edges:
             return max(0, 1 + (num_samples - self.window_length) // self.hop_length)
@@ -175,25 +197,28 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         padding: bool | str = True,
         **kwargs,
     ) -> BatchFeature:
-        """
+        """Return the features of one waveform or of a batch, padded with zeros to the longest.
+
         Args:
             raw_speech: One waveform (samples,), or several; float in [-1, 1], mono.
-            sampling_rate: Of the waveforms, Hz. Checked.
-            return_tensors: `"pt"` or `"np"`; lists of numpy arrays otherwise.
-            denoise: Overrides the setting of the same name.
-            min_frames: Of each waveform (batch,), where `min_duration` is not enough; filled up with silence likewise.
-            device: Where to compute.
-            padding: Accepted for callers that pass it; batches are always padded to the longest.
+            sampling_rate: Sampling rate of the waveforms, in Hz. It must be the extractor's; None skips the check.
+            return_tensors: `"pt"` for torch tensors, `"np"` or None for numpy arrays.
+            return_attention_mask: Return `attention_mask` too.
+            denoise: Override the extractor's `denoise`; None keeps it.
+            min_frames: Smallest number of frames of each waveform, (batch,). Silence is added up to it.
+            device: Device that computes the features.
+            padding: Ignored; transformers' callers pass it.
 
         Returns:
-            `input_features` float32 (batch, frames, num_mel_bins), `attention_mask` int64 (batch, frames).
+            `input_features` float32 (batch, frames, num_mel_bins), and `attention_mask` int64 (batch, frames), 1 for
+            real frames.
 
         Raises:
-            ValueError: Another sampling rate; a waveform that is empty, not finite or not mono.
+            ValueError: The sampling rate is wrong, or a waveform is empty, not finite or not mono.
         """
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
             raise ValueError(
-                f"the audio has {sampling_rate} Hz, the model was trained on {self.sampling_rate} Hz: resample it first"
+                f"the audio has {sampling_rate} Hz, but the model needs {self.sampling_rate} Hz: resample it first"
             )
         is_single = isinstance(raw_speech, np.ndarray | torch.Tensor) and raw_speech.ndim == 1
         is_single = is_single or (isinstance(raw_speech, Sequence) and np.isscalar(raw_speech[0]))
@@ -204,7 +229,7 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
             waveforms = [_denoise(waveform, self.sampling_rate) for waveform in waveforms]
         lengths = torch.tensor([len(waveform) for waveform in waveforms], device=device)
         waveforms = [waveform.to(device) for waveform in waveforms]
-        if lengths.device.type == "cpu":  # one by one they stay in the cache: half the time of a batch
+        if lengths.device.type == "cpu":  # single waveforms fit into the processor's cache: half the time of a batch
             alone = [self.fbank(waveforms[i][None], lengths[i : i + 1]) for i in range(len(waveforms))]
             features = pad_sequence([frames[0] for frames, _ in alone], batch_first=True)  # (B, T, M)
             lengths = torch.cat([frame_length for _, frame_length in alone])
@@ -222,26 +247,26 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         )
 
     def _check(self, waveform: np.ndarray | torch.Tensor | list[float], place: int) -> torch.Tensor:
+        """Return the waveform as a float32 tensor; raise ValueError if it is empty, not finite or not mono."""
         waveform = torch.as_tensor(waveform).detach().to(torch.float32)
         if waveform.ndim != 1:
-            raise ValueError(
-                f"waveform {place} has shape {tuple(waveform.shape)}: mono is expected, one value a sample"
-            )
+            raise ValueError(f"waveform {place} has shape {tuple(waveform.shape)}, but mono is expected: (samples,)")
         if not len(waveform):
             raise ValueError(f"waveform {place} is empty")
         if not torch.isfinite(waveform).all():
-            raise ValueError(f"waveform {place} holds NaN or infinite samples")
+            raise ValueError(f"waveform {place} contains NaN or infinite samples")
         return waveform
 
     def fbank(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The features themselves; exported graphs trace this very function.
+        """Compute the features of a batch; exported graphs contain this function too.
 
         Args:
-            waveforms: (batch, samples), zero where padded.
-            lengths: (batch,), in samples.
+            waveforms: (batch, samples), padded with zeros.
+            lengths: Real samples of each waveform, (batch,).
 
         Returns:
-            (batch, frames, num_mel_bins), zero where padded, and the frames of each (batch,).
+            The features (batch, frames, num_mel_bins), padded with zeros, and the real frames of each waveform,
+            (batch,).
         """
         features, frame_lengths = self.log_mel(waveforms, lengths)
         return self.add_silence(features, frame_lengths, min_frames=self.num_frames(0))
@@ -249,17 +274,18 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
     def add_silence(
         self, features: torch.Tensor, lengths: torch.Tensor, *, min_frames: int | torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Follow real frames by frames of digital silence, up to `min_frames`, which count as real from now on.
+        """Append frames of digital silence to each recording's real frames, up to `min_frames`; they count as real.
 
-        Silence is added here and not to the waveform, whose last frames would be others: Kaldi mirrors its end.
+        The silence is not appended to the waveform, because that would change the last real frames: Kaldi mirrors the
+        signal at its end.
 
         Args:
-            features: (batch, frames, num_mel_bins), anything where padded.
-            lengths: Real frames, (batch,).
-            min_frames: The same for all, or of each (batch,).
+            features: (batch, frames, num_mel_bins); the values of padded frames do not matter.
+            lengths: Real frames of each recording, (batch,).
+            min_frames: One number for all recordings, or one for each, (batch,).
 
         Returns:
-            As `fbank`.
+            Features and lengths, as `fbank` returns them.
         """
         longest = min_frames if isinstance(min_frames, int) else int(min_frames.max())
         total = torch.sym_max(features.shape[1], longest)
@@ -271,23 +297,12 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         return torch.where(is_real, features, padding[:, :, None]), lengths
 
     def log_mel(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute the frames that a recording has itself: as `fbank`, without `min_duration`; anything where padded."""
-        window_length, hop, device = self.window_length, self.hop_length, waveforms.device
-        waveforms = F.pad(waveforms, (0, torch.sym_max(0, 1 - waveforms.shape[1])))  # one sample to mirror at least
-        samples, lengths = waveforms.shape[1], lengths.clamp(min=1)
-        if self.snip_edges:
-            first, total = 0, (samples - window_length) // hop + 1
-            frame_lengths = (torch.div(lengths - window_length, hop, rounding_mode="floor") + 1).clamp(min=0)
-        else:
-            first, total = hop // 2 - window_length // 2, (samples + hop // 2) // hop
-            frame_lengths = torch.div(lengths + hop // 2, hop, rounding_mode="floor")
-        total = torch.sym_max(total, 1)  # a frame of padding at least: the FFT refuses none
-        # Kaldi mirrors the signal at both ends, the outermost samples included, as often as it takes.
-        place = first + torch.arange((total - 1) * hop + window_length, device=device)  # (N,)
-        place = place.remainder(2 * lengths[:, None])  # (B, N)
-        place = torch.minimum(place, 2 * lengths[:, None] - 1 - place)
-        signal = waveforms.gather(1, place) * self.waveform_scale
-        frames = signal.unfold(1, window_length, hop)  # (B, T, window), a view
+        """Compute the frames of each recording itself, without the silence that `min_duration` adds.
+
+        Arguments and results are those of `fbank`, but the values of padded frames are arbitrary.
+        """
+        frames, frame_lengths = self._cut_frames(waveforms, lengths)
+        device = frames.device
         if self.dither:
             frames = frames + self.dither * torch.randn_like(frames)
         if self.remove_dc_offset:
@@ -295,15 +310,40 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         if self.preemphasis:
             previous = torch.cat([frames[..., :1], frames[..., :-1]], -1)
             frames = frames - self.preemphasis * previous
-        frames = frames * window_function(self.window_type, window_length, device)
-        fft_length = 1 << (window_length - 1).bit_length()
+        frames = frames * window_function(self.window_type, self.window_length, device)
+        fft_length = 1 << (self.window_length - 1).bit_length()
         spectrum = torch.fft.rfft(frames, n=fft_length)  # (B, T, fft / 2 + 1)
-        power = spectrum.real.square() + spectrum.imag.square()  # abs() alone would be a third of the time
+        # `spectrum.abs()` would need a third of the time of all features.
+        power = spectrum.real.square() + spectrum.imag.square()
         filters = mel_filters(self.num_mel_bins, fft_length, self.sampling_rate, self.low_freq, self.high_freq, device)
         return (power @ filters).clamp(min=self.energy_floor).log(), frame_lengths  # (B, T, M)
 
+    def _cut_frames(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the scaled samples of each frame, (B, T, window_length), and the real frames of each waveform, (B,).
+
+        Kaldi mirrors the signal at both ends, including the outermost sample, and repeatedly if the signal is short.
+        """
+        window_length, hop, device = self.window_length, self.hop_length, waveforms.device
+        waveforms = F.pad(waveforms, (0, torch.sym_max(0, 1 - waveforms.shape[1])))  # at least one sample to mirror
+        samples, lengths = waveforms.shape[1], lengths.clamp(min=1)
+        if self.snip_edges:
+            first, total = 0, (samples - window_length) // hop + 1
+            frame_lengths = (torch.div(lengths - window_length, hop, rounding_mode="floor") + 1).clamp(min=0)
+        else:
+            first, total = hop // 2 - window_length // 2, (samples + hop // 2) // hop
+            frame_lengths = torch.div(lengths + hop // 2, hop, rounding_mode="floor")
+        total = torch.sym_max(total, 1)  # at least one frame, of padding: the FFT needs one
+        # `place` is the index in the waveform of each sample from the first frame's start to the last frame's end. The
+        # mirrored signal has the period 2 * length: first the waveform forwards, then backwards.
+        place = first + torch.arange((total - 1) * hop + window_length, device=device)  # (N,)
+        place = place.remainder(2 * lengths[:, None])  # (B, N)
+        place = torch.minimum(place, 2 * lengths[:, None] - 1 - place)
+        signal = waveforms.gather(1, place) * self.waveform_scale
+        return signal.unfold(1, window_length, hop), frame_lengths  # a view of the signal
+
 
 def _denoise(waveform: torch.Tensor, sampling_rate: int) -> torch.Tensor:
+    """Return a denoised waveform (samples,); `ConformerFeatureExtractor` has an argument named `denoise`."""
     return torch.from_numpy(denoise(waveform.cpu().numpy(), sampling_rate=sampling_rate))
 
 

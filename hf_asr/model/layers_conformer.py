@@ -1,4 +1,4 @@
-"""What encoder and decoder are made of: dropout, subsampling, feed-forward, attention, convolution.
+"""Layers of the encoder and the decoder: dropout, subsampling, feed-forward, attention, convolution.
 
 Letters in shape comments: B batch, T feature frames, M mel bins, S encoder frames (T after subsampling), D hidden size,
 H heads, K head size, C channels.
@@ -15,31 +15,39 @@ from .configuration_conformer import SUBSAMPLING_CONVOLUTIONS, ConformerConfig
 
 
 class ConformerDropout(nn.Dropout):
-    """Dropout whose mask, on CPU, comes from a random byte an element: `bernoulli_` was a sixth of a step in bf16.
+    """Drop elements as `nn.Dropout` does, but faster on a CPU: the mask is made of one random byte per element.
 
-    A call drops either of the two multiples of 1/256 around `p`, so that `p` is met in the mean over calls; what is
-    kept is scaled by the one that was drawn.
+    `nn.Dropout` draws its mask with `bernoulli_`, which took a sixth of a training step in bf16. With bytes only
+    multiples of 1/256 are possible: each call drops with the multiple below or above `p`, drawn so that the mean over
+    calls is `p`, and scales the kept elements by the probability it used.
     """
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return `hidden`, of any shape, with a share `p` of its elements set to zero in training."""
         plain = hidden.device.type != "cpu" or torch.compiler.is_compiling()
         if not self.training or plain or not 0.0 < self.p < 1.0:
             return super().forward(hidden)
-        dropped = min(int(256 * self.p + torch.rand(())), 255)  # of 256 values
+        dropped = min(int(256 * self.p + torch.rand(())), 255)  # of the 256 values of a byte
         if dropped == 0:
             return hidden
+        # Draw eight random bytes at once, as an int64.
         words = torch.empty((hidden.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
         mask = words.view(torch.int8)[: hidden.numel()].view(hidden.shape)
-        # Arithmetic on bytes in place makes zeros and ones of them: turning bools into floats takes longer.
+        # A byte up to `last` becomes 0 (`dropped` of 256 values), any other byte 1. In-place arithmetic on bytes is
+        # faster than a comparison, because bools would have to be converted to floats.
         last = dropped - 1 - 128
         mask = mask.clamp_(last, last + 1).sub_(last)
         return hidden * mask.to(hidden.dtype).mul_(256 / (256 - dropped))
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """In float32 where oneDNN would have to find the bf16 gradient of its input, which takes it six times as long."""
+    """Convolve as `nn.Conv2d` does, but train in float32 where the input is bf16 on a CPU.
+
+    oneDNN needs six times as long for the gradient of the input in bf16.
+    """
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return (B, C, T', M') in the dtype of `hidden` (B, C, T, M)."""
         if not (hidden.requires_grad and hidden.device.type == "cpu" and hidden.dtype == torch.bfloat16):
             return super().forward(hidden)
         with torch.autocast("cpu", enabled=False):
@@ -47,7 +55,10 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 class ConformerSubsampling(nn.Module):
-    """Strided convolutions without padding, then a projection: no real output frame ever sees a padded input frame."""
+    """Reduce the number of frames by strided convolutions over time and frequency, and project to the hidden size.
+
+    The convolutions have no padding, so a real output frame never depends on a padded input frame.
+    """
 
     def __init__(self, config: ConformerConfig):
         super().__init__()
@@ -66,26 +77,28 @@ class ConformerSubsampling(nn.Module):
         self.out = nn.Linear(channels * bins, config.hidden_size)
 
     def forward(self, input_features: torch.Tensor) -> torch.Tensor:
-        # Channels last is what the convolution kernels of CPUs and tensor cores want.
+        """Return (B, S, D) for normalised features (B, T, M)."""
+        # The convolution kernels of CPUs and tensor cores are faster with channels in the last dimension of memory.
         hidden = input_features[:, None].to(memory_format=torch.channels_last)  # (B, 1, T, M)
-        hidden = self.conv(hidden).permute(0, 2, 3, 1)  # (B, S, M', C), as it lies in memory
-        # Checkpoints hold the projection of (C, M'); turning the weight costs less than turning frames and gradients.
+        hidden = self.conv(hidden).permute(0, 2, 3, 1)  # (B, S, M', C), a view of the same memory
+        # A checkpoint's weight expects the order (C, M'). Reorder the weight: frames and gradients would cost more.
         weight = self.out.weight.unflatten(1, (hidden.shape[3], -1)).transpose(1, 2).flatten(1)
         return F.linear(hidden.flatten(2), weight, self.out.bias)  # (B, S, D)
 
 
 def replace_rows(module: nn.Module, num_rows: int, *, kept: dict[int, int]) -> None:
-    """Give a layer that holds a row a token, a head or an embedding, `num_rows` of them in place.
+    """Replace the rows of an output layer or an embedding, in place; it has one row for each token.
 
     Args:
         module: `nn.Linear`, `nn.Conv1d` or `nn.Embedding`.
-        kept: New row: the old row that it takes over, bit by bit. The others start near the mean.
+        num_rows: Number of rows after the change.
+        kept: {new row: old row}. These rows are copied exactly; the other rows start near the mean of the old ones.
     """
     for name in ("weight", "bias"):
         rows = getattr(module, name, None)
         if rows is None:
             continue
-        # A new row is like those there are: their mean, and half of their spread.
+        # A new row is similar to the old ones: their mean, plus noise with half of their standard deviation.
         noise = torch.randn(num_rows, *rows.shape[1:]).to(rows.device)
         fresh = (rows.data.mean(0) + 0.5 * rows.data.std(0) * noise).to(rows.dtype)
         fresh[list(kept)] = rows.data[list(kept.values())]
@@ -96,6 +109,8 @@ def replace_rows(module: nn.Module, num_rows: int, *, kept: dict[int, int]) -> N
 
 
 class ConformerFeedForward(nn.Module):
+    """Apply a linear layer, an activation and a second linear layer to each frame."""
+
     def __init__(self, config: ConformerConfig):
         super().__init__()
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
@@ -104,11 +119,15 @@ class ConformerFeedForward(nn.Module):
         self.dropout = ConformerDropout(config.activation_dropout)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return (B, S, D) for `hidden` (B, S, D)."""
         return self.down_proj(self.dropout(self.activation(self.up_proj(hidden))))
 
 
 def rotary_embedding(config: ConformerConfig, *, num_frames: int, device: torch.device) -> torch.Tensor:
-    """Cosines and sines of RoPE (Su et al. 2021), (2, num_frames, head_dim), the sine of the first half negated."""
+    """Return the cosines and sines of rotary position embeddings (Su et al. 2021), (2, num_frames, head_dim).
+
+    The first half of the sines is negated, as `apply_rotary` needs it.
+    """
     exponents = torch.arange(0, config.head_dim, 2, device=device, dtype=torch.float32) / config.head_dim
     angles = torch.arange(num_frames, device=device, dtype=torch.float32)[:, None] * config.rope_theta**-exponents
     cos, sin = angles.cos(), angles.sin()
@@ -116,13 +135,21 @@ def rotary_embedding(config: ConformerConfig, *, num_frames: int, device: torch.
 
 
 def apply_rotary(states: torch.Tensor, rotary: torch.Tensor) -> torch.Tensor:
-    """Rotates (..., frames, heads, head_dim) by its frame's place; `rotary` is (2, frames, head_dim)."""
+    """Rotate each head of each frame by the frame's position.
+
+    Element i of the first half of a head and element i of the second half are the two coordinates that are rotated, as
+    in transformers' Llama.
+
+    Args:
+        states: (..., S, H, K).
+        rotary: From `rotary_embedding`, (2, S, K).
+    """
     cos, sin = rotary.to(states.dtype)[:, :, None]
     return states * cos + states.roll(states.shape[-1] // 2, dims=-1) * sin
 
 
 def absolute_embedding(config: ConformerConfig, *, num_frames: int, device: torch.device) -> torch.Tensor:
-    """Sinusoids of Vaswani et al. 2017, sines at even and cosines at odd places, (num_frames, hidden_size)."""
+    """Return the sinusoids of Vaswani et al. 2017, (num_frames, hidden_size), sines at even indices, cosines at odd."""
     exponents = torch.arange(0, config.hidden_size, 2, device=device, dtype=torch.float32) / config.hidden_size
     angles = torch.arange(num_frames, device=device, dtype=torch.float32)[:, None] * torch.exp(
         -math.log(10000.0) * exponents
@@ -140,30 +167,39 @@ def attend(
     scale: float,
     is_eager: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Compute softmax attention of (B, H, S, *) over the keys where bool `mask` (B, 1, 1 or S, S) is True.
+    """Compute scaled dot-product attention (Vaswani et al. 2017).
 
     Args:
-        mask: None where every key may be attended to.
-        is_eager: Compute the weights themselves, without a fused kernel.
+        query: (B, H, Q, *) for Q queries.
+        key: (B, H, S, *), as wide as the queries.
+        value: (B, H, S, K).
+        mask: Bool (B, 1, 1 or Q, S), True where a query may attend to a key; None if it may attend to all keys.
+        dropout: Dropout probability of the weights.
+        scale: Factor of the scores before the softmax.
+        is_eager: Compute the attention weights explicitly, without a fused kernel.
 
     Returns:
-        The weighted values, and the weights (B, H, S, S) before dropout if they were computed.
+        The weighted values (B, H, Q, K), and the weights (B, H, Q, S) before dropout; None if a fused kernel was used.
     """
-    # Below 1000 frames (40 s at 4x) the CPU's fused kernel takes two to three times as long to train in bf16.
+    # In bf16 training on a CPU, the fused kernel takes two to three times as long below 1000 frames (40 s at 4x).
     is_slow = query.requires_grad and query.device.type == "cpu" and query.dtype == torch.bfloat16
     is_slow = is_slow and not torch.compiler.is_compiling() and query.shape[2] < 1000
     if not (is_eager or is_slow):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale), None
-    scores = (query * scale) @ key.transpose(-1, -2)  # (B, H, S, S)
+    scores = (query * scale) @ key.transpose(-1, -2)  # (B, H, Q, S)
     if mask is not None:
-        # added, which has no backward of its own, where filling would have one
+        # An addition needs no extra step in the backward pass; `masked_fill` of the scores would need one.
         scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, torch.finfo(scores.dtype).min)
     weights = scores.softmax(-1)
     return F.dropout(weights, dropout) @ value, weights
 
 
 class ConformerAttention(nn.Module):
-    """Self-attention over real frames; one fused projection makes queries, keys and values."""
+    """Attend from each frame to all real frames.
+
+    One linear layer computes queries, keys and values together. `position_embeddings` decides how the position of a
+    frame enters the scores.
+    """
 
     def __init__(self, config: ConformerConfig):
         super().__init__()
@@ -179,19 +215,27 @@ class ConformerAttention(nn.Module):
     def forward(
         self, hidden: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, output_attentions: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """`mask` is bool (B, 1, 1, S), True where a key may be attended to. Returns the weights too, if asked for."""
+        """Return the attention's output (B, S, D), and the attention weights (B, H, S, S) or None.
+
+        Args:
+            hidden: (B, S, D).
+            positions: From `rotary_embedding` or `absolute_embedding`, as the configuration says.
+            mask: Bool (B, 1, 1, S), True for real frames; None if all frames are real.
+            output_attentions: Return the weights.
+        """
         batch, frames, _ = hidden.shape
         heads, head_dim = self.config.num_attention_heads, self.config.head_dim
         qkv = self.qkv_proj(hidden).view(batch, frames, 3, heads, head_dim)  # (B, S, 3, H, K)
         if self.config.position_embeddings == "rotary":
-            # Queries and keys are rotated in one go, as 2H heads.
+            # Rotate queries and keys together, as 2H heads: one operation instead of two.
             rotated = apply_rotary(qkv[:, :, :2].flatten(2, 3), positions)  # (B, S, 2H, K)
             query, key = rotated.unflatten(2, (2, heads)).unbind(2)
             value = qkv[:, :, 2]
         else:
             query, key, value = qkv.unbind(2)
             place = self.position_proj(positions).view(1, frames, heads, head_dim).expand_as(key)
-            # (q+u)k' + (q+v)p' is one product of vectors twice as long.
+            # Transformer-XL's score is (q + u)·k + (q + v)·p. This is one dot product of concatenated vectors, so that
+            # the fused kernels can compute it.
             query = torch.cat([query + self.bias_u, query + self.bias_v], -1)  # (B, S, H, 2K)
             key = torch.cat([key, place.to(key.dtype)], -1)
         context, weights = attend(
@@ -207,27 +251,31 @@ class ConformerAttention(nn.Module):
 
 
 def hangs_as_a_row(channels: int, *, num_threads: int) -> bool:
-    """Whether oneDNN may not come back from a bf16 depthwise convolution along a row of `channels` channels, last.
+    """Return whether a bf16 depthwise convolution along a row, channels last, may never end in oneDNN.
 
-    Its kernel for AVX-512 (`brdgmm_dw`) loops for ever over 20 frames or more where it is given 16 channels or fewer at
-    once: all there are, what is left of blocks of 64, or the one block that a thread gets where the blocks are shared
-    evenly. Multiples of 32 channels a thread leave nothing over and share an even number of blocks.
+    oneDNN's AVX-512 kernel (`brdgmm_dw`) loops for ever over 20 frames or more when it gets at most 16 channels at
+    once. It gets so few if there are no more, as the remainder after blocks of 64 channels, or if the share of a thread
+    is a single block of 16. A multiple of 32 channels per thread leaves no remainder and no single block.
     """
     return channels % (32 * num_threads) != 0
 
 
-_num_threads = torch.compiler.assume_constant_result(lambda: torch.get_num_threads())  # torch.compile cannot ask
+# A constant for torch.compile, which cannot trace the call.
+_num_threads = torch.compiler.assume_constant_result(lambda: torch.get_num_threads())
 
 
 def _depthwise(conv: nn.Conv1d, hidden: torch.Tensor) -> torch.Tensor:
-    """`conv` over the frames of (B, C, S)."""
+    """Apply depthwise `conv` along the frames of (B, C, S), by the fastest kernel that is known to end.
+
+    On a CPU it is computed as a two-dimensional convolution with a height or a width of 1.
+    """
     if hidden.device.type != "cpu":
         return conv(hidden)
-    # Only the two-dimensional convolution takes channels last; the other copies input, output and gradients.
-    axis, padding = 2, (0, *conv.padding)  # the frames in a row
+    # Only the two-dimensional convolution computes with channels last. `conv1d` would copy input, output and gradients.
+    axis, padding = 2, (0, *conv.padding)  # the frames are a row: (B, C, 1, S)
     in_float32 = hidden.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     if not in_float32 and hangs_as_a_row(conv.groups, num_threads=_num_threads()):
-        axis, padding = 3, (*conv.padding, 0)  # in a column, which another kernel takes
+        axis, padding = 3, (*conv.padding, 0)  # the frames are a column, (B, C, S, 1): another kernel
     weight = conv.weight.unsqueeze(axis)
     return F.conv2d(hidden.unsqueeze(axis), weight, conv.bias, padding=padding, groups=conv.groups).squeeze(axis)
 
@@ -235,7 +283,17 @@ def _depthwise(conv: nn.Conv1d, hidden: torch.Tensor) -> torch.Tensor:
 def convolve_over_time(
     conv: nn.Conv1d, hidden: torch.Tensor, frame_mask: torch.Tensor | None, *, is_causal: bool
 ) -> torch.Tensor:
-    """Depthwise `conv`, unpadded itself, over (B, S, C): as many frames out, padding taken for zero."""
+    """Apply depthwise `conv` along time with same or causal padding; masked frames count as zero.
+
+    Args:
+        conv: A convolution without padding.
+        hidden: (B, S, C).
+        frame_mask: Bool (B, S, 1), True for real frames; None if all frames are real.
+        is_causal: Pad on the left only.
+
+    Returns:
+        (B, S, C).
+    """
     if frame_mask is not None:
         hidden = hidden.masked_fill(~frame_mask, 0.0)
     reach = conv.kernel_size[0] - 1
@@ -245,10 +303,11 @@ def convolve_over_time(
 
 
 class ConformerConvolution(nn.Module):
-    """Pointwise, gate, depthwise over time, norm, activation, pointwise.
+    """Apply a pointwise layer, a gate (GLU), a depthwise convolution, a norm, an activation and a pointwise layer.
 
-    The padding is zeroed and put around the utterance *before* the first projection. With `conv_bias=False` it is still
-    zero at the depthwise convolution, so that an utterance cannot tell padding from its own end.
+    Padded frames are set to zero, and causal padding is added, *before* the first pointwise layer, as in WeNet. With
+    `conv_bias=False` both are still zero at the depthwise convolution. Then the end of an utterance looks the same with
+    and without padding.
     """
 
     def __init__(self, config: ConformerConfig):
@@ -273,13 +332,13 @@ class ConformerConvolution(nn.Module):
         self.pointwise_conv2 = nn.Linear(channels, config.hidden_size, bias=config.conv_bias)
 
     def forward(self, hidden: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
-        """`frame_mask` is bool (B, S, 1), True for real frames."""
+        """Return (B, S, D) for `hidden` (B, S, D); `frame_mask` is bool (B, S, 1), True for real frames."""
         if frame_mask is not None:
             hidden = hidden.masked_fill(~frame_mask, 0.0)
         if self.is_causal:
             hidden = F.pad(hidden, (0, 0, self.depthwise_conv.kernel_size[0] - 1, 0))
         hidden = F.glu(self.pointwise_conv1(hidden), dim=-1)  # (B, S, C)
         hidden = _depthwise(self.depthwise_conv, hidden.transpose(1, 2))  # (B, C, S)
-        # batch norm wants channels second, layer norm last
+        # Batch norm needs the channels in dimension 1, layer norm in the last dimension.
         hidden = self.norm(hidden).transpose(1, 2) if self.uses_batch_norm else self.norm(hidden.transpose(1, 2))
         return self.pointwise_conv2(self.activation(hidden))  # (B, S, D)

@@ -1,6 +1,7 @@
-"""What training minimises, each summed over utterances: the caller divides by the tokens of the whole optimiser step.
+"""The training losses, each summed over the utterances of a batch and computed in float32.
 
-Letters in shape comments: B batch, S encoder frames, U tokens, V vocabulary. Everything is computed in float32.
+They are sums because the caller divides them by the number of tokens of the whole optimiser step. Then several small
+batches give the gradient of a large one. Letters in shape comments: B batch, S encoder frames, U tokens, V vocabulary.
 """
 
 import math
@@ -8,7 +9,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-CTC_DEVICES = ("cpu", "cuda")  # that PyTorch has a kernel of the CTC loss for; Apple's, among others, are not
+CTC_DEVICES = ("cpu", "cuda")  # for which PyTorch has a CTC kernel (Apple's MPS has none)
 
 
 def ctc_loss(
@@ -19,25 +20,28 @@ def ctc_loss(
     blank: int,
     zero_infinity: bool = True,
 ) -> torch.Tensor:
-    """Negative log-likelihood (Graves et al. 2006), summed; computed on the CPU where the device has no kernel for it.
+    """Return the negative log-likelihood of the labels under CTC (Graves et al. 2006), summed over the batch.
+
+    It is computed on the CPU if PyTorch has no kernel for the device.
 
     Args:
         log_probs: (B, S, V).
-        lengths: Frames of each utterance, (B,).
+        lengths: Real frames of each utterance, (B,).
         labels: (B, U), padded with negative numbers.
-        zero_infinity: Utterances with fewer frames than their transcript needs count as zero.
+        blank: Id of the CTC blank.
+        zero_infinity: Give an utterance with fewer frames than its transcript needs a loss of zero, not infinity.
 
     Raises:
-        ValueError: A label outside of the vocabulary.
+        ValueError: A label is outside the vocabulary.
     """
     if labels.numel() and labels.max() >= log_probs.shape[-1]:
-        raise ValueError(f"labels hold {labels.max()}, but the model's vocab_size is {log_probs.shape[-1]}")
+        raise ValueError(f"the labels contain {labels.max()}, but the model's vocab_size is {log_probs.shape[-1]}")
     device = log_probs.device
     if device.type not in CTC_DEVICES:
         log_probs, lengths, labels = log_probs.cpu(), lengths.cpu(), labels.cpu()
         return ctc_loss(log_probs, lengths, labels, blank=blank, zero_infinity=zero_infinity).to(device)
     is_label = labels >= 0
-    # cuDNN's CTC knows neither empty labels nor zero_infinity, and is not deterministic.
+    # cuDNN's CTC supports neither empty labels nor zero_infinity, and it is not deterministic.
     with torch.backends.cudnn.flags(enabled=False):
         return F.ctc_loss(
             log_probs.transpose(0, 1),  # (S, B, V)
@@ -51,12 +55,16 @@ def ctc_loss(
 
 
 def smoothed(loss: torch.Tensor, log_probs: torch.Tensor, mask: torch.Tensor, *, factor: float) -> torch.Tensor:
-    """`(1 - factor) * loss` and `factor` times the KL divergence of the uniform distribution to each frame's (Kim et
-    al. 2018, https://arxiv.org/abs/1711.10212).
+    """Return the CTC loss with label smoothing (Kim et al. 2018, https://arxiv.org/abs/1711.10212).
+
+    It is `(1 - factor) * loss + factor * sum of KL(u || p)` over all real frames, where `p` is the frame's distribution
+    and `u` the uniform one.
 
     Args:
+        loss: CTC loss, summed over the batch.
         log_probs: (B, S, V).
         mask: Bool (B, S), True for real frames.
+        factor: Weight of the smoothing; 0 returns `loss`.
     """
     if not factor:
         return loss
@@ -66,24 +74,28 @@ def smoothed(loss: torch.Tensor, log_probs: torch.Tensor, mask: torch.Tensor, *,
 
 
 def consistency_loss(log_probs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """CR-CTC (Yao et al., ICLR 2025, https://arxiv.org/abs/2410.05101): half of KL(b || a) + KL(a || b), summed over
-    real frames. No gradient flows through the first argument, the target.
+    """Return the consistency loss of CR-CTC (Yao et al., ICLR 2025, https://arxiv.org/abs/2410.05101).
+
+    It is half of KL(b || a) + KL(a || b), summed over all real frames, where `a` and `b` are the distributions that the
+    model gives for two differently masked copies of a frame. The first argument of KL is the target, through which no
+    gradient flows.
 
     Args:
-        log_probs: (2B, S, V): two differently masked copies of a batch, one after the other.
+        log_probs: (2B, S, V): all utterances of the first copy, then all of the second.
         mask: Bool (B, S), True for real frames.
     """
-    targets = log_probs.detach().roll(len(log_probs) // 2, 0)  # each copy's is the other
+    targets = log_probs.detach().roll(len(log_probs) // 2, 0)  # the target of each copy is the other copy
     divergence = F.kl_div(log_probs, targets, reduction="none", log_target=True).sum(-1)  # (2B, S)
     return 0.5 * divergence.masked_fill(~mask.repeat(2, 1), 0.0).sum()
 
 
 def attention_loss(logits: torch.Tensor, targets: torch.Tensor, *, smoothing: float = 0.0) -> torch.Tensor:
-    """Cross-entropy of the decoder's next token, summed; label smoothing as in Szegedy et al. 2016.
+    """Return the cross-entropy of the decoder's next tokens, summed over the batch.
 
     Args:
         logits: (B, U, V).
         targets: (B, U), padded with -100.
+        smoothing: Weight of the uniform distribution in the targets (label smoothing, Szegedy et al. 2016).
     """
     return F.cross_entropy(
         logits.float().flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum", label_smoothing=smoothing

@@ -33,12 +33,16 @@ from .losses_conformer import attention_loss, consistency_loss, ctc_loss, smooth
 
 @dataclass
 class ConformerModelOutput(BaseModelOutput):
-    """
-    last_hidden_state: (batch, frames', hidden_size)
-    hidden_states: What goes into the first layer and comes out of each, the last one normalised; if asked for.
-    attentions: The weights of each layer, (batch, heads, frames', frames'); if asked for.
-    attention_mask: bool (batch, frames'), True for real frames; None if the input had no mask.
-    intermediate_hidden_states: what `intermediate_ctc_layers` give, in training: (batch, frames', hidden_size) each.
+    """Hold the encoder's output; frames' is the number of encoder frames.
+
+    Attributes:
+        last_hidden_state: (batch, frames', hidden_size).
+        hidden_states: Input of the first layer and output of each layer, the last one normalised, (batch, frames',
+            hidden_size) each; None unless requested.
+        attentions: Attention weights of each layer, (batch, heads, frames', frames'); None unless requested.
+        attention_mask: Bool (batch, frames'), True for real frames; None if the input had no mask.
+        intermediate_hidden_states: In training, the normalised outputs of `intermediate_ctc_layers`, (batch, frames',
+            hidden_size) each; otherwise None.
     """
 
     attention_mask: torch.BoolTensor | None = None
@@ -46,7 +50,11 @@ class ConformerModelOutput(BaseModelOutput):
 
 
 class ConformerBlock(GradientCheckpointingLayer):
-    """Half a feed-forward, attention, convolution, half a feed-forward; each pre-norm with a residual, a norm last."""
+    """Apply half a feed-forward module, attention, convolution, half a feed-forward module and a norm.
+
+    A layer norm comes before each module and a residual connection after it; "half" means that the residual connection
+    adds half of the module's output.
+    """
 
     def __init__(self, config: ConformerConfig):
         super().__init__()
@@ -69,7 +77,15 @@ class ConformerBlock(GradientCheckpointingLayer):
         frame_mask: torch.Tensor | None,
         output_attentions: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Returns the states, and the attention weights (B, H, S, S) if asked for."""
+        """Return the block's states (B, S, D), and the attention weights (B, H, S, S) or None.
+
+        Args:
+            hidden: (B, S, D).
+            positions: As `ConformerAttention` takes them.
+            attention_mask: Bool (B, 1, 1, S), True for real frames; None if all frames are real.
+            frame_mask: The same mask in the shape (B, S, 1), for the convolutions.
+            output_attentions: Return the attention weights.
+        """
         hidden = torch.add(hidden, self.dropout(self.feed_forward1(self.feed_forward1_norm(hidden))), alpha=0.5)
         attended, weights = self.attention(self.attention_norm(hidden), positions, attention_mask, output_attentions)
         hidden = hidden + self.dropout(attended)
@@ -81,9 +97,16 @@ class ConformerBlock(GradientCheckpointingLayer):
 def random_spans(
     lengths: torch.Tensor, *, size: int, count: int, max_widths: torch.Tensor, generator: torch.Generator | None = None
 ) -> torch.Tensor:
-    """`count` random spans for each of B rows, as a bool (B, size) that is True inside them.
+    """Draw random spans for each of B rows; return a bool mask (B, size), True inside the spans.
 
-    A width is drawn from [0, max_width], a start from [0, length - width] (`lengths` and `max_widths` are (B,)).
+    The width of a span is a uniform integer in [0, max_width], its start a uniform integer in [0, length - width].
+
+    Args:
+        lengths: Length of each row, (B,).
+        size: Size of the mask, the longest possible row.
+        count: Number of spans in each row.
+        max_widths: Largest width of a span in each row, (B,), at most the row's length.
+        generator: Source of randomness; None for torch's default one.
     """
     shape = (lengths.shape[0], count, 1)
     draws = torch.rand(2, *shape, device=lengths.device, generator=generator)
@@ -94,9 +117,15 @@ def random_spans(
 
 
 def spec_augment(input_features: torch.Tensor, lengths: torch.Tensor, config: ConformerConfig) -> torch.Tensor:
-    """SpecAugment (Park et al. 2019) on normalised features (B, T, M): masked places become the mean, zero.
+    """Apply SpecAugment (Park et al. 2019): return the features with random bins and spans of frames set to zero.
 
-    Time masks grow with the utterance (Park et al. 2020), `lengths` is (B,) in frames.
+    Zero is the mean, because the features are normalised. The widest time mask is proportional to the utterance's
+    length (Park et al. 2020).
+
+    Args:
+        input_features: Normalised features, (B, T, M).
+        lengths: Real frames of each utterance, (B,).
+        config: Number and widths of the masks.
     """
     bins = torch.full_like(lengths, input_features.shape[2])
     frequency = random_spans(
@@ -114,19 +143,35 @@ def spec_augment(input_features: torch.Tensor, lengths: torch.Tensor, config: Co
     return input_features.masked_fill(frequency[:, None, :] | time[:, :, None], 0.0)
 
 
+def skip_layer(layer_input: torch.Tensor, output: torch.Tensor, *, probability: float) -> torch.Tensor:
+    """Replace a layer's output (B, S, D) by the layer's input for randomly chosen utterances.
+
+    This is stochastic depth (Huang et al. 2016) for single utterances and not for whole batches: every parameter gets a
+    gradient, as DistributedDataParallel requires.
+    """
+    is_skipped = torch.rand(len(layer_input), 1, 1, device=layer_input.device) < probability
+    return torch.where(is_skipped, layer_input, output)
+
+
 class ConformerPreTrainedModel(PreTrainedModel):
+    """Provide what `ConformerModel` and `ConformerForCTC` share: initialisation, attention kernels, output lengths."""
+
     config_class = ConformerConfig
     base_model_prefix = "encoder"
     main_input_name = "input_features"
     supports_gradient_checkpointing = True
-    _supports_sdpa = True  # and no more: see `_check_and_adjust_attn_implementation`
+    _supports_sdpa = True  # and no other kernel, see `_check_and_adjust_attn_implementation`
     _no_split_modules = ["ConformerBlock", "EBranchformerBlock", "ConformerDecoderLayer"]
-    # Log-mel of int16-sized samples lies around 10: bf16 would keep two digits of it.
+    # Log-mel values are around 10 for samples in the range of int16: in bf16 they would keep only two digits.
     _keep_in_fp32_modules_strict = ["feature_mean", "feature_istd"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """PyTorch's own initialisation; transformers' (a normal of std 0.02) trains a small Conformer more slowly."""
+        """Initialise as PyTorch does.
+
+        transformers' initialisation (a normal distribution with standard deviation 0.02) trains a small Conformer more
+        slowly.
+        """
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
             if module.bias is not None:
@@ -149,29 +194,41 @@ class ConformerPreTrainedModel(PreTrainedModel):
             init.ones_(module.feature_istd)
 
     def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args, **kwargs) -> str:
-        """Refuse what the attention layers would not use; transformers asks here whenever it is set."""
+        """Return the attention implementation; transformers calls this whenever one is chosen.
+
+        Raises:
+            ValueError: The attention layers do not support it.
+        """
         if attn_implementation not in (None, "sdpa", "eager"):
             raise ValueError(
-                f"attn_implementation is 'sdpa' or 'eager', not {attn_implementation!r}: 'sdpa' is PyTorch's fused "
-                "kernels, which take the mask of the padding, and 'eager' computes the attention weights themselves"
+                f"attn_implementation must be 'sdpa' or 'eager', not {attn_implementation!r}: 'sdpa' uses PyTorch's "
+                "fused kernels, 'eager' computes the attention weights explicitly"
             )
         return attn_implementation or "sdpa"
 
     def get_output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
-        """Encoder frames that `lengths` feature frames give: ((T-1)//2-1)//2 for 4x, never negative."""
+        """Return the encoder frames for `lengths` feature frames, a tensor of any shape.
+
+        A convolution without padding gives (T - kernel) // stride + 1 frames, so 4x gives ((T - 1) // 2 - 1) // 2. The
+        result is never negative.
+        """
         for kernel, stride in SUBSAMPLING_CONVOLUTIONS[self.config.subsampling_factor]:
             lengths = torch.div(lengths - kernel, stride, rounding_mode="floor") + 1
         return lengths.clamp(min=0)
 
-    # transformers' name for it, which its pipelines and trainers look for
+    # The name that transformers' pipelines and trainers look for.
     _get_feat_extract_output_lengths = get_output_lengths
 
 
 class ConformerModel(ConformerPreTrainedModel):
-    """Raw log-mel in, encoder states out. Normalisation and SpecAugment happen here: callers feed raw features."""
+    """Encode raw log-mel features into states.
+
+    The model itself normalises the features and, in training, masks them (SpecAugment): callers pass raw features.
+    """
 
     def __init__(self, config: ConformerConfig):
         super().__init__(config)
+        # Mean and inverse standard deviation of each mel bin over the training data; without statistics no change.
         self.register_buffer("feature_mean", torch.zeros(config.num_mel_bins))
         self.register_buffer("feature_istd", torch.ones(config.num_mel_bins))
         self.subsampling = ConformerSubsampling(config)
@@ -179,7 +236,7 @@ class ConformerModel(ConformerPreTrainedModel):
         block = EBranchformerBlock if config.block_type == "e_branchformer" else ConformerBlock
         self.layers = nn.ModuleList([block(config) for _ in range(config.num_hidden_layers)])
         self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        # The fewest feature frames that the subsampling convolutions can be applied to.
+        # The smallest number of feature frames that gives one encoder frame.
         self.min_frames = 1
         for kernel, stride in reversed(SUBSAMPLING_CONVOLUTIONS[config.subsampling_factor]):
             self.min_frames = (self.min_frames - 1) * stride + kernel
@@ -194,12 +251,16 @@ class ConformerModel(ConformerPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> ConformerModelOutput | tuple:
-        """
+        """Return the encoder states, `last_hidden_state` (batch, frames', hidden_size), and what is requested.
+
         Args:
             input_features: Raw log-mel, (batch, frames, num_mel_bins).
-            attention_mask: (batch, frames), 1 for real frames, which come first; None if all are.
-            output_attentions, output_hidden_states: Return those of each layer; the configuration's if not given.
-            return_dict: False for a tuple of what there is, in the order of the fields.
+            attention_mask: (batch, frames), 1 for real frames, 0 for the padding after them; None if all frames are
+                real.
+            output_attentions: Return the attention weights of each layer; None means as the configuration says.
+            output_hidden_states: Return the states of each layer; None means as the configuration says.
+            return_dict: False returns a tuple of all values that are not None, in the order of the fields; None means
+                as the configuration says.
         """
         config = self.config
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
@@ -209,28 +270,12 @@ class ConformerModel(ConformerPreTrainedModel):
             lengths = attention_mask.sum(-1)
         else:
             lengths = torch.full((input_features.shape[0],), input_features.shape[1], device=input_features.device)
-        features = (input_features.float() - self.feature_mean.float()) * self.feature_istd.float()  # (B, T, M)
-        if self.training and self.config.apply_spec_augment:
-            features = spec_augment(features, lengths, self.config)
-        # Shorter than one encoder frame: one frame, which nobody attends to.
-        features = F.pad(features, (0, 0, 0, torch.sym_max(0, self.min_frames - features.shape[1])))
-
-        hidden = self.subsampling(features.to(self.subsampling.out.weight.dtype))  # (B, S, D)
-        if self.config.scale_input:
-            hidden = hidden * math.sqrt(self.config.hidden_size)
-        hidden = self.dropout(hidden)
-
-        num_frames = hidden.shape[1]
-        embedding = rotary_embedding if self.config.position_embeddings == "rotary" else absolute_embedding
-        positions = embedding(self.config, num_frames=num_frames, device=hidden.device)
-        # Cast once, not in each layer: to the dtype that autocast, where it is on, gives the projections.
-        if self.config.position_embeddings == "rotary" and torch.is_autocast_enabled(hidden.device.type):
-            positions = positions.to(torch.get_autocast_dtype(hidden.device.type))
-        elif self.config.position_embeddings == "absolute":
-            positions = positions.to(hidden.dtype)
-        frame_mask = attention_frame_mask = None
+        hidden = self._subsample(input_features, lengths)  # (B, S, D)
+        positions = self._positions(hidden)
+        mask = frame_mask = attention_frame_mask = None
         if attention_mask is not None:
-            mask = torch.arange(num_frames, device=hidden.device) < self.get_output_lengths(lengths)[:, None]  # (B, S)
+            places = torch.arange(hidden.shape[1], device=hidden.device)
+            mask = places < self.get_output_lengths(lengths)[:, None]  # (B, S)
             frame_mask, attention_frame_mask = mask[:, :, None], mask[:, None, None, :]
         intermediate, hidden_states, attentions = [], [], []
         for number, layer in enumerate(self.layers, start=1):
@@ -239,11 +284,7 @@ class ConformerModel(ConformerPreTrainedModel):
             output, weights = layer(hidden, positions, attention_frame_mask, frame_mask, output_attentions)
             attentions.append(weights)
             if self.training and self.config.layerdrop:
-                # Stochastic depth (Huang et al. 2016): deeper layers are left out more often, by utterance, so that
-                # every parameter keeps a gradient (DistributedDataParallel waits for all of them).
-                chance = self.config.layerdrop * number / len(self.layers)
-                is_left_out = torch.rand(len(hidden), 1, 1, device=hidden.device) < chance
-                output = torch.where(is_left_out, hidden, output)
+                output = skip_layer(hidden, output, probability=self.config.layerdrop * number / len(self.layers))
             hidden = output
             if self.training and number in self.config.intermediate_ctc_layers:
                 intermediate.append(self.final_norm(hidden))
@@ -252,16 +293,44 @@ class ConformerModel(ConformerPreTrainedModel):
             last_hidden_state=hidden,
             hidden_states=(*hidden_states, hidden) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
-            attention_mask=mask if attention_mask is not None else None,
+            attention_mask=mask,
             intermediate_hidden_states=tuple(intermediate) or None,
         )
         return output if return_dict else output.to_tuple()
 
+    def _subsample(self, input_features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return the first layer's input (B, S, D).
+
+        Args:
+            input_features: Raw log-mel, (B, T, M).
+            lengths: Real frames of each utterance, (B,).
+        """
+        features = (input_features.float() - self.feature_mean.float()) * self.feature_istd.float()  # (B, T, M)
+        if self.training and self.config.apply_spec_augment:
+            features = spec_augment(features, lengths, self.config)
+        # A batch too short for one encoder frame is padded to one frame, which the mask excludes.
+        features = F.pad(features, (0, 0, 0, torch.sym_max(0, self.min_frames - features.shape[1])))
+        hidden = self.subsampling(features.to(self.subsampling.out.weight.dtype))  # (B, S, D)
+        if self.config.scale_input:
+            hidden = hidden * math.sqrt(self.config.hidden_size)
+        return self.dropout(hidden)
+
+    def _positions(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the position embeddings for (B, S, D), already in the dtype in which the layers compute with them."""
+        embedding = rotary_embedding if self.config.position_embeddings == "rotary" else absolute_embedding
+        positions = embedding(self.config, num_frames=hidden.shape[1], device=hidden.device)
+        # Rotary embeddings meet queries and keys, whose dtype under autocast is that of the projections.
+        if self.config.position_embeddings == "rotary" and torch.is_autocast_enabled(hidden.device.type):
+            positions = positions.to(torch.get_autocast_dtype(hidden.device.type))
+        elif self.config.position_embeddings == "absolute":
+            positions = positions.to(hidden.dtype)
+        return positions
+
 
 class ConformerForCTC(ConformerPreTrainedModel):
-    """The encoder with a linear CTC head."""
+    """Recognise speech: the encoder, a linear CTC head, and a decoder for training if `decoder_layers` is not 0."""
 
-    # The loss is divided by the tokens of the whole optimiser step, which Trainer counts and passes.
+    # Trainer passes the number of label tokens of the whole optimiser step to `forward`, which divides the loss by it.
     accepts_loss_kwargs = True
 
     def __init__(self, config: ConformerConfig):
@@ -282,23 +351,27 @@ class ConformerForCTC(ConformerPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> CausalLMOutput | tuple:
-        """
+        """Return the logits (batch, frames', vocab_size) and, with labels, the loss.
+
+        The logits are not normalised: take their softmax over the vocabulary. In inference, padded frames predict the
+        blank with certainty.
+
         Args:
             input_features: Raw log-mel, (batch, frames, num_mel_bins).
-            attention_mask: (batch, frames), 1 for real frames.
+            attention_mask: (batch, frames), 1 for real frames, 0 for the padding after them; None if all frames are
+                real.
             labels: (batch, tokens), padded with -100.
-            num_items_in_batch: What the summed loss is divided by: the label tokens of the whole optimiser step, all
-                ranks and micro-batches; those of this batch if not given.
-            output_attentions, output_hidden_states, return_dict: As in `ConformerModel`.
-
-        Returns:
-            `logits` (batch, frames', vocab_size); in inference, frames of padding are blank.
+            num_items_in_batch: Divisor of the summed loss: the label tokens of the whole optimiser step, over all ranks
+                and micro-batches; None means the label tokens of this batch.
+            output_attentions: As in `ConformerModel`.
+            output_hidden_states: As in `ConformerModel`.
+            return_dict: As in `ConformerModel`.
 
         Raises:
-            ValueError: A label outside of the vocabulary.
+            ValueError: A label is outside the vocabulary.
         """
         if labels is not None and self.training and self.config.consistency_weight:
-            # SpecAugment masks and dropout differ between the two copies.
+            # CR-CTC trains on two copies of the batch, whose SpecAugment masks and dropout differ.
             input_features = torch.cat([input_features, input_features])
             attention_mask = None if attention_mask is None else torch.cat([attention_mask, attention_mask])
         encoded = self.encoder(
@@ -325,23 +398,26 @@ class ConformerForCTC(ConformerPreTrainedModel):
         return output if return_dict else output.to_tuple()
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """Return the decoder's embedding of tokens.
+        """Return the decoder's token embedding.
 
         Raises:
-            NotImplementedError: The model has no decoder, and takes features alone.
+            NotImplementedError: The model has no decoder, so it embeds no tokens.
         """
         if not self.config.decoder_layers:
-            raise NotImplementedError("a Conformer without a decoder takes features and embeds no tokens")
+            raise NotImplementedError("a Conformer without a decoder has no token embedding: its inputs are features")
         return self.decoder.embed_tokens
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.get_input_embeddings()  # raises where there is none
+        """Replace the decoder's token embedding; raise NotImplementedError if there is no decoder."""
+        self.get_input_embeddings()  # raises if there is no decoder
         self.decoder.embed_tokens = value
 
     def get_output_embeddings(self) -> nn.Linear:
+        """Return the CTC head."""
         return self.ctc_head
 
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replace the CTC head."""
         self.ctc_head = new_embeddings
 
     def resize_token_embeddings(
@@ -350,28 +426,26 @@ class ConformerForCTC(ConformerPreTrainedModel):
         pad_to_multiple_of: int | None = None,
         mean_resizing: bool = True,
     ) -> nn.Linear:
-        """Give the CTC head, and the decoder if there is one, a row for each of `new_num_tokens` tokens.
+        """Change the vocabulary size of the CTC head, and of the decoder if there is one; return the CTC head.
 
         Args:
-            new_num_tokens: Rows that are new start near the mean of the old ones; None for as many as there are.
-            pad_to_multiple_of: Round up to a multiple of it.
-            mean_resizing: True; transformers' other way, of new rows that know nothing of the old, is not there.
-
-        Returns:
-            The CTC head.
+            new_num_tokens: New vocabulary size; None keeps the current one. New rows start near the mean of the old
+                rows.
+            pad_to_multiple_of: Round the size up to a multiple of this number.
+            mean_resizing: Must be True: new rows that do not depend on the old rows are not supported.
 
         Raises:
-            ValueError: Fewer tokens than the special ones need, or `mean_resizing` is False.
+            ValueError: The size leaves out a special token, or `mean_resizing` is False.
         """
         if not mean_resizing:
-            raise ValueError("mean_resizing is True: new rows start near the mean of the old ones")
+            raise ValueError("mean_resizing must be True: new rows start near the mean of the old rows")
         size = self.config.vocab_size if new_num_tokens is None else new_num_tokens
         if pad_to_multiple_of:
             size = math.ceil(size / pad_to_multiple_of) * pad_to_multiple_of
         config = self.config
         last = max(number or 0 for number in (config.pad_token_id, config.bos_token_id, config.eos_token_id))
         if size <= last:
-            raise ValueError(f"a vocabulary of {size} tokens leaves out the special token {last}: {last + 1} at least")
+            raise ValueError(f"a vocabulary of {size} tokens lacks the special token {last}: use {last + 1} or more")
         if size != config.vocab_size:
             kept = {number: number for number in range(min(size, config.vocab_size))}
             heads = [self.ctc_head]
@@ -383,10 +457,16 @@ class ConformerForCTC(ConformerPreTrainedModel):
         return self.ctc_head
 
     def summed_loss(self, logits: torch.Tensor, encoded: ConformerModelOutput, labels: torch.Tensor) -> torch.Tensor:
-        """CTC; with a decoder, `ctc_weight` of it and the rest of the attention loss.
+        """Return the loss, summed over the batch, see `losses_conformer.py`.
 
-        In training alone, the CTC loss is smoothed and shared with intermediate layers, and the two copies of a batch,
-        of which it is the mean, are made consistent (see `losses_conformer.py`).
+        It is the CTC loss; with a decoder, `ctc_weight * CTC loss + (1 - ctc_weight) * decoder loss`. In training the
+        configuration can add label smoothing, CTC losses of intermediate layers, and the consistency loss, for which
+        the batch has two copies: then the other losses are the mean over the copies.
+
+        Args:
+            logits: (copies * B, S, V).
+            encoded: The encoder's output for all copies.
+            labels: (B, U), padded with -100.
         """
         config, copies = self.config, len(logits) // len(labels)
         mask = encoded.attention_mask
@@ -396,6 +476,7 @@ class ConformerForCTC(ConformerPreTrainedModel):
         smoothing = config.label_smoothing if self.training else 0.0
 
         def ctc(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            """Return the smoothed CTC loss, the mean over the copies, and the log-probabilities."""
             log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32)  # (B, S, V)
             loss = ctc_loss(
                 log_probs,

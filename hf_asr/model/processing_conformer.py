@@ -1,4 +1,4 @@
-"""Feature extractor and tokenizer in one object, as the rest of transformers expects of a checkpoint."""
+"""The processor: feature extractor and tokenizer in one object, as transformers' pipelines and AutoProcessor expect."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,8 @@ from transformers import BatchFeature, ProcessorMixin
 
 
 class ConformerProcessor(ProcessorMixin):
+    """Turn audio into the model's inputs and text into its labels."""
+
     def __init__(self, feature_extractor, tokenizer):
         super().__init__(feature_extractor, tokenizer)
 
@@ -18,13 +20,23 @@ class ConformerProcessor(ProcessorMixin):
         sampling_rate: int | None = None,
         **kwargs,
     ) -> BatchFeature:
-        """Features of `audio` (see `ConformerFeatureExtractor`); `text` as `labels` (batch, tokens), padded with -100.
+        """Return the features of `audio`, the token ids of `text`, or both.
+
+        Args:
+            audio: One waveform (samples,), or several; float in [-1, 1], mono.
+            text: One transcript, or several.
+            sampling_rate: Sampling rate of the audio, in Hz.
+            kwargs: Further arguments of `ConformerFeatureExtractor.__call__`. `return_tensors` is `"pt"` by default.
+
+        Returns:
+            For audio, `input_features` (batch, frames, num_mel_bins) and `attention_mask` (batch, frames); for text,
+            `labels` (batch, tokens), padded with -100.
 
         Raises:
-            ValueError: Neither audio nor text.
+            ValueError: Neither audio nor text is given.
         """
         if audio is None and text is None:
-            raise ValueError("give audio, text or both")
+            raise ValueError("audio, text or both must be given")
         kwargs.setdefault("return_tensors", "pt")
         inputs = BatchFeature()
         if audio is not None:
@@ -35,7 +47,7 @@ class ConformerProcessor(ProcessorMixin):
 
     @staticmethod
     def pad_labels(labels: list[list[int]]) -> torch.Tensor:
-        """Token lists as one (batch, tokens), padded with -100."""
+        """Return lists of token ids as one int64 tensor (batch, tokens), padded with -100."""
         return torch.nn.utils.rnn.pad_sequence(
             [torch.tensor(tokens, dtype=torch.long) for tokens in labels], batch_first=True, padding_value=-100
         )

@@ -1,4 +1,4 @@
-"""A checkpoint folder is all that anybody needs: with hf_asr, or with trust_remote_code and without it."""
+"""transformers' Auto classes load a checkpoint folder, with hf_asr installed or with trust_remote_code alone."""
 
 import os
 import subprocess
@@ -12,10 +12,10 @@ from transformers import AutoModelForCTC, AutoProcessor, pipeline
 WAVEFORM = np.random.default_rng(0).normal(0, 0.1, 16000 * 3).astype(np.float32)
 WITHOUT_HF_ASR = """
 import sys
-sys.modules["hf_asr"] = None  # what `import hf_asr` meets where it is not installed
+sys.modules["hf_asr"] = None  # `import hf_asr` now fails, as if it was not installed
 try:
     import hf_asr
-    raise SystemExit("hf_asr could be imported")
+    raise SystemExit("hf_asr was imported")
 except ImportError:
     pass
 import numpy as np, torch
@@ -35,7 +35,8 @@ def recognizer(checkpoint):
     return pipeline("automatic-speech-recognition", model=str(checkpoint))
 
 
-def test_without_hf_asr_the_logits_are_the_same(checkpoint, recognizer, tmp_path):
+@pytest.mark.slow
+def test_trust_remote_code_without_hf_asr_gives_equal_logits(checkpoint, recognizer, tmp_path):
     np.save(tmp_path / "waveform.npy", WAVEFORM)
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_HF_ASR, checkpoint, tmp_path / "waveform.npy", tmp_path / "out.npz"],
@@ -55,7 +56,7 @@ def test_without_hf_asr_the_logits_are_the_same(checkpoint, recognizer, tmp_path
 
 
 @pytest.mark.parametrize("timestamps", ["char", "word"])
-def test_pipeline_in_chunks_with_times(recognizer, timestamps):
+def test_pipeline_in_chunks_returns_ascending_timestamps(recognizer, timestamps):
     output = recognizer(WAVEFORM, chunk_length_s=1, stride_length_s=0.2, return_timestamps=timestamps)
     assert output["text"]
     starts, ends = zip(*(chunk["timestamp"] for chunk in output["chunks"]), strict=True)

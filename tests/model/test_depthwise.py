@@ -1,7 +1,7 @@
-"""Depthwise convolutions in bf16 on CPUs, of every width: they come back, and compute what float32 computes.
+"""Test that depthwise convolutions in bf16 on a CPU end, for every width, and equal float32.
 
-oneDNN's kernel for AVX-512 loops for ever over some shapes, and which ones depends on the number of threads. A hang
-cannot be caught in the process that hangs, so each test works in one of its own, with a time limit.
+oneDNN's AVX-512 kernel loops for ever over some shapes; which ones depends on the number of threads. A process cannot
+stop its own hang, so each test runs in another process with a time limit.
 """
 
 import os
@@ -13,7 +13,7 @@ import torch
 
 from hf_asr.model import layers_conformer
 
-SECONDS = 300  # a process takes fifteen on an idle machine
+SECONDS = 300  # time limit of a process, which needs about 15 seconds on an idle machine
 
 START = """
 import torch
@@ -24,7 +24,7 @@ from hf_asr.model.layers_conformer import ConformerConvolution, ConformerSubsamp
 torch.manual_seed(0)
 
 def check(name, module, *inputs):
-    '''Forward and backward in autocast, forward in inference and with weights of bf16, beside float32.'''
+    '''Compare with float32: training and inference in autocast, and inference with bf16 weights.'''
     print(name, *inputs[0].shape, f"{torch.get_num_threads()} threads", flush=True)
     def run(dtype, autocast):
         hidden = inputs[0].to(dtype).requires_grad_(autocast)
@@ -56,7 +56,7 @@ for threads, widths, shapes in CASES:
             for causal in (False, True):
                 config = ConformerConfig(hidden_size=width, conv_kernel_size=kernel, causal_conv=causal, **small)
                 check(f"convolution {kernel}", ConformerConvolution(config), torch.randn(batch, frames, width), None)
-        if threads == 2 and width % 16 == 0:  # its merging convolution is twice as wide
+        if threads == 2 and width % 16 == 0:  # the merging convolution of E-Branchformer is twice as wide
             config = ConformerConfig(hidden_size=width, block_type="e_branchformer", cgmlp_size=2 * width, **small)
             positions = rotary_embedding(config, num_frames=100, device="cpu")
             block = EBranchformerBlock(config).eval()
@@ -76,7 +76,7 @@ for width in (8, 16, 32, 80, 128, 144):
 """
 
 WIDTHS = (8, 16, 24, 32, 48, 64, 80, 96, 128, 144, 192, 208, 256, 272)
-# Numbers of threads; widths and kernels; batches and frames. Each of them hung for at least one of its shapes.
+# (threads, [(width, kernel)], [(batch, frames)]). Without the workaround each line hung for at least one of its shapes.
 CASES = [
     (1, [(8, 15), (16, 3), (16, 31)], [(1, 61), (3, 100)]),
     (2, [(width, 15) for width in WIDTHS], [(1, 62), (3, 101), (5, 150)]),
@@ -87,27 +87,29 @@ CASES = [
 
 
 def run(script: str) -> None:
-    """Run `script` in a process; fails with what it was at when its time was over."""
-    environment = os.environ | {"OMP_WAIT_POLICY": "passive"}  # more threads than cores do not wait for one another
+    """Run a script in another process; fail with its last line of output if it does not end in time."""
+    environment = os.environ | {"OMP_WAIT_POLICY": "passive"}  # with more threads than cores, active waiting is slow
     command = [sys.executable, "-c", START + script]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired as expired:
         last = (expired.stdout or b"").decode().splitlines()[-1:]
-        pytest.fail(f"no end after {SECONDS} seconds: it hangs at {last}")
+        pytest.fail(f"not finished after {SECONDS} seconds, hangs at {last}")
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_convolutions_come_back_and_compute_what_float32_does():
+@pytest.mark.slow
+def test_bf16_convolutions_end_and_equal_float32():
     run(f"CASES = {CASES}\n{CONVOLUTION}")
 
 
-def test_subsampling_comes_back_and_computes_what_float32_does():
+@pytest.mark.slow
+def test_bf16_subsampling_ends_and_equals_float32():
     run(SUBSAMPLING)
 
 
-def test_widths_that_the_fast_kernel_takes_keep_it():
-    """On two threads: multiples of 64. On more, fewer: 128 hangs on eight."""
+def test_safe_widths_keep_the_fast_kernel():
+    """Check that multiples of 64 are safe with two threads, and fewer widths with more (128 hangs with eight)."""
     safe = [width for width in range(16, 513, 16) if not layers_conformer.hangs_as_a_row(width, num_threads=2)]
     assert safe == [*range(64, 513, 64)]
     assert layers_conformer.hangs_as_a_row(128, num_threads=8) and not layers_conformer.hangs_as_a_row(
@@ -117,8 +119,8 @@ def test_widths_that_the_fast_kernel_takes_keep_it():
 
 
 @pytest.mark.parametrize("width", [48, 64])
-def test_a_column_and_a_row_are_one_convolution(width, monkeypatch):
-    """In float64, where both are safe: neither the output nor a gradient tells which it was."""
+def test_convolution_along_a_column_equals_convolution_along_a_row(width, monkeypatch):
+    """Compare outputs and gradients in float64, in which both are safe."""
     results = []
     for column in (False, True):
         torch.manual_seed(0)

@@ -16,7 +16,7 @@ WAVEFORMS = [GENERATOR.normal(0, 0.1, samples).astype(np.float32) for samples in
 
 @pytest.mark.parametrize("snip_edges", [True, False])
 @pytest.mark.parametrize("high_freq", [0.0, -400.0])
-def test_kaldi(snip_edges, high_freq):
+def test_features_equal_kaldis(snip_edges, high_freq):
     extractor = ConformerFeatureExtractor(snip_edges=snip_edges, high_freq=high_freq, min_duration=0.0)
     for waveform in WAVEFORMS:
         features = extractor(waveform, sampling_rate=16000, return_tensors="pt").input_features[0]
@@ -33,12 +33,12 @@ def test_kaldi(snip_edges, high_freq):
 
 
 @pytest.mark.parametrize("snip_edges", [True, False])
-def test_batch_is_alone(snip_edges):
+def test_features_of_a_batch_equal_features_of_single_waveforms(snip_edges):
     extractor = ConformerFeatureExtractor(snip_edges=snip_edges, min_duration=0.0)
     together = extractor(WAVEFORMS, sampling_rate=16000, return_tensors="pt")
     waveforms = [torch.from_numpy(waveform) for waveform in WAVEFORMS]
     lengths = torch.tensor([len(waveform) for waveform in waveforms])
-    # what a GPU and exported graphs do: `extractor` itself goes one by one on a CPU
+    # A GPU and exported graphs compute the whole batch at once; on a CPU the extractor computes one waveform at a time.
     batch, frame_lengths = extractor.fbank(pad_sequence(waveforms, batch_first=True), lengths)
     torch.testing.assert_close(batch, together.input_features, atol=1e-4, rtol=0)
     for i, waveform in enumerate(WAVEFORMS):
@@ -49,26 +49,26 @@ def test_batch_is_alone(snip_edges):
         assert not together.input_features[i, frames:].any() and not batch[i, frames:].any()
 
 
-def test_a_few_samples_are_mirrored_as_often_as_it_takes():
+def test_very_short_signal_is_mirrored_repeatedly():
     features = ConformerFeatureExtractor(min_duration=0.0)(WAVEFORMS[0][:90], return_tensors="pt").input_features
     assert features.shape == (1, 1, 80) and torch.isfinite(features).all()
 
 
 @pytest.mark.parametrize("snip_edges", [True, False])
-def test_fewer_samples_than_a_frame_give_a_frame_of_padding(snip_edges):
+def test_signal_shorter_than_a_frame_gives_one_padded_frame(snip_edges):
     extractor = ConformerFeatureExtractor(min_duration=0.0, snip_edges=snip_edges)
     inputs = extractor(WAVEFORMS[0][:50], return_tensors="pt")
     assert extractor.num_frames(50) == inputs.attention_mask.sum() == 0
     assert inputs.input_features.shape == (1, 1, 80) and not inputs.input_features.any()
 
 
-# 1 and 50 samples are less than a frame's share; half a second is the least that is not followed by silence.
+# Samples. 1 and 50 are too few for a frame of their own; 8000 (0.5 seconds) is the smallest number without silence.
 SHORT = [1, 50, 320, 1600, 4800, 7984, 8000, 8016, 11200]
 
 
 @pytest.mark.parametrize("snip_edges", [True, False])
 @pytest.mark.parametrize("samples", SHORT)
-def test_a_short_recordings_own_frames_are_followed_by_frames_of_silence(snip_edges, samples):
+def test_short_recording_keeps_its_frames_and_gets_frames_of_silence(snip_edges, samples):
     waveform = WAVEFORMS[0][:samples]
     extractor = ConformerFeatureExtractor(snip_edges=snip_edges)
     inputs = extractor(waveform, return_tensors="pt")
@@ -82,18 +82,18 @@ def test_a_short_recordings_own_frames_are_followed_by_frames_of_silence(snip_ed
     assert torch.equal(features[frames:], own(np.zeros(16000), return_tensors="pt").input_features[0, frames:least])
 
 
-def test_a_short_recording_is_the_same_beside_a_long_one():
+def test_short_recording_has_equal_features_alone_and_in_a_batch():
     extractor = ConformerFeatureExtractor()
     waveforms = [torch.from_numpy(WAVEFORMS[0][:samples]) for samples in [*SHORT, 16000]]
     lengths = torch.tensor([len(waveform) for waveform in waveforms])
-    batch, frames = extractor.fbank(pad_sequence(waveforms, batch_first=True), lengths)  # as a GPU and graphs do
+    batch, frames = extractor.fbank(pad_sequence(waveforms, batch_first=True), lengths)  # as on a GPU and in graphs
     for row, count, waveform in zip(batch, frames, waveforms, strict=True):
         alone = extractor(waveform, return_tensors="pt").input_features[0]
         torch.testing.assert_close(row[:count], alone, atol=1e-4, rtol=0)
         assert not row[count:].any()
 
 
-def test_each_may_ask_for_more_frames_of_silence():
+def test_min_frames_adds_silence_to_each_recording():
     extractor = ConformerFeatureExtractor()
     waveforms = [WAVEFORMS[0][:4800], WAVEFORMS[0], WAVEFORMS[0][:4800]]
     inputs = extractor(waveforms, min_frames=torch.tensor([120, 7, 7]), return_tensors="pt")
@@ -103,7 +103,7 @@ def test_each_may_ask_for_more_frames_of_silence():
     assert not inputs.input_features[1, 100:].any()
 
 
-def test_what_is_quieter_than_the_floor_counts_as_it():
+def test_energies_below_the_floor_are_raised_to_it():
     quiet = WAVEFORMS[0] * 1e-4
     floored, exact = (
         ConformerFeatureExtractor(energy_floor=floor)(quiet, return_tensors="pt").input_features
@@ -111,18 +111,18 @@ def test_what_is_quieter_than_the_floor_counts_as_it():
     )
     assert exact.min() < math.log(128) < exact.max()
     torch.testing.assert_close(floored, exact.clamp(min=math.log(128)), atol=1e-6, rtol=0)
-    with pytest.raises(ValueError, match="energy_floor is more than 0"):
+    with pytest.raises(ValueError, match="energy_floor must be above 0"):
         ConformerFeatureExtractor(energy_floor=0.0)
 
 
-def test_settings_survive_a_reload(tmp_path):
+def test_saved_settings_are_loaded(tmp_path):
     ConformerFeatureExtractor(snip_edges=True, high_freq=0.0, denoise=True, energy_floor=64.0).save_pretrained(tmp_path)
     loaded = ConformerFeatureExtractor.from_pretrained(tmp_path)
     assert (loaded.snip_edges, loaded.high_freq, loaded.denoise, loaded.num_mel_bins) == (True, 0.0, True, 80)
     assert loaded.energy_floor == 64.0
 
 
-def test_a_checkpoint_from_before_the_floor_keeps_its_features(checkpoint, tmp_path):
+def test_checkpoint_without_energy_floor_uses_float32_epsilon(checkpoint, tmp_path):
     shutil.copytree(checkpoint, tmp_path / "old")
     path = tmp_path / "old" / "processor_config.json"
     config = json.loads(path.read_text())
@@ -139,7 +139,7 @@ def test_denoising_lowers_stationary_noise():
         ConformerFeatureExtractor(denoise=denoise)(noisy, return_tensors="pt").input_features[0]
         for denoise in (False, True)
     )
-    assert clean.mean() < plain.mean() - 0.5  # natural logarithms of power
+    assert clean.mean() < plain.mean() - 0.5  # the features are natural logarithms of energy
     assert (clean.amax() - plain.amax()).abs() < 2
 
 
@@ -152,6 +152,6 @@ def test_denoising_lowers_stationary_noise():
         (np.zeros((2, 800), np.float32)[None], 16000, "mono is expected"),
     ],
 )
-def test_what_is_wrong_is_said(waveform, rate, message):
+def test_wrong_waveform_or_sampling_rate_is_an_error(waveform, rate, message):
     with pytest.raises(ValueError, match=message):
         ConformerFeatureExtractor()(waveform, sampling_rate=rate)

@@ -8,7 +8,7 @@ from hf_asr.model.layers_conformer import ConformerDropout, apply_rotary, attend
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("p", [0.002, 0.1, 0.5])
-def test_dropout_drops_its_share_in_the_mean_and_scales_what_it_keeps(p, dtype):
+def test_dropout_has_mean_rate_p_and_scales_kept_elements(p, dtype):
     torch.manual_seed(0)
     dropout, ones = ConformerDropout(p), torch.ones(16, 999, dtype=dtype)
     calls = torch.stack([dropout(ones) for _ in range(200)]).float()
@@ -16,11 +16,11 @@ def test_dropout_drops_its_share_in_the_mean_and_scales_what_it_keeps(p, dtype):
     for call in calls:
         kept = call[call > 0]
         assert (kept == kept[0]).all()
-        # to a multiple of 1/256, what it is scaled by is what it kept
+        # The factor is 1 / (1 - q), where q is a multiple of 1/256 next to p.
         assert 1 / kept[0].item() == pytest.approx(1 - p, abs=1 / 256 + 0.004 * (1 - p))
 
 
-def test_dropout_follows_the_seed_and_passes_the_gradient_of_what_it_keeps():
+def test_dropout_is_reproducible_and_passes_gradients_of_kept_elements():
     dropout, values = ConformerDropout(0.3), torch.randn(7, 13, requires_grad=True)
     torch.manual_seed(1)
     first = dropout(values)
@@ -31,12 +31,12 @@ def test_dropout_follows_the_seed_and_passes_the_gradient_of_what_it_keeps():
     assert torch.allclose(values.grad * values, first)
 
 
-def test_dropout_leaves_inference_alone():
+def test_dropout_changes_nothing_in_inference():
     values = torch.randn(5, 5)
     assert ConformerDropout(0.3).eval()(values) is values
 
 
-def test_rotary_positions_turn_as_llama_s_do():
+def test_rotary_embedding_equals_llamas():
     config = ConformerConfig(hidden_size=32, num_attention_heads=2)
     states = torch.randn(3, 50, 2, config.head_dim)  # (B, S, H, K)
     exponents = torch.arange(0, config.head_dim, 2) / config.head_dim
@@ -47,7 +47,7 @@ def test_rotary_positions_turn_as_llama_s_do():
     assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_attention_in_bf16_training_is_the_fused_kernels():
+def test_bf16_training_attention_equals_the_fused_kernel():
     torch.manual_seed(0)
     states = torch.randn(3, 2, 4, 50, 16)
     mask = torch.arange(50) < torch.tensor([50, 31, 1])[:, None, None, None]  # (B, 1, 1, S)
@@ -61,4 +61,4 @@ def test_attention_in_bf16_training_is_the_fused_kernels():
     assert torch.allclose(*outputs, atol=0.05)
     for exact, rounded in zip(*gradients, strict=True):
         assert (exact - rounded).norm() <= 0.02 * exact.norm()
-    assert (gradients[1][1][2, :, 1:] == 0).all()  # masked keys learn nothing
+    assert (gradients[1][1][2, :, 1:] == 0).all()  # masked keys get no gradient

@@ -1,4 +1,4 @@
-"""What each lever computes, against its formula worked out by hand."""
+"""Compare each training loss with its formula, computed in another way."""
 
 import math
 
@@ -15,8 +15,8 @@ def log_probs() -> torch.Tensor:
     return torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
 
 
-def test_ctc_is_the_sum_over_all_paths(log_probs):
-    """One label in three frames: every path of blanks and one run of it."""
+def test_ctc_loss_sums_over_all_paths(log_probs):
+    """Sum over all paths of one label in three frames: blanks, and the label in one or several neighbouring frames."""
     short = log_probs[:1, :3]
     paths = [(3, 0, 0), (0, 3, 0), (0, 0, 3), (3, 3, 0), (0, 3, 3), (3, 3, 3)]
     likelihood = sum(math.exp(sum(short[0, t, token].item() for t, token in enumerate(path))) for path in paths)
@@ -24,7 +24,7 @@ def test_ctc_is_the_sum_over_all_paths(log_probs):
     assert loss.item() == pytest.approx(-math.log(likelihood), rel=1e-5)
 
 
-def test_smoothing_adds_the_divergence_of_uniform_frames(log_probs):
+def test_smoothing_adds_divergence_from_the_uniform_distribution(log_probs):
     mask = torch.tensor([[True] * 7, [True] * 4 + [False] * 3])
     real = torch.cat([log_probs[0], log_probs[1, :4]])
     uniform = torch.full_like(real, 1 / 5)
@@ -34,7 +34,7 @@ def test_smoothing_adds_the_divergence_of_uniform_frames(log_probs):
     assert smoothed(torch.tensor(3.0), log_probs, mask, factor=0.0) == 3.0
 
 
-def test_consistency_is_symmetric_and_leaves_its_targets_alone(log_probs):
+def test_consistency_loss_is_symmetric_without_gradient_through_targets(log_probs):
     logits = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(1), requires_grad=True)
     a, b = logits.log_softmax(-1)
     mask = torch.tensor([[True] * 4 + [False] * 3])
@@ -43,13 +43,13 @@ def test_consistency_is_symmetric_and_leaves_its_targets_alone(log_probs):
     expected = 0.5 * ((pb * (b[:4] - a[:4])).sum() + (pa * (a[:4] - b[:4])).sum())
     torch.testing.assert_close(loss, expected)
     loss.backward()
-    # With the target fixed, the gradient of KL(target || softmax(z)) is softmax(z) - target.
+    # For a constant target, the gradient of KL(target || softmax(z)) is softmax(z) - target.
     torch.testing.assert_close(logits.grad[0, :4], 0.5 * (pa - pb).detach())
     torch.testing.assert_close(logits.grad[1, :4], 0.5 * (pb - pa).detach())
     assert not logits.grad[:, 4:].any()
 
 
-def test_attention_loss_is_smoothed_cross_entropy():
+def test_attention_loss_equals_smoothed_cross_entropy():
     logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(2))
     targets = torch.tensor([[1, 2, 4], [3, 4, -100]])
     log_probs, expected = logits.log_softmax(-1), 0.0
@@ -60,19 +60,19 @@ def test_attention_loss_is_smoothed_cross_entropy():
     torch.testing.assert_close(attention_loss(logits, targets, smoothing=0.1), expected)
 
 
-def test_teacher_forcing_shifts_by_one():
+def test_shift_labels_adds_sos_to_inputs_and_eos_to_targets():
     inputs, targets = shift_labels(torch.tensor([[5, 6, 7], [8, -100, -100], [-100, -100, -100]]), sos_eos=2)
     assert inputs.tolist() == [[2, 5, 6, 7], [2, 8, 2, 2], [2, 2, 2, 2]]
     assert targets.tolist() == [[5, 6, 7, 2], [8, 2, -100, -100], [2, -100, -100, -100]]
 
 
-def test_a_label_outside_of_the_vocabulary_is_told(log_probs):
-    with pytest.raises(ValueError, match="labels hold 5, but the model's vocab_size is 5"):
+def test_label_outside_the_vocabulary_is_an_error(log_probs):
+    with pytest.raises(ValueError, match="labels contain 5, but the model's vocab_size is 5"):
         ctc_loss(log_probs, torch.tensor([7, 7]), torch.tensor([[1, 5], [1, 2]]), blank=0)
 
 
 class OnApple(torch.Tensor):
-    """A tensor that says it is on an Apple GPU, and leaves it with `.cpu()`."""
+    """Simulate a tensor on an Apple GPU; `.cpu()` returns a normal tensor."""
 
     @property
     def device(self) -> torch.device:
@@ -82,7 +82,7 @@ class OnApple(torch.Tensor):
         return self.as_subclass(torch.Tensor)
 
 
-def test_ctc_is_computed_on_the_cpu_where_the_device_has_no_kernel(log_probs, monkeypatch):
+def test_ctc_loss_is_computed_on_the_cpu_if_the_device_has_no_kernel(log_probs, monkeypatch):
     lengths, labels = torch.tensor([7, 5]), torch.tensor([[1, 2], [3, -100]])
     logits = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(3))
     kernel, to, sent = F.ctc_loss, torch.Tensor.to, []
@@ -105,7 +105,7 @@ def test_ctc_is_computed_on_the_cpu_where_the_device_has_no_kernel(log_probs, mo
         leaf = logits.clone().requires_grad_()
         on_device = leaf.as_subclass(place)
         loss = ctc_loss(on_device.log_softmax(-1), lengths.as_subclass(place), labels.as_subclass(place), blank=0)
-        assert isinstance(loss, place)  # where the log-probabilities are, for what is added to it
+        assert isinstance(loss, place)  # on the device of the log-probabilities, like the other losses
         loss.as_subclass(torch.Tensor).backward()
         losses.append(loss.detach().as_subclass(torch.Tensor))
         gradients.append(leaf.grad)

@@ -30,13 +30,14 @@ LENGTHS = [200, 37, 113, 150]
 
 
 def build(**options) -> ConformerForCTC:
+    """Return a small model with random weights from a fixed seed."""
     torch.manual_seed(0)
     return ConformerForCTC(ConformerConfig(**(BASE | options))).eval()
 
 
 @pytest.fixture
 def batch() -> dict[str, torch.Tensor]:
-    """Ragged features whose padding is not zero, and ragged labels."""
+    """Return features of different lengths, whose padding is not zero, with labels of different lengths."""
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(len(LENGTHS), max(LENGTHS), 80, generator=generator) * 3
     mask = (torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]).long()
@@ -47,11 +48,12 @@ def batch() -> dict[str, torch.Tensor]:
 
 
 def gradients(model: ConformerForCTC) -> dict[str, torch.Tensor]:
+    """Return the gradient of each parameter by its name."""
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
-def test_padded_is_alone(batch, options):
+def test_padding_does_not_change_logits(batch, options):
     model = build(**options)
     with torch.inference_mode():
         logits = model(batch["input_features"], batch["attention_mask"]).logits
@@ -59,10 +61,10 @@ def test_padded_is_alone(batch, options):
             alone = model(batch["input_features"][i : i + 1, :length]).logits[0]
             assert len(alone) == int(model.get_output_lengths(torch.tensor(length)))
             torch.testing.assert_close(logits[i, : len(alone)], alone, atol=1e-5, rtol=0)
-            assert (logits[i, len(alone) :].argmax(-1) == 0).all()  # padding is blank
+            assert (logits[i, len(alone) :].argmax(-1) == 0).all()  # padded frames predict the blank
 
 
-LEVERS = {
+TRAINING_OPTIONS = {
     "none": {},
     "decoder": {"decoder_layers": 2, "ctc_weight": 0.4},
     "smoothing": {"label_smoothing": 0.1, "decoder_layers": 1},
@@ -72,9 +74,9 @@ LEVERS = {
 }
 
 
-@pytest.mark.parametrize("options", LEVERS.values(), ids=LEVERS)
-def test_micro_batches_are_one_batch(batch, options):
-    """Ragged micro-batches of three and one utterances, divided by the tokens of both."""
+@pytest.mark.parametrize("options", TRAINING_OPTIONS.values(), ids=TRAINING_OPTIONS)
+def test_micro_batches_give_the_gradient_of_one_batch(batch, options):
+    """Compare a batch with micro-batches of three utterances and one; the loss is divided by the tokens of all four."""
     model = build(**options).train()
     model(**batch).loss.backward()
     expected = gradients(model)
@@ -86,7 +88,7 @@ def test_micro_batches_are_one_batch(batch, options):
         torch.testing.assert_close(gradient, expected[name], atol=1e-4, rtol=1e-4, msg=name)
 
 
-def test_the_decoder_shares_the_loss(batch):
+def test_ctc_weight_shares_the_loss_with_the_decoder(batch):
     losses = {weight: build(decoder_layers=1, ctc_weight=weight).train()(**batch).loss for weight in (1.0, 0.5, 0.0)}
     torch.testing.assert_close(losses[0.5], (losses[1.0] + losses[0.0]) / 2)
     plain = build()
@@ -94,7 +96,7 @@ def test_the_decoder_shares_the_loss(batch):
     torch.testing.assert_close(losses[1.0], plain.train()(**batch).loss)
 
 
-def test_the_decoder_sees_neither_padding_nor_its_future(batch):
+def test_decoder_ignores_padding_and_future_tokens(batch):
     model = build(decoder_layers=2)
     memory = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(3))
     mask = torch.arange(9) < torch.tensor([9, 5])[:, None]
@@ -105,8 +107,8 @@ def test_the_decoder_sees_neither_padding_nor_its_future(batch):
         torch.testing.assert_close(logits[:, :2], model.decoder(inputs[:, :2], memory, mask), atol=1e-5, rtol=0)
 
 
-def test_two_equal_copies_are_consistent_and_two_masked_ones_are_not(batch):
-    """Without dropout and masks CR-CTC's copies agree, and the loss is CTC's; with masks it is more than theirs."""
+def test_consistency_loss_is_zero_for_equal_copies_and_linear_in_its_weight(batch):
+    """Check that equal copies (no dropout, no masks) give the CTC loss, and that masked copies give a higher loss."""
     torch.testing.assert_close(build(consistency_weight=0.2).train()(**batch).loss, build().train()(**batch).loss)
 
     def loss(weight: float) -> torch.Tensor:
@@ -131,16 +133,16 @@ def test_intermediate_layers_share_the_ctc_loss(batch):
     torch.testing.assert_close(whole, 0.75 * losses[2] + 0.25 * (losses[0] + losses[1]) / 2)
 
 
-@pytest.mark.parametrize("options", LEVERS.values(), ids=LEVERS)
-def test_levers_change_training_and_nothing_else(batch, options):
-    """The evaluation loss of any of them is comparable: CTC, and the decoder's share."""
+@pytest.mark.parametrize("options", TRAINING_OPTIONS.values(), ids=TRAINING_OPTIONS)
+def test_training_options_do_not_change_the_evaluation_loss(batch, options):
+    """Check that evaluation losses are comparable: always the CTC loss, with the decoder's loss if there is one."""
     with torch.inference_mode():
         plain = {key: value for key, value in options.items() if key in ("decoder_layers", "ctc_weight", "block_type")}
         torch.testing.assert_close(build(**options)(**batch).loss, build(**plain)(**batch).loss)
 
 
-def test_stochastic_depth_leaves_layers_out_by_utterance(batch):
-    model = build(layerdrop=1.0).train()  # the last layer always, the first half of the time
+def test_layerdrop_skips_layers_for_single_utterances(batch):
+    model = build(layerdrop=1.0).train()  # skips the last layer always, the first layer with probability 0.5
     outputs = {}
     with torch.inference_mode():
         for seed in range(8):
@@ -154,7 +156,7 @@ def test_stochastic_depth_leaves_layers_out_by_utterance(batch):
         assert len(values) == 2 and round(none[i].item(), 1) in values
 
 
-def test_loss_is_the_likelihood_by_token(batch):
+def test_loss_is_negative_log_likelihood_per_token(batch):
     model = build()
     output = model(**batch)
     log_probs = output.logits.log_softmax(-1)
@@ -168,7 +170,7 @@ def test_loss_is_the_likelihood_by_token(batch):
     torch.testing.assert_close(output.loss, total / (batch["labels"] >= 0).sum())
 
 
-def test_an_utterance_shorter_than_a_frame_does_no_harm(batch):
+def test_utterance_shorter_than_an_encoder_frame_gives_finite_loss(batch):
     model = build().train()
     batch["attention_mask"][1, 3:] = 0
     output = model(**batch)
@@ -178,16 +180,18 @@ def test_an_utterance_shorter_than_a_frame_does_no_harm(batch):
     assert build()(batch["input_features"][:, :3]).logits.shape == (4, 1, 12)
 
 
-def test_an_empty_transcript_costs_the_likelihood_of_silence(batch):
+def test_empty_transcript_is_trained_to_blanks(batch):
     model = build()
     batch |= {"labels": torch.zeros(len(LENGTHS), 0, dtype=torch.long)}
     output = model(**batch)
     silence = output.logits.log_softmax(-1)[..., 0]
-    torch.testing.assert_close(output.loss, -silence.sum())  # frames of padding are blank for certain
+    torch.testing.assert_close(
+        output.loss, -silence.sum()
+    )  # padded frames predict the blank with certainty, so they add nothing
 
 
 @pytest.mark.parametrize("factor", [4, 6, 8])
-def test_output_lengths_are_those_of_the_convolutions(factor):
+def test_output_lengths_equal_those_of_the_convolutions(factor):
     model = build(subsampling_factor=factor)
     for length in range(model.encoder.min_frames, 60):
         frames = model.encoder.subsampling(torch.zeros(1, length, 80)).shape[1]
@@ -206,7 +210,7 @@ def test_gradient_checkpointing_changes_no_gradient(batch):
         torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-5, msg=name)
 
 
-def test_position_matters():
+def test_logits_depend_on_the_position():
     model = build(num_hidden_layers=1)
     features = torch.randn(1, 160, 80, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
@@ -214,7 +218,7 @@ def test_position_matters():
         assert not torch.allclose(model(features).logits[0, 5], model(swapped).logits[0, 25], atol=1e-3)
 
 
-def test_spec_augment_in_training_only_and_inside_the_utterance(batch):
+def test_spec_augment_masks_only_in_training_and_inside_the_utterance(batch):
     model = build(apply_spec_augment=True)
     with torch.inference_mode():
         torch.testing.assert_close(model(**batch).logits, model(**batch).logits, atol=0, rtol=0)
@@ -231,21 +235,21 @@ def test_spec_augment_in_training_only_and_inside_the_utterance(batch):
     assert (torch.stack(shares).amax(0) <= 3 * 0.2 + 1e-6).all()
 
 
-def test_normalisation_is_float32_in_a_bf16_model(tmp_path):
+def test_feature_statistics_stay_float32_in_a_bf16_model(tmp_path):
     build().save_pretrained(tmp_path)
     model = ConformerForCTC.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert model.encoder.feature_mean.dtype == torch.float32
     assert model(torch.randn(1, 50, 80)).logits.dtype == torch.bfloat16
 
 
-def test_what_is_wrong_is_said(batch):
+def test_wrong_labels_or_options_are_an_error(batch):
     batch["labels"][0, 0] = 12
-    with pytest.raises(ValueError, match="labels hold 12, but the model's vocab_size is 12"):
+    with pytest.raises(ValueError, match="labels contain 12, but the model's vocab_size is 12"):
         build()(**batch)
     for options, message in (
         ({"subsampling_factor": 5}, "4, 6 or 8, not 5"),
         ({"conv_kernel_size": 8}, "must be odd unless causal_conv"),
-        ({"hidden_size": 33}, "no multiple of num_attention_heads"),
+        ({"hidden_size": 33}, "not a multiple of num_attention_heads"),
         ({"conv_norm": "rms"}, "'layer_norm' or 'batch_norm'"),
         ({"block_type": "former"}, "'conformer' or 'e_branchformer'"),
         ({"intermediate_ctc_layers": [2]}, "between 1 and 1, not"),

@@ -22,7 +22,7 @@ from hf_asr.model.tokenization_conformer import normalize_text
         ),
     ],
 )
-def test_cardinals(number, english, mandarin):
+def test_cardinals_are_spelled(number, english, mandarin):
     assert spell_english(number) == english
     assert spell_mandarin(number) == mandarin
 
@@ -40,7 +40,7 @@ def test_cardinals(number, english, mandarin):
         ("zh-en", "一共 7", "一共 七"),
     ],
 )  # fmt: skip
-def test_numbers_in_text(language, text, expected):
+def test_numbers_in_a_text_are_spelled(language, text, expected):
     assert " ".join(spell_numbers(text, language=language).split()) == expected
 
 
@@ -84,7 +84,7 @@ def test_numbers_in_text(language, text, expected):
         ("ⅫⅢ", "twelve three", "十二三"),
         ("ⅩⅣ", "fourteen", "十四"),
         ("ↂ", "ten thousand", "一万"),
-        ("Ↄ", "ↄ", "ↄ"),  # a letter, though it stands among the numerals
+        ("Ↄ", "ↄ", "ↄ"),  # a letter between Unicode's Roman numerals
         ("🄂", "one", "一"),
         ("8-12", "eight to twelve", "八到十二"),
         ("800-1000", "eight hundred to one thousand", "八百到一千"),
@@ -99,7 +99,7 @@ def test_numbers_in_text(language, text, expected):
         *((whole, whole, whole) for whole in ("mp3", "h2o", "1e5", "1920x1080", "90s", "90's")),
     ],
 )
-def test_a_number_is_spelled_as_a_whole_or_left(text, english, mandarin):
+def test_number_is_spelled_completely_or_not_at_all(text, english, mandarin):
     assert normalize_text(text, rule="en") == english
     assert normalize_text(text, rule="zh") == mandarin
     for rule, once in (("en", english), ("zh", mandarin)):
@@ -119,7 +119,7 @@ def test_a_number_is_spelled_as_a_whole_or_left(text, english, mandarin):
         ("利率是-0.5%", "利率是负百分之零点五"),
         ("得分是-.5", "得分是负零点五"),
         ("我有.5个", "我有零点五个"),
-        ("歼-20和长征-5号", "歼二十和长征五号"),  # names
+        ("歼-20和长征-5号", "歼二十和长征五号"),  # the hyphen is part of a name
         ("5度-10度", "五度十度"),  # a range
         ("十-15度", "十十五度"),
         ("1998-2000年", "一九九八到二零零零年"),
@@ -127,7 +127,7 @@ def test_a_number_is_spelled_as_a_whole_or_left(text, english, mandarin):
         ("1998、1999和2000年", "一九九八一九九九和二零零零年"),
     ],
 )
-def test_numbers_beside_han(text, expected):
+def test_numbers_next_to_han_characters_are_spelled_in_mandarin(text, expected):
     for rule in ("zh", "zh-en"):
         assert normalize_text(text, rule=rule) == expected
     assert normalize_text("wifi，" + text.lstrip("，"), rule="zh-en") == "wifi" + expected

@@ -13,20 +13,20 @@ TEXTS = ["It's five o'clock", "打开客厅的灯", "play wifi radio"]
 
 
 def table(repository) -> list[tuple[str, str, str]]:
-    """(rule, input, output) of the README's table of text normalisation."""
-    text = (repository / "README.md").read_text(encoding="utf-8")
+    """Return (rule, input, output) of each line of the table of text normalisation in docs/data.md."""
+    text = (repository / "docs/data.md").read_text(encoding="utf-8")
     lines = re.findall(r"^\| `([\w-]+)` \| `(.*?)` \| `(.*?)` \|$", text, flags=re.MULTILINE)
     assert len(lines) >= 15 and {rule for rule, *_ in lines} == set(TEXT_NORMALIZATIONS)
     return lines
 
 
-def test_normalisation_is_as_the_readme_says(repository):
+def test_normalisation_equals_the_documented_table(repository):
     for rule, text, expected in table(repository):
         assert normalize_text(text, rule=rule) == expected, (rule, text)
         assert normalize_text(expected, rule=rule) == expected, "not idempotent"
 
 
-def test_numbers_are_spelled_in_encoding_too():
+def test_encoding_spells_numbers():
     tokenizer = ConformerTokenizer.from_texts(["twenty six degrees 二十六度"], text_normalization="zh-en")
     assert tokenizer("26 degrees")["input_ids"] == tokenizer("twenty six degrees")["input_ids"]
     batch = tokenizer(["26度", "26 degrees"])["input_ids"]
@@ -40,7 +40,7 @@ def tokenizer(request):
 
 
 @pytest.mark.parametrize("text", ["it's five", "打开灯", "打开wifi", "play 客厅 radio"])
-def test_what_is_encoded_is_decoded(tokenizer, text):
+def test_decoding_labels_returns_the_normalised_text(tokenizer, text):
     labels = tokenizer(text)["input_ids"]
     assert tokenizer.decode(labels, group_tokens=False) == tokenizer.normalize(text)
     assert min(labels) > 2
@@ -51,7 +51,7 @@ SPECIAL = ["<unk>", "<blk>", "<sos/eos>", "<pad>", "[PAD]", "</s>", "|"]
 
 @pytest.mark.parametrize("rule", TEXT_NORMALIZATIONS)
 @pytest.mark.parametrize("kind", ["char", "bpe"])
-def test_special_tokens_in_a_transcript_are_no_labels(rule, kind, tmp_path):
+def test_special_tokens_in_a_transcript_are_encoded_as_text(rule, kind, tmp_path):
     texts = ["hello world", *SPECIAL] if rule == "none" else ["hello world"]
     ours = ConformerTokenizer.from_texts(texts, kind=kind, text_normalization=rule, vocab_size=60)
     ours.save_pretrained(tmp_path)
@@ -67,12 +67,12 @@ def test_special_tokens_in_a_transcript_are_no_labels(rule, kind, tmp_path):
         assert processor(text=batch[1])["labels"].tolist() == [labels[1]]
 
 
-def test_special_tokens_spelled_in_letters_that_are_not_known_count_as_unknown():
+def test_unknown_letters_of_special_tokens_in_a_transcript_are_encoded_as_unknown():
     tokenizer = ConformerTokenizer.from_texts(["hello"], text_normalization="none")
     assert tokenizer("<blk>")["input_ids"] == [1, 1, tokenizer("l")["input_ids"][0], 1, 1]
 
 
-# Letters, marks and signs of many scripts, and what normalising has to do with.
+# Letters, marks and signs of many scripts, numbers and fillers: everything that normalisation handles specially.
 FRAGMENTS = [
     *"abIİÉéßΣσ'’´-.,:/%^$12²½①Ⅳ№٣<>[]呃打开年▁·lsthEकیم་ದדשカか゛ﾞำน가ㄱ՞აﬁǄー〇😀",
     *(
@@ -99,7 +99,7 @@ TRANSCRIPTS = st.lists(st.sampled_from([*FRAGMENTS, " "]), max_size=12).map("".j
 
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(TRANSCRIPTS, st.sampled_from(list(TEXT_NORMALIZATIONS)))
-def test_normalising_twice_changes_nothing(text, rule):
+def test_normalisation_is_idempotent(text, rule):
     once = normalize_text(text, rule=rule)
     assert normalize_text(once, rule=rule) == once
 
@@ -109,7 +109,7 @@ def test_normalising_twice_changes_nothing(text, rule):
     "text",
     ["a\u0d4d\u200dന", "ന\u0301\u0d4d\u200d", "\u095c\u094d\u200d", "ന\u0d4d\u200d\u200c", "ന\u0d4d\u200c\u200d"],
 )
-def test_joiners_and_marks_in_any_order(text, rule):
+def test_normalisation_of_joiners_and_marks_in_any_order_is_idempotent(text, rule):
     once = normalize_text(text, rule=rule)
     assert normalize_text(once, rule=rule) == once
 
@@ -120,8 +120,8 @@ def test_joiners_and_marks_in_any_order(text, rule):
     st.sampled_from(list(TEXT_NORMALIZATIONS)),
     st.sampled_from(["char", "bpe"]),
 )
-def test_labels_are_what_scoring_sees(texts, rule, kind):
-    """For any transcripts: no label is a special token, and decoding gives the normalised text."""
+def test_decoded_labels_equal_the_text_that_is_scored(texts, rule, kind):
+    """Check, for any transcripts, that no label is a special token and that decoding returns the normalised text."""
     if not any(normalize_text(text, rule=rule) for text in texts):
         return
     tokenizer = ConformerTokenizer.from_texts(texts, kind=kind, text_normalization=rule, vocab_size=300)
@@ -169,7 +169,7 @@ SENTENCES = {
 
 
 @pytest.mark.parametrize("language", SENTENCES)
-def test_basic_keeps_every_letter_and_mark(language):
+def test_basic_rule_keeps_letters_and_marks_of_all_scripts(language):
     def letters(text: str) -> list[str]:
         text = unicodedata.normalize("NFC", text.lower().replace("i̇", "i"))
         return [character for character in text if unicodedata.category(character)[0] in "LM"]
@@ -179,7 +179,7 @@ def test_basic_keeps_every_letter_and_mark(language):
     assert letters(normalized) == letters(text)
     assert len(normalized.split()) == len(text.split()), normalized
     if language not in ("Turkish", "Mandarin", "Japanese") and not re.search("[a-z]", normalized):
-        assert normalize_text(text, rule="zh-en") == normalized, "accents are of Latin letters alone"
+        assert normalize_text(text, rule="zh-en") == normalized, "only Latin letters lose their accents"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_basic_keeps_every_letter_and_mark(language):
     [
         ("İSTANBUL", "istanbul"),
         ("co\u00adope\u200brate \ufeffit\u2060s", "cooperate its"),
-        ("a\u200cb c\u200dd", "ab cd"),  # no joiners of Latin letters
+        ("a\u200cb c\u200dd", "ab cd"),  # Latin letters have no joiners
         ("❤️ 1️⃣ one", "1 one"),
         ("ΟΔΥΣΣΕΥΣ", "οδυσσευς"),
         ("it´s it`s it’s", "it's it's it's"),
@@ -199,38 +199,38 @@ def test_basic_keeps_every_letter_and_mark(language):
         ("a [laughter] b <background noise> c </s>", "a b c"),
         ("all [these four words stay] here", "all these four words stay here"),
         ("می\u200cخواهم ه\u200c٪", "می\u200cخواهم ه"),
-        # A joiner after a virama makes another letter of a word's last: chillus of Malayalam, Bengali's khanda ta.
+        # A joiner after a virama at a word's end changes the last letter: Malayalam's chillus, Bengali's khanda ta.
         ("അവന്\u200d ഞാന്\u200d.", "അവന്\u200d ഞാന്\u200d"),
         ("হঠাত্\u200d, ক\u200d", "হঠাত্\u200d ক"),
         ("അവന്\u200c \u0d4d\u200d a\u0d4d\u200d", "അവന് a\u0d4d"),
         ("סנדוויץ׳, ג׳ירפה ׳א ״ב״ צה״ל", "סנדוויץ׳ ג׳ירפה א ב צה״ל"),
     ],
 )
-def test_basic(text, expected):
+def test_basic_rule(text, expected):
     assert normalize_text(text, rule="basic") == expected
 
 
 @pytest.mark.parametrize("rule", ["basic", "none"])
-def test_bpe_keeps_spaces_before_han(rule):
+def test_bpe_keeps_spaces_before_han_characters(rule):
     texts = ["play 打开 radio", "打开 灯 play", "打 开"]
     tokenizer = ConformerTokenizer.from_texts(texts, kind="bpe", text_normalization=rule, vocab_size=40)
     assert [tokenizer.decode(ids, group_tokens=False) for ids in tokenizer(texts)["input_ids"]] == texts
 
 
-def test_a_bpe_vocabulary_is_no_larger_than_it_may_be():
+def test_bpe_vocabulary_too_small_for_its_characters_is_an_error():
     texts = ["".join(map(chr, range(0x4E00, 0x4E00 + 200)))]
-    with pytest.raises(ValueError, match="--bpe_vocab_size 204 or more, or --tokenizer char"):
+    with pytest.raises(ValueError, match="bpe_vocab_size to 204 or more, or the tokenizer to char"):
         ConformerTokenizer.from_texts(texts, kind="bpe", vocab_size=100)
     assert len(ConformerTokenizer.from_texts(texts, kind="bpe", vocab_size=204)) <= 204
 
 
-def test_special_ids(tokenizer):
+def test_special_tokens_have_ids_0_to_2(tokenizer):
     assert (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id) == (0, 1, 2)
     assert tokenizer("鹏")["input_ids"] == [1]
     assert tokenizer("?!")["input_ids"] == []
 
 
-def test_everything_survives_a_reload(tokenizer, tmp_path):
+def test_loaded_tokenizer_equals_the_saved_one(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     loaded = ConformerTokenizer.from_pretrained(tmp_path)
     assert loaded.get_vocab() == tokenizer.get_vocab()
@@ -248,7 +248,7 @@ def path(tokenizer, text: str) -> list[int]:
     return [0 if character == "_" else tokenizer.convert_tokens_to_ids(character) for character in text]
 
 
-def test_ctc_is_collapsed(characters):
+def test_decoding_collapses_a_ctc_path(characters):
     assert characters.decode(path(characters, "__ffi_iivve▁▁_ll__l_")) == "fiive ll"
     assert characters.decode([*path(characters, "fi"), -100, -100]) == "fi"
     assert characters.decode([]) == ""
@@ -266,7 +266,7 @@ def test_offsets_are_in_frames(characters):
     ]
 
 
-def test_what_is_wrong_is_said():
+def test_unusable_arguments_are_an_error():
     with pytest.raises(ValueError, match="'char' or 'bpe', not 'word'"):
         ConformerTokenizer.from_texts(TEXTS, kind="word")
     with pytest.raises(ValueError, match="one of none, basic, en, zh, zh-en, not 'fr'"):

@@ -1,4 +1,4 @@
-"""What a user of transformers asks of any model: hidden states, attentions, the attention's kernel, a resized head."""
+"""Test what transformers offers for every model: hidden states, attentions, attention kernels, a resized vocabulary."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def batch() -> dict[str, torch.Tensor]:
 
 
 @BLOCKS
-def test_hidden_states_are_what_goes_from_layer_to_layer(batch, block_type):
+def test_hidden_states_are_the_inputs_of_the_layers(batch, block_type):
     model = build(block_type=block_type)
     seen = []
     for layer in model.encoder.layers:
@@ -49,7 +49,7 @@ def test_hidden_states_are_what_goes_from_layer_to_layer(batch, block_type):
 @BLOCKS
 @pytest.mark.parametrize("position_embeddings", ["rotary", "absolute"])
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-def test_attentions_are_the_weights_that_the_output_comes_from(batch, block_type, position_embeddings, implementation):
+def test_attentions_are_the_weights_of_the_attention_output(batch, block_type, position_embeddings, implementation):
     model = build(block_type=block_type, position_embeddings=position_embeddings)
     model.set_attn_implementation(implementation)
     with torch.inference_mode():
@@ -61,7 +61,7 @@ def test_attentions_are_the_weights_that_the_output_comes_from(batch, block_type
         torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 29))
         frames = int(model.get_output_lengths(torch.tensor(61)))
         assert (weights[1, :, :, frames:] == 0).all() and (weights[0] > 0).all()
-    # times the values, projected, they are what the attention gives
+    # The weights times the values, projected, are the attention's output.
     attention, seen = model.encoder.layers[0].attention, {}
     attention.qkv_proj.register_forward_hook(lambda _, __, out: seen.update(qkv=out))
     attention.register_forward_hook(lambda _, __, out: seen.update(out=out[0]))
@@ -72,7 +72,7 @@ def test_attentions_are_the_weights_that_the_output_comes_from(batch, block_type
     torch.testing.assert_close(seen["out"], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_the_configuration_may_ask_for_them(batch):
+def test_configuration_can_request_hidden_states_and_attentions(batch):
     config = ConformerConfig(**BASE, output_hidden_states=True, attn_implementation="eager")
     config.output_attentions = True
     with torch.inference_mode():
@@ -84,7 +84,7 @@ def test_the_configuration_may_ask_for_them(batch):
         assert few.hidden_states is None and few.attentions is None
 
 
-def test_a_tuple_holds_the_same_in_the_same_order(batch):
+def test_return_dict_false_gives_the_same_values_as_a_tuple(batch):
     model = build()
     options = {"output_hidden_states": True, "output_attentions": True}
     with torch.inference_mode():
@@ -100,14 +100,14 @@ def test_a_tuple_holds_the_same_in_the_same_order(batch):
         assert isinstance(model(**batch), tuple)
 
 
-def test_they_are_of_one_copy_of_the_batch_in_training(batch):
-    """CR-CTC trains on each batch twice; what comes back is as long as what went in."""
+def test_outputs_have_one_copy_of_the_batch_with_consistency_loss(batch):
+    """Check that outputs have the batch size of the inputs, although CR-CTC trains on two copies of the batch."""
     model = build(consistency_weight=0.2).train()
     output = model(**batch, output_hidden_states=True, output_attentions=True)
     assert {len(part) for part in (*output.hidden_states, *output.attentions, output.logits)} == {2}
 
 
-def test_gradient_checkpointing_returns_them_too(batch):
+def test_gradient_checkpointing_returns_hidden_states_and_attentions(batch):
     model = build().train()
     expected = model(**batch, output_hidden_states=True, output_attentions=True)
     model.gradient_checkpointing_enable()
@@ -117,7 +117,7 @@ def test_gradient_checkpointing_returns_them_too(batch):
     torch.testing.assert_close(output.attentions, expected.attentions)
 
 
-def test_eager_and_sdpa_train_alike_and_are_what_is_used(batch, monkeypatch):
+def test_eager_and_sdpa_give_equal_gradients_and_use_their_own_kernels(batch, monkeypatch):
     gradients, calls, fused = {}, [], torch.nn.functional.scaled_dot_product_attention
 
     def counted(*args, **options):
@@ -136,19 +136,19 @@ def test_eager_and_sdpa_train_alike_and_are_what_is_used(batch, monkeypatch):
 
 
 @pytest.mark.parametrize("implementation", ["flash_attention_2", "flex_attention", "paged|eager", "einsum"])
-def test_another_attention_is_refused(tmp_path, implementation):
+def test_unsupported_attention_implementation_is_an_error(tmp_path, implementation):
     model = build()
-    with pytest.raises(ValueError, match="attn_implementation is 'sdpa' or 'eager', not"):
+    with pytest.raises(ValueError, match="attn_implementation must be 'sdpa' or 'eager', not"):
         model.set_attn_implementation(implementation)
     assert model.config._attn_implementation == "sdpa"
     model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="attn_implementation is 'sdpa' or 'eager', not"):
+    with pytest.raises(ValueError, match="attn_implementation must be 'sdpa' or 'eager', not"):
         ConformerForCTC.from_pretrained(tmp_path, attn_implementation=implementation)
     assert ConformerForCTC.from_pretrained(tmp_path, attn_implementation="eager").config._attn_implementation == "eager"
 
 
 @pytest.mark.parametrize("decoder_layers", [0, 1])
-def test_a_resized_vocabulary_keeps_its_rows_and_trains(batch, tmp_path, decoder_layers):
+def test_resized_vocabulary_keeps_its_rows_and_trains(batch, tmp_path, decoder_layers):
     model = build(decoder_layers=decoder_layers)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.inference_mode():
@@ -169,20 +169,20 @@ def test_a_resized_vocabulary_keeps_its_rows_and_trains(batch, tmp_path, decoder
     model.save_pretrained(tmp_path)
     loaded = ConformerForCTC.from_pretrained(tmp_path)
     assert loaded.config.vocab_size == loaded.ctc_head.out_features == 15
-    # smaller, rounded up, and as it is
+    # Make it smaller, round it up, and leave it unchanged.
     assert model.resize_token_embeddings(9).out_features == 9
     assert model.resize_token_embeddings(pad_to_multiple_of=8).out_features == 16
     assert model.resize_token_embeddings() is model.ctc_head
     assert torch.equal(model.ctc_head.weight[:9], before["ctc_head.weight"][:9])
-    with pytest.raises(ValueError, match="leaves out the special token 2: 3 at least"):
+    with pytest.raises(ValueError, match="lacks the special token 2: use 3 or more"):
         model.resize_token_embeddings(2)
 
 
-def test_embeddings_of_tokens_are_the_decoders():
+def test_input_embeddings_are_the_decoders():
     model = build(decoder_layers=1)
     assert model.get_input_embeddings() is model.decoder.embed_tokens
     new = torch.nn.Embedding(12, 32)
     model.set_input_embeddings(new)
     assert model.decoder.embed_tokens is new
-    with pytest.raises(NotImplementedError, match="without a decoder takes features"):
+    with pytest.raises(NotImplementedError, match="without a decoder has no token embedding"):
         build().get_input_embeddings()
