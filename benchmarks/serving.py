@@ -1,12 +1,12 @@
-"""The server under load, beside a plain Flask app as in the article, and under abuse.
+"""Measure the server under load, compare it with the article's plain Flask app, and send it malformed requests.
 
     python benchmarks/serving.py --model_name_or_path runs/quickstart --dataset_name runs/quickstart-corpus
     python benchmarks/serving.py … --soak_seconds 120      # 64 clients; errors and memory
-    python benchmarks/serving.py … --malformed 10000       # broken uploads; what may not come back is a 500
+    python benchmarks/serving.py … --malformed 10000       # broken uploads; no answer may be a 5xx
 
-The same recordings, the same model, closed-loop clients (each sends its next request when it has its answer) from this
-machine, whose cores they share with the server: report the ratios. Each server is a process of its own, one at a time.
-The Flask app is the article's: it decodes and runs the model in the request (`pip install flask`).
+All servers get the same recordings and use the same model; one server process runs at a time. Each client sends its
+next request when it has its answer. The clients share the cores of this machine with the server, so report ratios, not
+absolute figures. The Flask app decodes the file and runs the model in the request (`pip install flask`).
 """
 
 import argparse
@@ -31,7 +31,7 @@ import httpx
 import psutil
 import soundfile
 
-from hf_asr.data.sources import load_source, read_row
+from hf_asr.data.sources import Source, read_row
 
 FLASK_APP = """
 import sys, torch
@@ -56,7 +56,7 @@ app.run(host="127.0.0.1", port=int(sys.argv[2]))
 
 @dataclass
 class Load:
-    """What clients saw."""
+    """Latencies in seconds, statuses, and seconds of audio of a load test that lasted `elapsed` seconds."""
 
     latencies: list[float] = field(default_factory=list)
     statuses: Counter = field(default_factory=Counter)
@@ -71,7 +71,7 @@ class Load:
 
 
 class Server:
-    """A server as a child process, with what it uses."""
+    """A server as a child process; in `command`, PORT stands for its port."""
 
     def __init__(self, command: list[str]):
         with socket.socket() as free:
@@ -90,6 +90,7 @@ class Server:
                 time.sleep(0.2)
 
     def usage(self) -> dict:
+        """Return memory, open files and threads of the process."""
         process = psutil.Process(self.process.pid)
         return {
             "memory_mb": process.memory_info().rss / 1e6,
@@ -106,7 +107,7 @@ class Server:
 
 
 async def load(url: str, bodies: list[tuple[bytes, float]], *, clients: int, seconds: float) -> Load:
-    """`clients` at a time for so long; a 503 is waited out as Retry-After says."""
+    """Send requests from `clients` clients for so many seconds; after a 503, a client waits for Retry-After."""
     result, started = Load(), time.perf_counter()
 
     async def client(number: int) -> None:
@@ -133,24 +134,30 @@ async def load(url: str, bodies: list[tuple[bytes, float]], *, clients: int, sec
 
 
 def read_bodies(dataset_name: str, split: str, count: int) -> list[tuple[bytes, float]]:
-    """Recordings as wav files in memory, and their seconds."""
+    """Return the first recordings of a split as wav files, with their durations in seconds."""
     bodies = []
-    for row in load_source(dataset_name, split=split).select(range(count)):
+    for row in Source(dataset_name).load(split).select(range(count)):
         waveform, target = read_row(row, sampling_rate=16000), io.BytesIO()
         soundfile.write(target, waveform, 16000, format="WAV")
         bodies.append((target.getvalue(), len(waveform) / 16000))
     return bodies
 
 
+def serve_command(model_name_or_path: str) -> list[str]:
+    """Return the command of our server."""
+    return [sys.executable, "scripts/serve.py", "--model_name_or_path", model_name_or_path, "--port", "PORT"]
+
+
 def measure(args: argparse.Namespace, bodies: list[tuple[bytes, float]], flask_app: Path) -> None:
-    serve = [sys.executable, "scripts/serve.py", "--model_name_or_path", args.model_name_or_path, "--port", "PORT"]
+    """Print requests per second and latencies of each server for each number of clients."""
+    serve = serve_command(args.model_name_or_path)
     commands = {
         "ours": serve,
         "ours, no batching": [*serve, "--max_batch_seconds", "0"],
         "plain Flask": [sys.executable, str(flask_app), args.model_name_or_path, "PORT"],
     }
     if args.graph:
-        commands["ours, int8 graph"] = [part.replace(args.model_name_or_path, args.graph) for part in serve]
+        commands["ours, int8 graph"] = serve_command(args.graph)
     results: dict[str, dict[int, list[dict]]] = {name: {n: [] for n in args.clients} for name in commands}
     for _ in range(args.rounds):
         for name, command in commands.items():
@@ -179,9 +186,8 @@ def measure(args: argparse.Namespace, bodies: list[tuple[bytes, float]], flask_a
 
 
 def soak(args: argparse.Namespace, bodies: list[tuple[bytes, float]]) -> None:
-    server = Server(
-        [sys.executable, "scripts/serve.py", "--model_name_or_path", args.model_name_or_path, "--port", "PORT"]
-    )
+    """Print what the server uses under a long load of 64 clients."""
+    server = Server(serve_command(args.model_name_or_path))
     asyncio.run(load(server.url, bodies, clients=64, seconds=10))
     print(f"before: {server.usage()}")
     for part in range(1, 5):
@@ -190,11 +196,11 @@ def soak(args: argparse.Namespace, bodies: list[tuple[bytes, float]]) -> None:
     server.stop()
 
 
-# Abuse
+# Malformed requests
 
 
 def malformed(pick: random.Random, wav: bytes) -> tuple[str, bytes, dict[str, str]]:
-    """Path, body and headers of a request that is wrong in one of many ways."""
+    """Return path, body and headers of a request with one of many faults."""
     path = pick.choice(["/transcribe", "/v1/audio/transcriptions"])
     name = "audio" if path == "/transcribe" else "file"
     audio = pick.choice(
@@ -236,7 +242,7 @@ def malformed(pick: random.Random, wav: bytes) -> tuple[str, bytes, dict[str, st
 
 
 async def slow_or_gone(port: int, pick: random.Random, wav: bytes) -> str:
-    """Begins an upload, then goes away, or dawdles until the server has enough of it."""
+    """Start an upload, then disconnect, or wait until the server ends it; return the outcome."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = (
         f"POST /transcribe HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=B\r\n"
@@ -253,7 +259,8 @@ async def slow_or_gone(port: int, pick: random.Random, wav: bytes) -> str:
     return outcome
 
 
-async def abuse(args: argparse.Namespace, server: Server, wav: bytes) -> Counter:
+async def send_malformed(args: argparse.Namespace, server: Server, wav: bytes) -> Counter:
+    """Send all malformed requests from 16 clients and return the number of each status."""
     statuses, numbers = Counter(), iter(range(args.malformed))
 
     async def client() -> None:
@@ -274,49 +281,44 @@ async def abuse(args: argparse.Namespace, server: Server, wav: bytes) -> Counter
     return statuses
 
 
-def misuse(args: argparse.Namespace, wav: bytes) -> None:
+def check_robustness(args: argparse.Namespace, wav: bytes) -> None:
+    """Print what malformed requests leave behind.
+
+    Raises:
+        AssertionError: A request was answered with a 5xx, or a proper request fails afterwards.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["TMPDIR"] = folder  # where the server would leave files
-        server = Server(
-            [
-                *(
-                    sys.executable,
-                    "scripts/serve.py",
-                    "--model_name_or_path",
-                    args.model_name_or_path,
-                    "--port",
-                    "PORT",
-                ),
-                *("--upload_timeout_s", "3"),
-            ]
-        )
+        os.environ["TMPDIR"] = folder  # the server would leave its files here
+        server = Server([*serve_command(args.model_name_or_path), "--upload_timeout_s", "3"])
         before = server.usage()
-        statuses = asyncio.run(abuse(args, server, wav))
+        statuses = asyncio.run(send_malformed(args, server, wav))
         time.sleep(5)
         after, left = server.usage(), [str(path) for path in Path(folder).rglob("*")]
         works = httpx.post(f"{server.url}/transcribe", files={"audio": ("a.wav", wav)}, timeout=60).status_code
         server.stop()
     print(f"{args.malformed} malformed requests: {dict(statuses)}\nbefore {before}\nafter  {after}")
     print(f"files left: {left}; a proper request after them: {works}")
-    assert works == 200 and not any(str(status).startswith("5") for status in statuses), "the server is not sound"
+    assert works == 200 and not any(str(status).startswith("5") for status in statuses), (
+        "malformed requests break the server"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_name_or_path", required=True)
-    parser.add_argument("--graph", help="an exported graph to measure too: runs/onnx/model.int8.onnx")
-    parser.add_argument("--dataset_name", required=True)
-    parser.add_argument("--eval_split_name", default="validation")
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32, 64])
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--soak_seconds", type=float, default=0.0)
-    parser.add_argument("--malformed", type=int, default=0)
+    parser.add_argument("--model_name_or_path", required=True, help="Checkpoint folder or Hub id.")
+    parser.add_argument("--graph", help="Exported graph to measure too, such as runs/onnx/model.int8.onnx.")
+    parser.add_argument("--dataset_name", required=True, help="Dataset with the recordings to send.")
+    parser.add_argument("--eval_split_name", default="validation", help="Split of the dataset.")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32, 64], help="Numbers of clients.")
+    parser.add_argument("--seconds", type=float, default=10.0, help="Seconds of each measurement.")
+    parser.add_argument("--rounds", type=int, default=3, help="Measurements of each server and number of clients.")
+    parser.add_argument("--soak_seconds", type=float, default=0.0, help="Run only a long load of so many seconds.")
+    parser.add_argument("--malformed", type=int, default=0, help="Send only so many malformed requests.")
     args = parser.parse_args()
     datasets.disable_progress_bars()
     bodies = read_bodies(args.dataset_name, args.eval_split_name, 50)
     if args.malformed:
-        return misuse(args, bodies[0][0])
+        return check_robustness(args, bodies[0][0])
     if args.soak_seconds:
         return soak(args, bodies)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,1 +1,1 @@
-"""Recognisers for people and programs: the Gradio demo, the engine behind it and REST."""
+"""Serving: the engine that batches requests, REST, Ray Serve replicas, and the Gradio demo."""

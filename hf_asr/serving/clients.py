@@ -1,4 +1,4 @@
-"""Who asks a server, and how much of it each may have."""
+"""The clients of the server, and the share of it that each may use."""
 
 import asyncio
 import ipaddress
@@ -9,20 +9,31 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 
-class TooManyError(RuntimeError):
-    """All connections are taken, or all that one client may have."""
+class TooManyConnectionsError(RuntimeError):
+    """All connections, or all connections of one client, are in use."""
+
+    retry_after = 1.0  # seconds
+
+    def __init__(self, detail: str = ""):
+        super().__init__(f"too many requests at once{detail}: try again in {self.retry_after:g} s")
 
 
 @dataclass
 class Client:
-    """One that has connections; `decoding` is held while one of its uploads is decoded."""
+    """A connected client; each of its uploads holds `decoding` while it is decoded."""
 
     decoding: asyncio.Semaphore
     connections: int = 0
 
 
 class Clients:
-    """Counts the connections of all clients and of each: none may take all, nor all decoders."""
+    """Counts the connections of each client; one client can use at most `share` of the connections and the decoders.
+
+    Args:
+        max_connections: Maximum number of connections of all clients.
+        decoders: Number of threads that decode uploads.
+        share: Above 0, at most 1.
+    """
 
     def __init__(self, *, max_connections: int, decoders: int, share: float):
         self.max_connections, self.decoders, self.share = max_connections, decoders, share
@@ -30,16 +41,16 @@ class Clients:
 
     @contextmanager
     def connection(self, name: str) -> Iterator[Client]:
-        """Counts a connection of this client while the block runs.
+        """Count a connection of this client while the block runs.
 
         Raises:
-            TooManyError: There are too many.
+            TooManyConnectionsError: The client, or all clients together, have the maximum number of connections.
         """
         if sum(client.connections for client in self.clients.values()) >= self.max_connections:
-            raise TooManyError("too many requests at once")
+            raise TooManyConnectionsError()
         client = self.clients.setdefault(name, Client(asyncio.Semaphore(max(1, int(self.decoders * self.share)))))
         if client.connections >= max(1, int(self.max_connections * self.share)):
-            raise TooManyError("too many requests at once from your address")
+            raise TooManyConnectionsError(" from your address")
         client.connections += 1
         try:
             yield client
@@ -50,7 +61,7 @@ class Clients:
 
 
 def client_name(request: Request) -> str:
-    """The address that asks; of IPv6 the first half, as a subscriber has all addresses that begin with it."""
+    """Return the client's address; for IPv6 its first 64 bits, because a subscriber has all addresses with them."""
     host = request.client.host if request.client else ""
     try:
         address = ipaddress.ip_address(host)

@@ -1,8 +1,9 @@
-"""The engine of every server: one model, one thread that runs it, and a bounded queue that batches across clients."""
+"""The engine of the servers: one model, one thread that runs it, and a bounded queue that batches across clients."""
 
 import contextlib
 import itertools
 import logging
+import math
 import queue
 import threading
 import time
@@ -20,25 +21,37 @@ from ..decoding.windows import Window, batches
 
 logger = logging.getLogger("hf_asr")
 
-# A recording is accepted if it needs half of its time limit by the average speed: others may pass it, or slow it down.
+# A recording is accepted if the average speed computes it in this share of its time limit, because recordings that come
+# later may overtake it.
 MARGIN = 0.5
-FIRST_SPEED = 10.0  # seconds of audio a second, until it was measured
-SPEED_HALF_LIFE = 120.0  # seconds of audio after which a batch counts half in the average speed
-SPEED_HOLDS_S = 60.0  # for an engine that does nothing: a machine that was slow for a while is tried again
+FIRST_SPEED = 10.0  # seconds of audio per second, assumed before the first measurement
+SPEED_HALF_LIFE = 120.0  # seconds of audio after which a batch has half its weight in the average speed
+# Seconds without requests after which a slow measurement is forgotten: the machine may have been busy for a while.
+SPEED_EXPIRES_S = 60.0
 
 
 @dataclass
 class EngineOptions:
-    """How requests wait and are put together; each is an argument of `scripts/serve.py`."""
+    """How requests wait and are batched; each field is an argument of the command `serve`."""
 
-    max_queue_seconds: float = field(default=3600.0, metadata={"help": "Audio that may wait; bounds the memory."})
+    max_queue_seconds: float = field(
+        default=3600.0, metadata={"help": "Maximum audio in the queue in seconds; it bounds the memory."}
+    )
     max_client_share: float = field(
-        default=0.5, metadata={"help": "What one client (an IP address) may have of the queue and of the connections."}
+        default=0.5,
+        metadata={
+            "help": "Maximum share of the queue and of the connections that one client (an IP address) may use: above "
+            "0, at most 1."
+        },
     )
     max_batch_seconds: float = field(
-        default=60.0, metadata={"help": "Audio that is computed at once, padding included; 0: each window alone."}
+        default=60.0,
+        metadata={"help": "Maximum audio in a batch in seconds, padding included. 0: compute each window alone."},
     )
-    max_wait_ms: float = field(default=5.0, metadata={"help": "How long the first of a batch waits for others."})
+    max_wait_ms: float = field(
+        default=5.0,
+        metadata={"help": "Maximum time that the first window of a batch waits for others, in milliseconds."},
+    )
 
     def __post_init__(self):
         if not 0 < self.max_client_share <= 1:
@@ -49,7 +62,7 @@ class EngineOptions:
 
 
 class QueueFullError(RuntimeError):
-    """Too much audio waits already; in about `retry_after` seconds there is room."""
+    """The queue is full; in about `retry_after` seconds it has room."""
 
     def __init__(self, retry_after: float):
         super().__init__(f"too many requests wait: try again in {retry_after:.0f} s")
@@ -57,7 +70,7 @@ class QueueFullError(RuntimeError):
 
 
 class TooSlowError(RuntimeError):
-    """The recording would not be transcribed in time if it were alone; recordings of `max_seconds` would."""
+    """The recording is too long for the speed of this machine; recordings of `max_seconds` are accepted."""
 
     def __init__(self, max_seconds: float):
         super().__init__(f"is too long for the speed of this machine: at most {max_seconds:.0f} s can be transcribed")
@@ -65,12 +78,14 @@ class TooSlowError(RuntimeError):
 
 
 class ClosedError(RuntimeError):
-    """The engine takes no more requests."""
+    """The engine accepts no more requests."""
+
+    retry_after = 10.0  # seconds, until another process may have taken over
 
 
 @dataclass
 class _Request:
-    """A recording that is transcribed window by window, whoever's windows come between."""
+    """A recording whose windows are computed one by one, among the windows of other recordings."""
 
     future: Future
     client: Hashable
@@ -83,38 +98,36 @@ class _Request:
 @dataclass(order=True)
 class _Job:
     due: float
-    number: int  # tells equal ones apart
+    number: int  # the order of jobs with equal `due`
     request: _Request | None = field(compare=False, default=None)
-    place: int = field(compare=False, default=0)
+    index: int = field(compare=False, default=0)  # of the window in its recording
     window: Window | None = field(compare=False, default=None)
 
 
-LAST = float("inf")  # when the job that ends the thread is due
+LAST = math.inf  # `due` of the job that ends the thread
 
 
 class Engine:
-    """Feeds windows of all clients' recordings to the model in batches.
+    """Computes the windows of all clients' recordings in batches, in a thread.
 
-    A session that is fed piece by piece would put its pieces into the same queue as jobs of its own.
+    Attributes:
+        sampling_rate: Sampling rate of the recordings in Hz.
+        speed: Seconds of audio computed per second, an average over the latest batches.
+        on_batch: Called after each batch with its number of windows and the seconds that it took.
     """
 
-    def __init__(
-        self,
-        recognizer: Recognizer,
-        options: EngineOptions | None = None,
-    ):
+    def __init__(self, recognizer: Recognizer, options: EngineOptions | None = None):
         self.recognizer, self.options = recognizer, options or EngineOptions()
-        self.rate = recognizer.sampling_rate
-        self.speed = FIRST_SPEED  # seconds of audio a second, an average over the latest batches
+        self.sampling_rate = recognizer.sampling_rate
+        self.speed = FIRST_SPEED
         self._measured_audio = self._measured_seconds = 0.0
         self._measured_at = time.monotonic()
         self._is_warm = False
-        # called with the windows of a batch and the seconds it took
         self.on_batch: Callable[[int, float], None] = lambda windows, seconds: None
         self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._lock = threading.Lock()
-        # Samples that wait, of all and of each client, and the requests of each that have windows left
+        # Samples in the queue, in all and by client; and for each client, the number of requests with windows left
         self._queued = 0
         self._queued_of: Counter[Hashable] = Counter()
         self._open_of: Counter[Hashable] = Counter()
@@ -124,84 +137,89 @@ class Engine:
         self._thread.start()
 
     def submit(
-        self, waveform: np.ndarray, *, client: str | None = None, within: float | None = None
+        self, waveform: np.ndarray, *, client: str | None = None, time_limit: float | None = None
     ) -> Future[Transcript]:
-        """Queues a mono float32 recording (samples,) at `rate`. Cancelling the future takes it out again.
+        """Queue a recording and return the future of its transcript. Cancelling the future removes the recording.
 
         Args:
-            client: Whose recording it is: clients take turns, and each has its share of the queue. None is a client
-                that has no other recording.
-            within: Seconds in which the answer must be there; what the engine cannot promise by its speed, it refuses.
+            waveform: Mono, float32, (samples,) in [-1, 1] at `sampling_rate`.
+            client: Name of the client. Clients take turns, and each may use a share of the queue. None means a client
+                without other recordings.
+            time_limit: Seconds until the transcript is needed. The recording is refused if the engine is too slow.
 
         Raises:
-            QueueFullError: Too much waits. A recording that is longer than the whole queue is taken if nothing does.
-            TooSlowError: The recording alone would take longer than `within` allows.
+            QueueFullError: The queue is full. An empty queue accepts a recording that is longer than the queue.
+            TooSlowError: Even alone, the recording would take too long for `time_limit`.
             ClosedError: `close` was called, or the engine's thread has ended.
         """
         windows = self.recognizer.split(waveform)
         key = next(self._numbers) if client is None else client
-        request = _Request(Future(), key, [None] * len(windows), len(waveform) / self.rate, len(windows))
+        request = _Request(Future(), key, [None] * len(windows), len(waveform) / self.sampling_rate, len(windows))
         with self._lock:
             if not self.is_alive:
                 raise ClosedError("the server is stopping: it takes no more requests")
             queued_before, cost = self._queued_of[key], sum(map(self._cost, windows))
-            self._admit(cost, queued_before, length=len(waveform), within=within)
+            self._admit(cost, queued_before, samples=len(waveform), time_limit=time_limit)
             self._queued += cost
             self._queued_of[key] += cost
             self._open_of[key] += 1
             now, done = time.monotonic(), 0
-            for place, window in enumerate(windows):
+            for index, window in enumerate(windows):
                 done += self._cost(window)
-                # When this window would be ready if its client had the engine alone, whose recordings take turns; so
-                # whoever comes later passes what others have too much of, but nothing for longer than that.
+                # A window is due when it would be ready if its client had the engine alone and the client's recordings
+                # took turns. So a new client overtakes a client with much audio in the queue, and no window waits for
+                # ever.
                 ahead = min(self._open_of[key] * done, queued_before + done)
-                due = now + ahead / self.rate / self.speed
-                self._jobs.put(_Job(due, next(self._numbers), request, place, window))
+                due = now + ahead / self.sampling_rate / self.speed
+                self._jobs.put(_Job(due, next(self._numbers), request, index, window))
         return request.future
 
-    def _admit(self, cost: int, queued_of_client: int, *, length: int, within: float | None) -> None:
-        """Raises QueueFullError or TooSlowError for a recording that cannot be promised.
+    def _admit(self, cost: int, queued_of_client: int, *, samples: int, time_limit: float | None) -> None:
+        """Raise QueueFullError or TooSlowError for a recording that would not be ready in time.
 
-        `cost` are the samples of its windows, which overlap; `length` those of the recording itself.
+        Args:
+            cost: Samples of the recording's windows, which overlap.
+            queued_of_client: Samples of the same client in the queue.
+            samples: Samples of the recording itself.
         """
-        if not self._queued and time.monotonic() - self._measured_at > SPEED_HOLDS_S:
+        if not self._queued and time.monotonic() - self._measured_at > SPEED_EXPIRES_S:
             self._measured_audio = self._measured_seconds = 0.0
             self.speed = max(self.speed, FIRST_SPEED)
         share = self.options.max_client_share
-        in_time = LAST if within is None else MARGIN * within * self.speed * self.rate
+        in_time = math.inf if time_limit is None else MARGIN * time_limit * self.speed * self.sampling_rate
         if cost > share * in_time:
-            raise TooSlowError(share * in_time / self.rate * length / cost)
-        room = min(in_time, self.options.max_queue_seconds * self.rate)
+            raise TooSlowError(share * in_time / self.sampling_rate * samples / cost)
+        room = min(in_time, self.options.max_queue_seconds * self.sampling_rate)
         excess = [
             queued + cost - limit
             for queued, limit in ((self._queued, room), (queued_of_client, share * room))
             if queued and queued + cost > limit
         ]
         if excess:
-            raise QueueFullError(max(1.0, max(excess) / self.rate / self.speed))
+            raise QueueFullError(max(1.0, max(excess) / self.sampling_rate / self.speed))
 
     def _cost(self, window: Window) -> int:
-        """Samples that a window counts as; one that is shorter than a second takes as long as a second."""
-        return max(len(window.waveform), self.rate)
+        """Return the samples that a window counts as: a shorter window than a second takes as long as a second."""
+        return max(len(window.waveform), self.sampling_rate)
 
     @property
     def queued_seconds(self) -> float:
-        """Audio that was accepted and not yet computed."""
-        return self._queued / self.rate
+        """Seconds of audio that are accepted and not yet computed."""
+        return self._queued / self.sampling_rate
 
     @property
     def is_alive(self) -> bool:
-        """Whether requests are taken and answered."""
+        """Whether requests are accepted and answered."""
         return self._thread.is_alive() and not self.is_closed
 
     @property
     def batch_seconds(self) -> float:
-        """How long the batch that is being computed has taken so far."""
+        """Seconds since the current batch started; 0 if none is computed."""
         started = self._batch_started
         return 0.0 if started is None else time.monotonic() - started
 
     def close(self, *, timeout: float | None = None) -> None:
-        """Takes no more, finishes what was accepted, ends the thread; `timeout` in seconds."""
+        """Accept no more requests, finish the accepted ones and end the thread; wait at most `timeout` seconds."""
         with self._lock:
             if not self.is_closed:
                 self.is_closed = True
@@ -209,6 +227,7 @@ class Engine:
         self._thread.join(timeout)
 
     def _leave(self, job: _Job) -> None:
+        """Subtract a job from what its client has in the queue."""
         request = job.request
         with self._lock:
             self._queued -= self._cost(job.window)
@@ -220,10 +239,11 @@ class Engine:
                 del self._open_of[request.client], self._queued_of[request.client]
 
     def _run(self) -> None:
+        """Compute batches until the engine is closed; the engine's thread runs this."""
         try:
             while (batch := self._next_batch()) is not None:
                 self._run_batch(batch)
-        finally:  # what still waits after a failure is answered too
+        finally:  # after a failure, answer the requests that still wait
             with self._lock:
                 self.is_closed = True
             while not self._jobs.empty():
@@ -233,7 +253,7 @@ class Engine:
                     self._answer(job.request)
 
     def _run_batch(self, batch: list[_Job]) -> None:
-        """Computes a batch and answers its requests, whatever happens."""
+        """Compute a batch and answer its requests, whatever fails."""
         self._batch_started = time.monotonic()
         try:
             self._compute(batch)
@@ -245,14 +265,14 @@ class Engine:
                 raise
         finally:
             self._batch_started = None
-            for job in batch:  # first, so that who has its answer has its share of the queue again
+            for job in batch:  # before the answers: a client with its answer has its share of the queue again
                 self._leave(job)
             for request in {id(job.request): job.request for job in batch}.values():
                 if request.error is not None or all(state is not None for state in request.states):
                     self._answer(request)
 
     def _next_batch(self) -> list[_Job] | None:
-        """Jobs to run together; None at the end."""
+        """Wait for jobs and return those to compute together; None if the engine is closed and the queue is empty."""
         jobs: list[_Job] = []
         samples, until = 0, None
         while True:
@@ -268,7 +288,7 @@ class Engine:
                 self._leave(job)
                 continue
             samples += len(job.window.waveform)
-            if jobs and samples > self.options.max_batch_seconds * self.rate:
+            if jobs and samples > self.options.max_batch_seconds * self.sampling_rate:
                 self._jobs.put(job)
                 return jobs
             jobs.append(job)
@@ -277,30 +297,34 @@ class Engine:
                 until = time.monotonic() + wait
 
     def _compute(self, jobs: list[_Job]) -> None:
+        """Compute the decoder's state of each job's window; if a batch fails, compute its windows one by one."""
         windows = [job.window for job in jobs]
         started = time.monotonic()
         try:
-            # a short window among long ones would be padded to their length
-            for group in batches(windows, batch_seconds=self.options.max_batch_seconds, sampling_rate=self.rate):
+            # Windows of similar length go together: a short one would be padded to the length of the longest.
+            for group in batches(
+                windows, batch_seconds=self.options.max_batch_seconds, sampling_rate=self.sampling_rate
+            ):
                 states = self.recognizer.keep([windows[i] for i in group])
                 for i, state in zip(group, states, strict=True):
-                    jobs[i].request.states[jobs[i].place] = state
+                    jobs[i].request.states[jobs[i].index] = state
         except Exception as error:
             if len(jobs) == 1:
                 jobs[0].request.error = error
             else:
-                for job in jobs:  # the fault is one's own, the others shall not suffer from it
+                for job in jobs:  # so that only the recording that causes the failure fails
                     self._compute([job])
             return
         elapsed = time.monotonic() - started
-        self._measure(sum(map(self._cost, windows)) / self.rate, elapsed)
+        self._measure(sum(map(self._cost, windows)) / self.sampling_rate, elapsed)
         try:
             self.on_batch(len(jobs), elapsed)
         except Exception:
             logger.exception("a batch was computed, but could not be counted")
 
     def _measure(self, audio: float, seconds: float) -> None:
-        if not self._is_warm:  # the first batch pays for what is compiled and allocated
+        """Update the average speed with a batch of `audio` seconds that took `seconds`."""
+        if not self._is_warm:  # the first batch includes compilation and allocation
             self._is_warm = True
             return
         self._measured_at = time.monotonic()
@@ -310,14 +334,14 @@ class Engine:
         self.speed = self._measured_audio / self._measured_seconds
 
     def _answer(self, request: _Request) -> None:
-        """Gives the client the transcript, or the error."""
+        """Set the transcript or the error as the result of the request's future."""
         try:
             transcript = None
             if request.error is None:
                 transcript = self.recognizer.finish(request.states, duration=request.duration)
-        except Exception as error:  # the thread must outlive it
+        except Exception as error:  # must not end the thread
             request.error = error
-        with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
+        with contextlib.suppress(InvalidStateError):  # the future was cancelled in the meantime
             if request.error is not None:
                 request.future.set_exception(request.error)
             else:

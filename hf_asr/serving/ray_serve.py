@@ -1,8 +1,8 @@
-"""More than one machine: the same application as replicas of a Ray Serve deployment.
+"""Serve on several machines: the same application as replicas of a Ray Serve deployment.
 
     serve run hf_asr.serving.ray_serve:build model_name_or_path=M min_replicas=2 max_replicas=8 max_upload_mb=20
 
-Replicas come and go by the number of requests that each has open.
+Ray Serve adjusts the number of replicas to the number of open requests.
 """
 
 from dataclasses import dataclass, field, fields
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from transformers import HfArgumentParser
 
+from .app import create_app
 from .engine import EngineOptions
-from .rest import ServerOptions, create_app
+from .options import ServerOptions
 from .run import load_engine
 
 if TYPE_CHECKING:
@@ -20,63 +21,68 @@ if TYPE_CHECKING:
 
 @dataclass
 class ReplicaOptions:
-    """What each replica serves and takes, and how many there are."""
+    """The model and the resources of each replica, and the number of replicas."""
 
-    model_name_or_path: str = field(metadata={"help": "A checkpoint that every machine can read, or a Hub id."})
-    min_replicas: int = 1
-    max_replicas: int = 1
-    open_requests: float = field(default=8.0, metadata={"help": "Those of a replica that another one is started for."})
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
+    model_name_or_path: str = field(metadata={"help": "Checkpoint folder that every machine can read, or a Hub id."})
+    min_replicas: int = field(default=1, metadata={"help": "Minimum number of replicas."})
+    max_replicas: int = field(default=1, metadata={"help": "Maximum number of replicas."})
+    open_requests: float = field(
+        default=8.0, metadata={"help": "Open requests per replica above which another replica is started."}
+    )
+    num_cpus: float = field(default=1.0, metadata={"help": "CPU cores of a replica."})
+    num_gpus: float = field(default=0.0, metadata={"help": "GPUs of a replica."})
 
 
 def read_options(args: dict[str, Any]) -> tuple[ReplicaOptions, ServerOptions, EngineOptions]:
-    """The arguments of `serve run`, or of a configuration file: every option of `scripts/serve.py`, and of replicas.
+    """Return the options in the arguments of `serve run` or of a configuration file.
 
-    HF_ASR_API_KEY is read here, on the machine that deploys; the replicas get the key from it.
+    Every option of the command `serve` and of `ReplicaOptions` is an argument. HF_ASR_API_KEY is read here, on the
+    machine that deploys, and sent to the replicas.
 
     Raises:
-        ValueError: No model, an argument that there is not, or a value that it cannot have.
+        ValueError: The model is missing, an argument is unknown, or a value is not allowed.
     """
     kinds = (ReplicaOptions, ServerOptions, EngineOptions)
     known = {option.name: option for kind in kinds for option in fields(kind)}
     if unknown := set(args) - set(known):
-        raise ValueError(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known))}")
+        raise ValueError(f"unknown arguments: {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
     if "model_name_or_path" not in args:
-        raise ValueError("model_name_or_path=M is required: a checkpoint that every machine can read, or a Hub id")
+        raise ValueError(
+            "model_name_or_path=M is required: a checkpoint folder that every machine can read, or a Hub id"
+        )
     argv = []
     for name, value in args.items():
-        if known[name].type == list[str]:  # `serve run` gives one string
+        if known[name].type == list[str]:  # `serve run` passes it as one string
             argv += [f"--{name}", *(value.replace(",", " ").split() if isinstance(value, str) else value)]
         elif value is not None:
             argv.append(f"--{name}={value}")
 
-    def refuse(message: str) -> NoReturn:  # argparse would end the process
+    def raise_error(message: str) -> NoReturn:  # argparse would end the process
         raise ValueError(message)
 
     parser = HfArgumentParser(kinds, allow_abbrev=False)
-    parser.error = refuse
+    parser.error = raise_error
     return parser.parse_args_into_dataclasses(argv)
 
 
 def build(args: dict[str, Any]) -> "serve.Application":
-    """The deployment; `read_options` has its arguments.
+    """Return the deployment; `read_options` documents its arguments.
 
     Raises:
-        ValueError: An argument is missing or wrong.
+        ValueError: An argument is missing, unknown or not allowed.
     """
     from ray import serve
 
     replica, options, engine_options = read_options(args)
     name, engines = replica.model_name_or_path, []
 
-    def build_app():  # in each replica
+    def build_app():  # runs in each replica
         engines.append(load_engine(name, engine_options))
         return create_app(engines[0], options, model_name=name)
 
     class Replica:
         def check_health(self) -> None:
-            """Ray replaces a replica for which this raises."""
+            """Raise RuntimeError if the engine has stopped; Ray then replaces the replica."""
             if not engines[0].is_alive:
                 raise RuntimeError("the engine has stopped")
 
@@ -85,7 +91,7 @@ def build(args: dict[str, Any]) -> "serve.Application":
         name="hf_asr",
         ray_actor_options={"num_cpus": replica.num_cpus, "num_gpus": replica.num_gpus},
         max_ongoing_requests=options.max_connections,
-        max_queued_requests=options.max_connections,  # Ray's own queue before the replicas has no end
+        max_queued_requests=options.max_connections,  # Ray's own queue in front of the replicas is unlimited by default
         autoscaling_config={
             "min_replicas": replica.min_replicas,
             "max_replicas": max(replica.min_replicas, replica.max_replicas),

@@ -1,4 +1,4 @@
-"""What servers are tried with."""
+"""Fixtures of the server tests."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from hf_asr.checkpoint import load_checkpoint
 
 @pytest.fixture(scope="session")
 def parts(checkpoint):
-    """Model and processor of the tiny checkpoint."""
+    """Return model and processor of the tiny checkpoint."""
     return load_checkpoint(str(checkpoint), device="cpu")

@@ -1,4 +1,4 @@
-"""Recordings for schemathesis, which would send pictures; its command finds them by SCHEMATHESIS_HOOKS.
+"""Recordings for schemathesis, which would otherwise send images. SCHEMATHESIS_HOOKS names this file:
 
 python scripts/serve.py --model_name_or_path M --port 5000
 SCHEMATHESIS_HOOKS=tests.serving.openapi_recordings schemathesis run http://127.0.0.1:5000/openapi.json
@@ -14,7 +14,7 @@ from hypothesis import strategies
 
 @strategies.composite
 def wavs(draw) -> bytes:
-    """A wav file of noise, a tenth of a second to two."""
+    """Draw a wav file of noise, between 0.1 and 2 seconds long."""
     generator = np.random.default_rng(draw(strategies.integers(0, 9)))
     target = io.BytesIO()
     samples = generator.normal(0, 0.1, draw(strategies.integers(1000, 16000)))

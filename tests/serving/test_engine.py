@@ -5,15 +5,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from hf_asr.decoding.greedy import BestTokens
 from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.serving import engine as engine_module
 from hf_asr.serving.engine import ClosedError, Engine, EngineOptions, QueueFullError, TooSlowError
-from hf_asr.serving.rest import ServerOptions
+from hf_asr.serving.options import ServerOptions
 
 
 @pytest.fixture
 def start(parts):
-    """Makes an engine, closed at the end."""
+    """Return an engine with these options, which is closed after the test."""
     engines = []
 
     def make(**options) -> Engine:
@@ -27,7 +28,7 @@ def start(parts):
 
 @pytest.fixture
 def gate(monkeypatch):
-    """Holds every batch until it is set; lists the numbers of their windows."""
+    """Return an event that every batch waits for; its `sizes` are the number of windows of each batch."""
     event, sizes = threading.Event(), []
     original = Recognizer.keep
 
@@ -45,7 +46,7 @@ def noise(seconds: float, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 0.1, int(16000 * seconds)).astype(np.float32)
 
 
-def test_many_clients_get_what_each_would_alone(parts, start):
+def test_batched_transcripts_equal_single_transcripts(parts, start):
     engine = start()
     waveforms = [noise(0.3 + 0.37 * (i % 7), seed=i) for i in range(30)]
     futures = [engine.submit(waveform) for waveform in waveforms]
@@ -55,12 +56,12 @@ def test_many_clients_get_what_each_would_alone(parts, start):
     assert engine.queued_seconds == pytest.approx(0.0)
 
 
-def test_a_long_recording_is_put_together_from_its_windows(parts, start):
+def test_long_recording_is_joined_from_its_windows(parts, start):
     waveform = noise(70)
     assert start().submit(waveform).result(60).text == Recognizer(*parts).transcribe([waveform])[0].text
 
 
-def test_what_waits_is_computed_together(start, gate):
+def test_waiting_recordings_are_batched(start, gate):
     engine = start(max_batch_seconds=10)
     first = engine.submit(noise(1))
     while not gate.sizes:
@@ -69,10 +70,10 @@ def test_what_waits_is_computed_together(start, gate):
     gate.set()
     for future in [first, *futures]:
         future.result(60)
-    assert gate.sizes == [1, 5, 3]  # ten seconds of two each
+    assert gate.sizes == [1, 5, 3]  # ten seconds hold five of two seconds
 
 
-def test_without_batching_each_is_computed_alone(start, gate):
+def test_zero_batch_seconds_computes_each_window_alone(start, gate):
     gate.set()
     engine = start(max_batch_seconds=0)
     for future in [engine.submit(noise(1, seed=i)) for i in range(4)]:
@@ -80,7 +81,7 @@ def test_without_batching_each_is_computed_alone(start, gate):
     assert set(gate.sizes) == {1}
 
 
-def test_a_short_request_passes_a_long_one(start, gate):
+def test_short_request_overtakes_a_long_one(start, gate):
     engine = start(max_batch_seconds=0)
     order = []
     long = engine.submit(noise(200))
@@ -92,7 +93,7 @@ def test_a_short_request_passes_a_long_one(start, gate):
     assert order == ["short", "long"]
 
 
-def test_a_full_queue_refuses_and_says_when_to_come_again(start, gate):
+def test_full_queue_is_an_error_with_retry_after(start, gate):
     engine = start(max_queue_seconds=5)
     accepted = [engine.submit(noise(2)), engine.submit(noise(2))]
     with pytest.raises(QueueFullError) as caught:
@@ -101,10 +102,10 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(start, gate):
     gate.set()
     for future in accepted:
         future.result(60)
-    assert engine.submit(noise(60)).result(60) is not None  # longer than the whole queue, but nobody else waits
+    assert engine.submit(noise(60)).result(60) is not None  # longer than the queue, which is empty
 
 
-def test_a_cancelled_request_is_not_computed(start, gate):
+def test_cancelled_request_is_not_computed(start, gate):
     engine = start(max_batch_seconds=0)
     first, second = engine.submit(noise(1)), engine.submit(noise(1))
     assert second.cancel()
@@ -114,7 +115,7 @@ def test_a_cancelled_request_is_not_computed(start, gate):
     assert len(gate.sizes) == 1 and engine.queued_seconds == pytest.approx(0.0)
 
 
-def test_one_that_fails_does_not_fail_the_others(start, monkeypatch):
+def test_failing_recording_does_not_fail_its_batch(start, monkeypatch):
     original = Recognizer.keep
 
     def fails_on_silence(recognizer, windows):
@@ -130,16 +131,16 @@ def test_one_that_fails_does_not_fail_the_others(start, monkeypatch):
         futures[1].result(60)
 
 
-def test_the_engine_outlives_any_failure(start, monkeypatch):
+def test_engine_survives_a_failing_decoder(start, monkeypatch):
     engine = start(max_wait_ms=0)
     with monkeypatch.context() as patch:
-        patch.setattr(engine_module, "join", lambda *args, **options: 1 / 0)
+        patch.setattr(Recognizer, "finish", lambda *args, **options: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             engine.submit(noise(1)).result(60)
     assert engine.submit(noise(1)).result(60) is not None and engine.is_alive
 
 
-def test_a_recording_leaves_the_queue_window_by_window(start, gate):
+def test_queue_shrinks_window_by_window(start, gate):
     engine = start(max_batch_seconds=0, max_queue_seconds=130)
     long = engine.submit(noise(120))
     with pytest.raises(QueueFullError):
@@ -152,10 +153,10 @@ def test_a_recording_leaves_the_queue_window_by_window(start, gate):
     for _ in range(100):
         engine.submit(noise(0.333)).result(60)
     engine.close(timeout=60)
-    assert engine.queued_seconds == 0  # exactly: a rest would refuse what is longer than the queue
+    assert engine.queued_seconds == 0  # exactly: a remainder would refuse recordings longer than the queue
 
 
-def test_closing_finishes_what_was_accepted_and_takes_no_more(start, gate):
+def test_close_finishes_accepted_requests_and_refuses_new_ones(start, gate):
     engine = start(max_batch_seconds=0)
     futures = [engine.submit(noise(40, seed=i)) for i in range(3)]
     closing = threading.Thread(target=engine.close)
@@ -169,7 +170,7 @@ def test_closing_finishes_what_was_accepted_and_takes_no_more(start, gate):
     assert all(future.done() and future.result() is not None for future in futures)
 
 
-def test_an_exception_in_the_metrics_is_logged_and_the_request_is_answered(start, caplog):
+def test_exception_in_the_metrics_is_logged_and_the_request_is_answered(start, caplog):
     engine = start(max_wait_ms=0)
     engine.on_batch = lambda windows, seconds: 1 / 0
     assert engine.submit(noise(1)).result(60) is not None
@@ -178,7 +179,7 @@ def test_an_exception_in_the_metrics_is_logged_and_the_request_is_answered(start
 
 
 @pytest.mark.parametrize("place", ["_measure", "_compute"])
-def test_whatever_fails_beside_the_model_fails_its_batch_alone(start, monkeypatch, place):
+def test_failure_outside_the_model_fails_only_its_batch(start, monkeypatch, place):
     engine = start(max_wait_ms=0)
     with monkeypatch.context() as patch:
         patch.setattr(engine, place, lambda *args: 1 / 0)
@@ -188,7 +189,7 @@ def test_whatever_fails_beside_the_model_fails_its_batch_alone(start, monkeypatc
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_when_the_thread_ends_nobody_is_left_waiting_or_let_in(start, gate, monkeypatch):
+def test_dead_thread_answers_waiting_requests_and_refuses_new_ones(start, gate, monkeypatch):
     def exits(*args):
         gate.wait(60)
         raise SystemExit
@@ -207,7 +208,7 @@ def test_when_the_thread_ends_nobody_is_left_waiting_or_let_in(start, gate, monk
     assert not engine.is_alive and engine.queued_seconds == 0
 
 
-def test_one_client_has_half_of_the_queue_and_the_others_the_rest(start, gate):
+def test_one_client_can_use_half_of_the_queue(start, gate):
     engine = start(max_batch_seconds=0, max_queue_seconds=12)
     accepted = [engine.submit(noise(2), client="greedy") for _ in range(3)]
     with pytest.raises(QueueFullError):
@@ -221,13 +222,13 @@ def test_one_client_has_half_of_the_queue_and_the_others_the_rest(start, gate):
     assert engine.submit(noise(2), client="greedy").result(60) is not None
 
 
-def test_clients_take_turns_and_so_do_the_recordings_of_each(start, gate):
+def test_clients_and_their_recordings_take_turns(start, gate):
     engine, order = start(max_batch_seconds=0), []
 
     def submit(name: str, seconds: float, client: str) -> None:
         engine.submit(noise(seconds), client=client).add_done_callback(lambda _: order.append(name))
 
-    submit("first", 1, "other")  # is computed while the rest comes
+    submit("first", 1, "other")  # is computed while the others are submitted
     while not gate.sizes:
         time.sleep(0.01)
     submit("long", 300, "greedy")
@@ -243,12 +244,13 @@ def test_clients_take_turns_and_so_do_the_recordings_of_each(start, gate):
 
 @pytest.fixture
 def slow_machine(parts, monkeypatch):
-    """An engine with these options on a clock of its own, and a model that computes so many seconds a second.
+    """Return an engine with a simulated clock and a model that computes `speed` seconds of audio per second.
 
-    `hook` is called after each batch; `finished` fills with (seconds from submission to answer) of each request.
+    `hook` is called after each batch. `finished` lists the seconds from submission to answer of each request.
     """
     clock = SimpleNamespace(now=1000.0, speed=1.0, finished=[], hook=lambda: None, gate=threading.Event())
     monkeypatch.setattr(engine_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    blank = BestTokens(np.zeros(1, np.int64), np.zeros(1, np.float32))
     engines = []
 
     def make(*, speed: float) -> SimpleNamespace:
@@ -256,7 +258,7 @@ def slow_machine(parts, monkeypatch):
             clock.gate.wait(60)
             clock.now += sum(len(window.waveform) for window in windows) / 16000 / clock.speed
             clock.hook()
-            return [[(0, 1.0)] for _ in windows]
+            return [blank for _ in windows]
 
         monkeypatch.setattr(Recognizer, "keep", compute)
         engine = Engine(Recognizer(*parts), EngineOptions(max_wait_ms=0))
@@ -268,10 +270,10 @@ def slow_machine(parts, monkeypatch):
         clock.gate.clear()
         assert engine.speed == pytest.approx(speed)
 
-        def submit(seconds: float, client: str, within: float) -> None:
+        def submit(seconds: float, client: str, time_limit: float) -> None:
             started = clock.now
             waveform = np.zeros(int(16000 * seconds), np.float32)
-            future = engine.submit(waveform, client=client, within=within)
+            future = engine.submit(waveform, client=client, time_limit=time_limit)
             future.add_done_callback(lambda _: clock.finished.append(clock.now - started))
 
         clock.engine, clock.submit = engine, submit
@@ -283,7 +285,7 @@ def slow_machine(parts, monkeypatch):
         engine.close(timeout=60)
 
 
-def test_by_default_the_longest_recording_is_answered_in_time_at_six_times_the_speed_of_speech(slow_machine):
+def test_longest_recording_is_in_time_at_six_times_real_time(slow_machine):
     machine, options = slow_machine(speed=6), ServerOptions()
     machine.submit(options.max_audio_seconds, "a", options.transcription_timeout_s)
     machine.gate.set()
@@ -291,7 +293,7 @@ def test_by_default_the_longest_recording_is_answered_in_time_at_six_times_the_s
     assert len(machine.finished) == 1 and machine.finished[0] < options.transcription_timeout_s
 
 
-def test_a_slower_machine_refuses_the_longest_recording_and_says_how_long_one_may_be(slow_machine):
+def test_slower_machine_reports_the_longest_accepted_recording(slow_machine):
     machine, limit = slow_machine(speed=2), ServerOptions().transcription_timeout_s
     with pytest.raises(TooSlowError) as refused:
         machine.submit(1200, "a", limit)
@@ -299,12 +301,12 @@ def test_a_slower_machine_refuses_the_longest_recording_and_says_how_long_one_ma
     machine.submit(refused.value.max_seconds - 30, "a", limit)
 
 
-def test_all_that_is_accepted_is_answered_in_time_however_many_come_later(slow_machine):
+def test_accepted_requests_are_in_time_under_overload(slow_machine):
     limit, machine = ServerOptions().transcription_timeout_s, slow_machine(speed=6)
     refused, names = [], iter(range(10_000))
 
     def fill() -> None:
-        """As many clients as there is room for, each with as much as it may have."""
+        """Submit recordings of many clients until the queue is full."""
         for seconds in (700, 100, 20):
             for _ in range(20):
                 try:
@@ -323,8 +325,8 @@ def test_all_that_is_accepted_is_answered_in_time_however_many_come_later(slow_m
     assert refused and max(refused) < limit
 
 
-def test_the_speed_is_that_of_the_latest_audio_without_the_first_batch(slow_machine):
-    machine = slow_machine(speed=6)  # asserts that it was measured
+def test_speed_follows_the_latest_batches(slow_machine):
+    machine = slow_machine(speed=6)  # also asserts the measured speed
     machine.speed = 1
     for _ in range(30):
         machine.submit(30, "a", 1e6)
@@ -333,7 +335,7 @@ def test_the_speed_is_that_of_the_latest_audio_without_the_first_batch(slow_mach
     assert machine.engine.speed == pytest.approx(1, rel=0.1)
 
 
-def test_a_machine_that_was_slow_for_a_while_is_tried_again(slow_machine):
+def test_slow_measurement_expires(slow_machine):
     machine = slow_machine(speed=0.1)
     with pytest.raises(TooSlowError):
         machine.submit(60, "a", 60)
@@ -346,6 +348,6 @@ def test_a_machine_that_was_slow_for_a_while_is_tried_again(slow_machine):
 
 
 @pytest.mark.parametrize("options", [{"max_client_share": 0}, {"max_client_share": 2}, {"max_queue_seconds": -1}])
-def test_options_that_cannot_be_are_refused(options):
+def test_invalid_option_is_an_error(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         EngineOptions(**options)

@@ -1,4 +1,4 @@
-"""The server by its own OpenAPI description: schemathesis sends what it allows, and what it does not."""
+"""The server against its own OpenAPI description: schemathesis sends valid and invalid requests."""
 
 import os
 import socket
@@ -12,8 +12,9 @@ import pytest
 import uvicorn
 
 from hf_asr.decoding.recognizer import Recognizer
+from hf_asr.serving.app import create_app
 from hf_asr.serving.engine import Engine
-from hf_asr.serving.rest import ServerOptions, create_app
+from hf_asr.serving.options import ServerOptions
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 pytestmark = pytest.mark.skipif(
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def listen(parts):
-    """Serves the tiny checkpoint with these options; gives its address."""
+    """Serve the tiny checkpoint with these options; return the address."""
     servers = []
 
     def start(**options) -> str:
@@ -45,7 +46,7 @@ def listen(parts):
 
 
 @pytest.mark.parametrize("key", [None, "secret"])
-def test_all_answers_are_as_described(listen, tmp_path, key):
+def test_all_answers_match_the_openapi_description(listen, tmp_path, key):
     command = [str(SCHEMATHESIS), "run", f"{listen(api_key=key)}/openapi.json", "--max-examples", "5", "--seed", "1"]
     headers = ["--header", f"Authorization: Bearer {key}"] if key else []
     environment = os.environ | {"SCHEMATHESIS_HOOKS": "openapi_recordings", "PYTHONPATH": str(Path(__file__).parent)}

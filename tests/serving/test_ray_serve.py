@@ -1,4 +1,4 @@
-"""Two replicas of the same application behind one address."""
+"""Ray Serve: two replicas of the application behind one address."""
 
 import json
 import os
@@ -11,8 +11,8 @@ import pytest
 from hf_asr.data.audio import read_audio
 from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.serving.engine import EngineOptions
+from hf_asr.serving.options import ServerOptions
 from hf_asr.serving.ray_serve import ReplicaOptions, read_options
-from hf_asr.serving.rest import ServerOptions
 
 SCRIPT = """
 import concurrent.futures, json, sys, time, urllib.request
@@ -46,7 +46,7 @@ ray.shutdown()
 """
 
 
-def test_two_replicas_answer_as_one(checkpoint, parts, recording, repository, tmp_path):
+def test_two_replicas_give_the_same_text(checkpoint, parts, recording, repository, tmp_path):
     pytest.importorskip("ray")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -65,18 +65,18 @@ def test_two_replicas_answer_as_one(checkpoint, parts, recording, repository, tm
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ({"model_name_or_path": "M", "replicas": "2"}, "unknown: replicas; there are: api_key"),
+        ({"model_name_or_path": "M", "replicas": "2"}, "unknown arguments: replicas; known: api_key"),
         ({}, "model_name_or_path=M is required"),
         ({"model_name_or_path": "M", "min_replicas": "two"}, "min_replicas.*two"),
         ({"model_name_or_path": "M", "max_client_share": "2"}, "max_client_share must be above 0"),
     ],
 )
-def test_arguments_are_checked(args, message):
+def test_invalid_argument_is_an_error(args, message):
     with pytest.raises(ValueError, match=message):
         read_options(args)
 
 
-def test_replicas_have_every_option_of_the_server():
+def test_every_server_option_is_an_argument():
     args = {"model_name_or_path": "M", "max_replicas": "3", "num_gpus": "0.5", "max_upload_mb": "20"}
     args |= {"cors_origins": "https://a.example https://b.example", "max_wait_ms": "1", "api_key": "--odd key"}
     replica, server, engine = read_options(args)
@@ -87,12 +87,12 @@ def test_replicas_have_every_option_of_the_server():
     assert engine == EngineOptions(max_wait_ms=1)
 
 
-def test_a_configuration_file_has_numbers_and_lists():
+def test_numbers_and_lists_of_a_configuration_file_are_accepted():
     args = {"model_name_or_path": "M", "max_upload_mb": 20, "cors_origins": ["https://a.example"], "api_key": None}
     assert read_options(args)[1] == ServerOptions(max_upload_mb=20, cors_origins=["https://a.example"])
 
 
-def test_the_keys_variable_closes_replicas_too(monkeypatch):
+def test_api_key_of_replicas_is_read_from_the_environment(monkeypatch):
     monkeypatch.setenv("HF_ASR_API_KEY", "secret")
     assert read_options({"model_name_or_path": "M"})[1].api_key == "secret"
     assert read_options({"model_name_or_path": "M", "api_key": "other"})[1].api_key == "other"

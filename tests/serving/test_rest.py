@@ -16,14 +16,14 @@ from fastapi.testclient import TestClient
 
 from hf_asr.data.audio import read_audio
 from hf_asr.decoding.recognizer import Recognizer
-from hf_asr.serving import engine as engine_module
+from hf_asr.serving.app import create_app
 from hf_asr.serving.engine import Engine, EngineOptions
-from hf_asr.serving.rest import ServerOptions, create_app
+from hf_asr.serving.options import ServerOptions
 
 
 @pytest.fixture
 def serve(parts):
-    """A client of a server with these options; `raises` its exceptions, as Starlette does by itself."""
+    """Return a client of a server with these options; `raises` raises the exceptions of the server in the test."""
     clients, tiny = [], parts
 
     def make(*, engine: dict | None = None, raises: bool = True, parts: tuple = tiny, **options) -> TestClient:
@@ -58,13 +58,13 @@ def text_of(parts, data: bytes) -> str:
     return Recognizer(*parts).transcribe([read_audio(data)])[0].text
 
 
-def test_the_articles_contract(serve, parts, wav):
+def test_transcribe_returns_the_text(serve, parts, wav):
     answer = serve().post("/transcribe", files={"audio": ("a.wav", wav)})
     assert answer.status_code == 200
     assert answer.json() == {"text": text_of(parts, wav)}
 
 
-def test_any_format_is_taken_whatever_it_is_called(serve, parts, wav):
+def test_file_name_and_content_type_are_ignored(serve, parts, wav):
     waveform, rate = soundfile.read(io.BytesIO(wav))
     flac = io.BytesIO()
     soundfile.write(flac, waveform, rate, format="FLAC")
@@ -72,7 +72,7 @@ def test_any_format_is_taken_whatever_it_is_called(serve, parts, wav):
     assert answer.json() == {"text": text_of(parts, wav)}
 
 
-def test_what_is_damaged_is_transcribed_with_a_warning(serve, parts, wav):
+def test_damaged_recording_is_transcribed_with_a_warning(serve, parts, wav):
     client, cut = serve(), wav[:-16000]
     answer = client.post("/transcribe", files={"audio": ("a.wav", cut)})
     assert answer.status_code == 200 and answer.json()["text"] == text_of(parts, cut)
@@ -88,7 +88,7 @@ def test_what_is_damaged_is_transcribed_with_a_warning(serve, parts, wav):
         assert "warnings" not in whole
 
 
-def test_a_browsers_webm_is_taken(serve, wav):
+def test_webm_from_a_browser_is_transcribed(serve, wav):
     waveform, rate = soundfile.read(io.BytesIO(wav), dtype="int16")
     target = io.BytesIO()
     with av.open(target, "w", format="webm") as container:
@@ -101,7 +101,7 @@ def test_a_browsers_webm_is_taken(serve, wav):
     assert serve().post("/transcribe", files={"audio": ("a.webm", target.getvalue())}).status_code == 200
 
 
-def test_what_openais_clients_ask_for(serve, parts, wav):
+def test_openai_response_formats(serve, parts, wav):
     client, text = serve(), text_of(parts, wav)
 
     def ask(**fields):
@@ -134,13 +134,13 @@ def test_what_openais_clients_ask_for(serve, parts, wav):
         (400, "", {"content": b"", "headers": {"Content-Type": "multipart/form-data"}}),
     ],
 )
-def test_bad_requests_are_told_the_reason(serve, status, message, request_):
+def test_bad_request_is_answered_with_its_reason(serve, status, message, request_):
     answer = serve().post("/transcribe", **request_)
     assert answer.status_code == status
     assert message in answer.json()["error"]["message"]
 
 
-def test_too_large_and_too_long(serve, wav):
+def test_too_large_files_and_too_long_recordings_are_413(serve, wav):
     client = serve(max_upload_mb=0.01, max_audio_seconds=0.5)
     answer = client.post("/transcribe", files={"audio": ("a.wav", bytes(300_000))})
     assert answer.status_code == 413 and "larger than 0.01 MB" in answer.json()["error"]["message"]
@@ -150,12 +150,12 @@ def test_too_large_and_too_long(serve, wav):
         for _ in range(100):
             yield bytes(10_000)
 
-    assert client.post("/transcribe", content=in_pieces(), headers=FORM).status_code == 413  # and no length declared
+    assert client.post("/transcribe", content=in_pieces(), headers=FORM).status_code == 413  # without Content-Length
     answer = serve(max_audio_seconds=0.5).post("/transcribe", files={"audio": ("a.wav", wav)})
     assert answer.status_code == 413 and "longer than 0.5 s" in answer.json()["error"]["message"]
 
 
-def test_a_full_queue_is_503_with_the_seconds_to_wait(serve, wav, monkeypatch):
+def test_full_queue_is_503_with_retry_after(serve, wav, monkeypatch):
     event, started = threading.Event(), threading.Event()
     original = Recognizer.keep
 
@@ -177,7 +177,7 @@ def test_a_full_queue_is_503_with_the_seconds_to_wait(serve, wav, monkeypatch):
     assert answers[0].status_code == 200
 
 
-def test_a_transcription_that_takes_too_long_is_503(serve, wav, monkeypatch):
+def test_transcription_over_the_time_limit_is_503(serve, wav, monkeypatch):
     event = threading.Event()
     monkeypatch.setattr(Recognizer, "keep", lambda *args: event.wait(60))
     answer = serve(transcription_timeout_s=2).post("/transcribe", files={"audio": ("a.wav", wav)})
@@ -185,7 +185,7 @@ def test_a_transcription_that_takes_too_long_is_503(serve, wav, monkeypatch):
     assert answer.status_code == 503 and "not transcribed within 2 s" in answer.json()["error"]["message"]
 
 
-def test_a_client_that_goes_away_is_not_computed_for(parts, wav, monkeypatch):
+def test_request_of_a_disconnected_client_is_not_computed(parts, wav, monkeypatch):
     gate, sizes = threading.Event(), []
     original = Recognizer.keep
 
@@ -205,13 +205,13 @@ def test_a_client_that_goes_away_is_not_computed_for(parts, wav, monkeypatch):
 
 
 def upload(wav: bytes) -> list[dict]:
-    """What a server gets of a form with this file."""
+    """Return the ASGI messages of a form with this file."""
     body = b'--x\r\nContent-Disposition: form-data; name="audio"; filename="a"\r\n\r\n' + wav + b"\r\n--x--\r\n"
     return [{"type": "http.request", "body": body, "more_body": False}]
 
 
 async def post(app, messages: list[dict], *, host: str = "10.0.0.1") -> tuple[int, dict]:
-    """Status and JSON of the answer to a client of whom nothing comes after these messages."""
+    """Return status and JSON of the answer to a client that sends these messages and then nothing."""
     messages, sent = list(messages), []
 
     async def receive():
@@ -228,7 +228,7 @@ async def post(app, messages: list[dict], *, host: str = "10.0.0.1") -> tuple[in
     return (sent[0]["status"], json.loads(body)) if sent else (0, {})
 
 
-def test_an_upload_that_dawdles_is_408_and_its_connection_is_free_again(parts, wav):
+def test_slow_upload_is_408_and_frees_its_connection(parts, wav):
     app = create_app(Engine(Recognizer(*parts)), ServerOptions(upload_timeout_s=0.2, max_connections=1))
     (whole,) = upload(wav)
     begun = whole | {"body": whole["body"][:500], "more_body": True}
@@ -242,10 +242,14 @@ def test_an_upload_that_dawdles_is_408_and_its_connection_is_free_again(parts, w
     [
         (2, ["10.0.0.1", "10.0.0.2", "10.0.0.3"], [408, 408, 503]),
         (4, ["10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.2"], [408, 408, 503, 408]),
-        (4, ["fd00::1", "fd00::2", "fd00::3", "fd00:0:0:1::1"], [408, 408, 503, 408]),  # one subscriber has them all
+        (
+            4,
+            ["fd00::1", "fd00::2", "fd00::3", "fd00:0:0:1::1"],
+            [408, 408, 503, 408],
+        ),  # the first three are one subscriber
     ],
 )
-def test_connections_have_a_limit_and_those_of_one_client_half_of_it(parts, max_connections, hosts, statuses):
+def test_one_client_can_use_half_of_the_connections(parts, max_connections, hosts, statuses):
     app = create_app(Engine(Recognizer(*parts)), ServerOptions(upload_timeout_s=0.5, max_connections=max_connections))
 
     async def all_at_once():
@@ -257,15 +261,15 @@ def test_connections_have_a_limit_and_those_of_one_client_half_of_it(parts, max_
     assert "too many requests at once" in refusal["error"]["message"]
 
 
-def test_what_the_machine_is_too_slow_for_is_refused_before_it_waits(serve, parts, monkeypatch):
+def test_recording_too_long_for_the_machine_is_refused_at_once(serve, parts, monkeypatch):
     client = serve(transcription_timeout_s=8)
-    client.app.state.engine.speed = 1.0  # of half of 8 s one client may have half
+    client.app.state.engine.speed = 1.0  # one client may use half of half of 8 s
     answer = client.post("/transcribe", files={"audio": ("a.wav", noise_wav(3))})
     assert answer.status_code == 413 and "at most 2 s can be transcribed" in answer.json()["error"]["message"]
     assert client.post("/transcribe", files={"audio": ("a.wav", noise_wav(1.5))}).status_code == 200
 
 
-def test_one_client_cannot_fill_the_queue_for_all(parts, monkeypatch):
+def test_one_client_cannot_fill_the_queue(parts, monkeypatch):
     gate = threading.Event()
     original = Recognizer.keep
     monkeypatch.setattr(Recognizer, "keep", lambda *args: gate.wait(60) and original(*args))
@@ -287,7 +291,7 @@ def test_one_client_cannot_fill_the_queue_for_all(parts, monkeypatch):
 
 
 @pytest.mark.parametrize(("trusted", "status"), [(None, 503), ("10.0.0.1", 408)])
-def test_whom_a_proxy_names_counts_only_if_the_proxy_is_trusted(parts, trusted, status):
+def test_forwarded_address_counts_only_from_a_trusted_proxy(parts, trusted, status):
     app = create_app(
         Engine(Recognizer(*parts)), ServerOptions(upload_timeout_s=0.5, max_connections=2, forwarded_allow_ips=trusted)
     )
@@ -305,7 +309,7 @@ def test_whom_a_proxy_names_counts_only_if_the_proxy_is_trusted(parts, trusted, 
     assert asyncio.run(both()) == [408, status]
 
 
-def test_a_token_is_asked_for_where_one_is_set(serve, wav):
+def test_api_key_is_required_if_it_is_set(serve, wav):
     client = serve(api_key="sécret")
     files = {"audio": ("a.wav", wav)}
     assert client.post("/transcribe", files=files).status_code == 401
@@ -332,7 +336,7 @@ def test_health_metrics_and_documentation(serve, wav):
     assert client.get("/nothing").json()["error"]["message"] == "Not Found"
 
 
-def test_the_documentation_needs_no_network(serve):
+def test_documentation_needs_no_network(serve):
     client = serve()
     page = client.get("/docs").text
     links = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
@@ -340,10 +344,10 @@ def test_the_documentation_needs_no_network(serve):
     assert all(client.get(link).status_code == 200 for link in links)
 
 
-def test_of_silence_every_format_is_empty_and_no_error(serve, parts, monkeypatch):
+def test_silence_is_an_empty_answer_in_every_format(serve, parts, monkeypatch):
     model, processor = parts
     silent = copy.deepcopy(model)
-    with torch.no_grad():  # a checkpoint that was not trained hears words in silence too
+    with torch.no_grad():  # an untrained checkpoint predicts words in silence too
         silent.ctc_head.bias[processor.tokenizer.pad_token_id] += 100.0
     client = serve(parts=(silent, processor))
     files = {"audio": ("a.wav", noise_wav(0.01)), "file": ("a.wav", noise_wav(0.01))}
@@ -361,17 +365,17 @@ def test_of_silence_every_format_is_empty_and_no_error(serve, parts, monkeypatch
     assert [ask(wanted).text.strip() for wanted in ("text", "srt", "vtt")] == ["", "", "WEBVTT"]
 
 
-def test_a_failure_is_500_in_json_and_the_server_goes_on(serve, wav, monkeypatch):
+def test_failure_is_500_in_json_and_the_next_request_works(serve, wav, monkeypatch):
     client = serve(raises=False)
     with monkeypatch.context() as patch:
-        patch.setattr(engine_module, "join", lambda *args, **options: 1 / 0)
+        patch.setattr(Recognizer, "finish", lambda *args, **options: 1 / 0)
         answer = client.post("/transcribe", files={"audio": ("a.wav", wav)})
     assert answer.status_code == 500 and answer.json()["error"]["type"] == "server_error"
     assert client.post("/transcribe", files={"audio": ("a.wav", wav)}).status_code == 200
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_health_says_when_the_engine_has_ended_or_hangs(serve, wav, monkeypatch):
+def test_health_is_503_if_the_engine_has_stopped_or_hangs(serve, wav, monkeypatch):
     def exits(*args):
         raise SystemExit
 
@@ -393,7 +397,7 @@ def test_health_says_when_the_engine_has_ended_or_hangs(serve, wav, monkeypatch)
     assert answer.status_code == 503 and answer.json()["status"] == "not answering"
 
 
-def test_pages_of_other_origins_may_ask_only_if_they_are_named(serve, wav):
+def test_only_listed_origins_can_call_from_a_browser(serve, wav):
     origin, stranger = "https://example.org", "https://evil.example"
     wanted = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,x-stainless-os"}
     off = serve()
@@ -410,7 +414,7 @@ def test_pages_of_other_origins_may_ask_only_if_they_are_named(serve, wav):
     assert refused.status_code == 401 and refused.headers["access-control-allow-origin"] == origin
 
 
-def test_the_keys_variable_is_read_by_whoever_makes_options(monkeypatch):
+def test_api_key_is_read_from_the_environment(monkeypatch):
     monkeypatch.setenv("HF_ASR_API_KEY", "secret")
     assert ServerOptions().api_key == "secret" and ServerOptions(api_key="other").api_key == "other"
     monkeypatch.setenv("HF_ASR_API_KEY", "")
@@ -421,6 +425,6 @@ def test_the_keys_variable_is_read_by_whoever_makes_options(monkeypatch):
     "options",
     [{"max_connections": 0}, {"max_upload_mb": -1.0}, {"cors_origins": ["https://example.org/"]}],
 )
-def test_options_that_cannot_be_are_refused(options):
+def test_invalid_option_is_an_error(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         ServerOptions(**options)

@@ -1,4 +1,4 @@
-"""The server as a process of its own, and the clients that people have."""
+"""The server as a process, and the clients that call it."""
 
 import signal
 import socket
@@ -11,11 +11,12 @@ import urllib.request
 import pytest
 from fastapi.testclient import TestClient
 
+from hf_asr.cli import main
+from hf_asr.commands import serve as serve_command
 from hf_asr.data.audio import read_audio
 from hf_asr.decoding.recognizer import Recognizer
-from hf_asr.serving import run as run_module
 from hf_asr.serving.engine import EngineOptions
-from hf_asr.serving.run import load_engine
+from hf_asr.serving.run import load_engine, uvicorn
 
 
 def start_server(checkpoint, repository, *arguments: str) -> tuple[subprocess.Popen, str]:
@@ -25,7 +26,7 @@ def start_server(checkpoint, repository, *arguments: str) -> tuple[subprocess.Po
     command = [sys.executable, "scripts/serve.py", "--model_name_or_path", str(checkpoint), "--port", str(port)]
     process = subprocess.Popen([*command, *arguments], cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"
-    for _ in range(2000):  # on a machine that is busy, Python alone takes a minute to start
+    for _ in range(2000):  # on a busy machine, starting Python takes up to a minute
         try:
             urllib.request.urlopen(f"{url}/health", timeout=5).read()
             return process, url
@@ -49,13 +50,13 @@ def text(parts, recording):
     return Recognizer(*parts).transcribe([read_audio(recording)])[0].text
 
 
-def test_the_articles_client(url, recording, text):
+def test_requests_client_gets_the_text(url, recording, text):
     requests = pytest.importorskip("requests")
     with open(recording, "rb") as file:
         assert requests.post(f"{url}/transcribe", files={"audio": file}).json()["text"] == text
 
 
-def test_openais_client(url, recording, text):
+def test_openai_client_gets_text_words_and_segments(url, recording, text):
     openai = pytest.importorskip("openai")
     client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
     with open(recording, "rb") as file:
@@ -66,7 +67,7 @@ def test_openais_client(url, recording, text):
         )
     assert verbose.text == text and verbose.words[0].start < verbose.words[-1].end
     TranscriptionVerbose = openai.types.audio.TranscriptionVerbose
-    TranscriptionVerbose.model_validate(verbose.model_dump(warnings=False))  # the client does not look by itself
+    TranscriptionVerbose.model_validate(verbose.model_dump(warnings=False))  # the client itself does not validate
     assert verbose.language and verbose.segments[0].tokens and verbose.segments[0].avg_logprob < 0
     assert verbose.segments[0].text and verbose.duration == pytest.approx(len(read_audio(recording)) / 16000, abs=1e-3)
     with open(recording, "rb") as file:
@@ -76,7 +77,7 @@ def test_openais_client(url, recording, text):
     assert refused.value.status_code == 415 and "not decodable" in str(refused.value)
 
 
-def test_an_accepted_request_is_answered_before_the_end(checkpoint, repository, recording, text):
+def test_accepted_request_is_answered_after_sigterm(checkpoint, repository, recording, text):
     requests = pytest.importorskip("requests")
     process, url = start_server(checkpoint, repository, "--max_wait_ms", "1500")
     answers = []
@@ -87,7 +88,7 @@ def test_an_accepted_request_is_answered_before_the_end(checkpoint, repository, 
 
     client = threading.Thread(target=ask)
     client.start()
-    time.sleep(0.5)  # it waits for others of its batch
+    time.sleep(0.5)  # the request waits for others of its batch
     process.send_signal(signal.SIGTERM)
     client.join(60)
     assert answers == [{"text": text}]
@@ -96,15 +97,20 @@ def test_an_accepted_request_is_answered_before_the_end(checkpoint, repository, 
 
 @pytest.fixture
 def run(checkpoint, monkeypatch):
-    """Runs the command without listening; gives a client of its application, and uvicorn's arguments."""
+    """Run the command without listening; return a client of its application, and uvicorn's arguments."""
     engines = []
 
     def start(*arguments: str) -> tuple[TestClient, dict]:
         calls = []
+
+        def load(*given):
+            engines.append(load_engine(*given))
+            return engines[-1]
+
         with monkeypatch.context() as patch:
-            patch.setattr(run_module.uvicorn, "run", lambda app, **options: calls.append((app, options)))
-            patch.setattr(run_module, "load_engine", lambda *given: engines.append(load_engine(*given)) or engines[-1])
-            run_module.main(["--model_name_or_path", str(checkpoint), *arguments])
+            patch.setattr(uvicorn, "run", lambda app, **options: calls.append((app, options)))
+            patch.setattr(serve_command, "load_engine", load)
+            main(["serve", "--model_name_or_path", str(checkpoint), *arguments])
         ((app, options),) = calls
         return TestClient(app), options
 
@@ -113,7 +119,7 @@ def run(checkpoint, monkeypatch):
         engine.close(timeout=60)
 
 
-def test_the_keys_variable_closes_the_server(run, recording, monkeypatch):
+def test_api_key_in_the_environment_is_required(run, recording, monkeypatch):
     monkeypatch.setenv("HF_ASR_API_KEY", "secret")
     client, _ = run()
     files = {"audio": recording.read_bytes()}
@@ -121,35 +127,35 @@ def test_the_keys_variable_closes_the_server(run, recording, monkeypatch):
     assert client.post("/transcribe", files=files, headers={"Authorization": "Bearer secret"}).status_code == 200
 
 
-def test_browsers_and_proxies_are_arguments_of_the_command(run):
+def test_cors_origins_are_arguments_and_uvicorns_proxy_headers_are_off(run):
     client, options = run("--cors_origins", "https://a.example", "https://b.example")
     for origin in ("https://a.example", "https://b.example"):
         answer = client.get("/health", headers={"Origin": origin})
         assert answer.headers["access-control-allow-origin"] == origin
-    assert not options["proxy_headers"]  # uvicorn's own would believe any process of this machine
+    assert not options["proxy_headers"]  # uvicorn's own option trusts every process of this machine
 
 
-def test_an_engine_knows_its_speed_before_the_first_request(checkpoint):
+def test_loaded_engine_has_measured_its_speed(checkpoint):
     engine = load_engine(str(checkpoint), EngineOptions())
     engine.close(timeout=60)
-    assert engine.speed > 20  # 10 is what an engine assumes
+    assert engine.speed > 20  # 10 is assumed before the first measurement
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--max_client_share", "3"], "error: max_client_share must be above 0 and at most 1"),
-        (["--cors_origins", "example.org"], "error: cors_origins: 'example.org' is no origin"),
+        (["--cors_origins", "example.org"], "error: cors_origins: 'example.org' is not an origin"),
         (["--max_audio_seconds", "0"], "error: max_audio_seconds must be above 0"),
     ],
 )
-def test_a_value_that_cannot_be_is_one_line(checkpoint, arguments, message):
+def test_invalid_value_is_an_error_of_one_line(checkpoint, arguments, message):
     with pytest.raises(SystemExit) as stopped:
-        run_module.main(["--model_name_or_path", str(checkpoint), *arguments])
+        main(["serve", "--model_name_or_path", str(checkpoint), *arguments])
     assert str(stopped.value).startswith(message) and "\n" not in str(stopped.value)
 
 
-def test_a_model_that_is_not_there_is_one_line(tmp_path, repository):
+def test_missing_model_is_an_error_of_one_line(tmp_path, repository):
     command = [sys.executable, "scripts/serve.py", "--model_name_or_path", str(tmp_path / "none")]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith("error: ")

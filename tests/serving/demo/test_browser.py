@@ -1,4 +1,4 @@
-"""The demo in headless Chromium, where there is one: apt-get install chromium, pip install playwright."""
+"""The demo in headless Chromium, if it is installed: apt-get install chromium, pip install playwright."""
 
 import shutil
 from types import SimpleNamespace
@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import soundfile
 
-pytest.importorskip("gradio")
 pytest.importorskip("playwright")
 from playwright.sync_api import sync_playwright
 
 from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.decoding.transcript import Transcript, Word
-from hf_asr.serving import demo
-from hf_asr.serving.texts import CHINESE, ENGLISH
+from hf_asr.serving.demo import build_demo, launch, load_warm
+from hf_asr.serving.demo.translations import CHINESE, ENGLISH
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
@@ -33,24 +32,24 @@ def loudest_frequency(waveform: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def served(checkpoint, tmp_path_factory):
-    """The page's address, and the waveforms that reached the recogniser, which hears WORDS in all of them."""
-    heard = []
+    """Serve the page with a recogniser that returns WORDS; return its address and the list of its input waveforms."""
+    waveforms = []
 
     def transcribe(recognizer, waveform):
-        heard.append(waveform)
+        waveforms.append(waveform)
         return Transcript("fox灯", WORDS)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
         patch.setattr(Recognizer, "transcribe", transcribe)
-        page = demo.build_demo(demo.load_warm(str(checkpoint)), may_choose_second=True)
-        yield SimpleNamespace(address=demo.launch(page, host="127.0.0.1", port=None, block=False), heard=heard)
+        page = build_demo(load_warm(str(checkpoint)), may_choose_second=True)
+        yield SimpleNamespace(address=launch(page, host="127.0.0.1", port=None, block=False), waveforms=waveforms)
         page.close(verbose=False)
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """Chromium with a microphone that hums at 880 Hz."""
+    """Start Chromium with a microphone that records a tone of 880 Hz."""
     microphone = tmp_path_factory.mktemp("microphone") / "hum.wav"
     soundfile.write(microphone, tone(880, seconds=5, rate=48000), 48000)
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -64,7 +63,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def visit(browser, served):
-    """Opens the page, with a language and a screen; at the end, it may have asked nobody else for anything."""
+    """Return a function that opens the page; at the end, check that it made no requests to other servers."""
     contexts, requested, errors = [], [], []
 
     def open_page(*, locale: str = "en-US", screen: tuple[int, int] = DESKTOP):
@@ -83,7 +82,7 @@ def visit(browser, served):
     assert not [url for url in requested if not url.startswith((served.address, "data:", "blob:"))]
 
 
-def test_a_file_becomes_text_and_pictures(visit, served, tmp_path):
+def test_uploaded_file_gives_text_and_timeline(visit, served, tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(440, seconds=1, rate=16000), 16000)
     page = visit()
     page.set_input_files("input[type=file]", tmp_path / "a.wav")
@@ -94,13 +93,13 @@ def test_a_file_becomes_text_and_pictures(visit, served, tmp_path):
     assert page.locator("#result svg text").all_text_contents()[:2] == ["fox", "灯"]
     image = "async () => { const image = new Image(); image.src = document.querySelector('#result image').href.baseVal;"
     assert page.evaluate(image + "await image.decode(); return [image.width, image.height] }") == [100, 80]
-    assert abs(loudest_frequency(served.heard[-1]) - 440) < 5
+    assert abs(loudest_frequency(served.waveforms[-1]) - 440) < 5
     with page.expect_download() as download:
         page.click("a[download$=srt]")
     assert download.value.suggested_filename == "a.srt" and "fox灯" in download.value.path().read_text()
 
 
-def test_a_recording_is_transcribed(visit, served):
+def test_recording_is_transcribed(visit, served):
     page = visit()
     page.click("button[aria-label='Record audio']")
     page.click(".record-button")
@@ -109,10 +108,10 @@ def test_a_recording_is_transcribed(visit, served):
     page.wait_for_selector("[data-testid^=waveform]", state="attached")
     page.click("#recognise")
     page.wait_for_selector("#result svg image")
-    assert abs(loudest_frequency(served.heard[-1]) - 880) < 5
+    assert abs(loudest_frequency(served.waveforms[-1]) - 880) < 5
 
 
-def test_an_example_is_transcribed_at_a_click(visit):
+def test_clicked_example_is_transcribed(visit):
     page = visit()
     page.locator(".gallery-item, .gallery button").first.click()
     page.wait_for_selector("#result svg image")
@@ -131,7 +130,7 @@ def test_two_checkpoints_are_compared(visit, checkpoint):
 
 
 @pytest.mark.parametrize(("locale", "texts"), [("zh-CN", CHINESE), ("en-GB", ENGLISH)])
-def test_the_page_speaks_the_browsers_language(visit, locale, texts):
+def test_page_is_in_the_language_of_the_browser(visit, locale, texts):
     page = visit(locale=locale)
     assert page.inner_text("#recognise") == texts["recognise"]
     assert page.inner_text("h1") == texts["title"] and texts["title"] in page.title()
@@ -140,7 +139,7 @@ def test_the_page_speaks_the_browsers_language(visit, locale, texts):
     page.wait_for_selector(f"#result >> text={texts['missing_audio']}")
 
 
-def test_nothing_is_wider_than_a_phone_and_the_result_comes_into_sight(visit):
+def test_page_fits_a_phone_and_scrolls_to_the_result(visit):
     page = visit(screen=PHONE)
     page.locator(".gallery-item, .gallery button").first.click()
     page.wait_for_selector("#result svg image")

@@ -1,4 +1,4 @@
-"""Figures of a server for Prometheus."""
+"""Figures of the server for Prometheus."""
 
 import time
 from collections.abc import Iterator
@@ -9,26 +9,30 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from .engine import Engine
 
-SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
-WINDOWS = (1, 2, 4, 8, 16, 32, 64)
+SECONDS_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+WINDOWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass
-class Timed:
-    status: int = 500  # of a request that ended in an exception
+class MeasuredRequest:
+    """The HTTP status of a request; 500 until it is set, so that a request that ends in an exception counts as 500."""
+
+    status: int = 500
 
 
-class Metrics:
-    """Counters of one application, which it tells by itself: several may live in a process."""
+class ServerMetrics:
+    """Counters of one application, in a registry of their own: a process may have several applications."""
 
     def __init__(self, engine: Engine):
         self.registry = CollectorRegistry()
         own = {"registry": self.registry}
         self.requests = Counter("hf_asr_requests", "requests by path and status", ["path", "status"], **own)
-        self.seconds = Histogram("hf_asr_request_seconds", "time of a request", ["path"], buckets=SECONDS, **own)
+        self.seconds = Histogram(
+            "hf_asr_request_seconds", "time of a request", ["path"], buckets=SECONDS_BUCKETS, **own
+        )
         self.audio_seconds = Counter("hf_asr_audio_seconds", "seconds of audio transcribed", **own)
-        self.batch_windows = Histogram("hf_asr_batch_windows", "windows of a batch", buckets=WINDOWS, **own)
-        self.batch_seconds = Counter("hf_asr_batch_seconds", "seconds that the model computed", **own)
+        self.batch_windows = Histogram("hf_asr_batch_windows", "windows in a batch", buckets=WINDOWS_BUCKETS, **own)
+        self.batch_seconds = Counter("hf_asr_batch_seconds", "seconds of model computation", **own)
         queued = Gauge("hf_asr_queued_audio_seconds", "seconds of audio accepted and not yet transcribed", **own)
         queued.set_function(lambda: engine.queued_seconds)
         engine.on_batch = self._count_batch
@@ -38,15 +42,15 @@ class Metrics:
         self.batch_seconds.inc(seconds)
 
     @contextmanager
-    def time(self, path: str) -> Iterator[Timed]:
-        """Counts a request with the status that the block sets."""
-        started, timed = time.perf_counter(), Timed()
+    def measure(self, path: str) -> Iterator[MeasuredRequest]:
+        """Count and time a request; the block sets its status."""
+        started, request = time.perf_counter(), MeasuredRequest()
         try:
-            yield timed
+            yield request
         finally:
-            self.requests.labels(path, timed.status).inc()
+            self.requests.labels(path, request.status).inc()
             self.seconds.labels(path).observe(time.perf_counter() - started)
 
     def render(self) -> bytes:
-        """Prometheus' text format."""
+        """Return all figures in Prometheus' text format."""
         return generate_latest(self.registry)

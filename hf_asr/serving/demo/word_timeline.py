@@ -1,6 +1,6 @@
-"""Words coloured by confidence, and a picture of the sound with the words under their times, as HTML.
+"""HTML of recognised words: coloured by confidence, and on a timeline with waveform and spectrogram.
 
-The browser draws every letter, so the server needs no font, for Han characters neither, and no file is written.
+The browser draws the text, so the server needs no fonts, and it writes no files.
 """
 
 import base64
@@ -11,12 +11,12 @@ import matplotlib.image
 import numpy as np
 from markupsafe import Markup
 
-from ..decoding.transcript import Word
+from ...decoding.transcript import Word
 
-# Lowest confidence of each class. CTC is sure of most that it says, so the classes are narrow at the top.
+# Lowest confidence of each class. Most confidences of CTC are near 1, so the classes are narrow at the top.
 LEVELS = (0.95, 0.8, 0.6, 0.0)
 
-# The classes also differ in lightness, and every word carries its number: colour is not needed to read them.
+# Every word has its confidence as a number, and the classes differ in lightness: the page is readable without colour.
 STYLE = """
 .asr-word, .asr-key { color: #111; border-radius: 6px; padding: 1px 5px; margin: 2px 1px; display: inline-block }
 .asr-word sub { color: inherit; font-size: .62em; opacity: .8; margin-left: 2px; vertical-align: baseline }
@@ -32,25 +32,25 @@ STYLE = """
 .asr-scroll text { fill: currentColor }
 """
 
-PIXELS_PER_SECOND = 150  # at least: fewer, and the words of quick speech lie on each other
+PIXELS_PER_SECOND = 150  # minimum; with fewer pixels, the labels of fast speech overlap
 WAVE_HEIGHT, MEL_HEIGHT, ROW_HEIGHT, ROWS = 56, 120, 24, 3
 MAX_COLUMNS = 6000
 
 
 def level(confidence: float) -> int:
-    """Place of a confidence's class in `LEVELS`, by the whole percent that is shown."""
-    return next(place for place, lowest in enumerate(LEVELS) if round(confidence, 2) >= lowest)
+    """Return the index in `LEVELS` of a confidence, rounded to whole percent as it is shown."""
+    return next(index for index, lowest in enumerate(LEVELS) if round(confidence, 2) >= lowest)
 
 
 def word_chips(words: Sequence[Word], *, framed: Collection[int] = ()) -> Markup:
-    """The words in their order, each with its confidence in percent and, as a tooltip, its time.
+    """Return the words, each with its confidence in percent and a tooltip with its time.
 
     Args:
-        framed: Places of the words that get a frame.
+        framed: Indices of the words that get a frame.
     """
     chips = []
-    for place, word in enumerate(words):
-        classes = f"asr-word asr-{level(word.confidence)}" + (" asr-differs" if place in framed else "")
+    for index, word in enumerate(words):
+        classes = f"asr-word asr-{level(word.confidence)}" + (" asr-differs" if index in framed else "")
         chips.append(
             Markup('<span class="{}" title="{}">{}<sub>{:.0f}</sub></span>').format(
                 classes, _tooltip(word), word.word, 100 * word.confidence
@@ -60,21 +60,22 @@ def word_chips(words: Sequence[Word], *, framed: Collection[int] = ()) -> Markup
 
 
 def legend(label: str) -> Markup:
-    """What the colours mean, after `label`."""
+    """Return the explanation of the colours, after `label`."""
     keys = [
-        Markup('<span class="asr-key asr-{}">{}{:.0f}</span>').format(place, "≥ " if lowest else "< ", 100 * shown)
-        for place, lowest in enumerate(LEVELS)
-        for shown in [lowest or LEVELS[place - 1]]
+        Markup('<span class="asr-key asr-{}">{}{:.0f}</span>').format(index, "≥ " if lowest else "< ", 100 * shown)
+        for index, lowest in enumerate(LEVELS)
+        for shown in [lowest or LEVELS[index - 1]]
     ]
     return Markup('<div class="asr-legend">{} {}</div>').format(label, Markup(" ").join(keys))
 
 
 def timeline(waveform: np.ndarray, features: np.ndarray, words: Sequence[Word], *, sampling_rate: int) -> Markup:
-    """Waveform, log-mel spectrogram and words over one axis of time; long recordings scroll.
+    """Return waveform, log-mel spectrogram and words above one time axis in seconds; long recordings scroll.
 
     Args:
         waveform: (samples,) in [-1, 1].
-        features: Log-mel, (frames, num_mel_bins).
+        features: Log-mel spectrogram (frames, num_mel_bins).
+        sampling_rate: Of the waveform, in Hz.
     """
     seconds = len(waveform) / sampling_rate
     width = max(1, round(seconds * PIXELS_PER_SECOND))
@@ -106,18 +107,18 @@ def _tooltip(word: Word) -> str:
 
 
 def _text_width(text: str) -> float:
-    """Pixels, roughly; Han characters are as wide as they are high."""
+    """Return the approximate width in pixels; Han characters are as wide as high."""
     return 8 + sum(14 if ord(character) > 0x2E7F else 7.5 for character in text)
 
 
 def _centre(word: Word, *, width: int, seconds: float) -> float:
-    """Where a label stands, in pixels of the narrowest picture: under its word, but not over the edge."""
+    """Return the centre of a word's label in pixels of the narrowest timeline: below its word, inside the edges."""
     half = _text_width(word.word) / 2
     return max(half, min(width - half, (word.start + word.end) / 2 / seconds * width))
 
 
 def _rows(words: Sequence[Word], *, width: int, seconds: float) -> list[int]:
-    """The first row in which a label does not lie on another, or the one that is free the soonest."""
+    """Return the row of each label: the first without an overlap, or the one that is free first."""
     free_from, rows = [0.0] * ROWS, []
     for word in words:
         centre, half = _centre(word, width=width, seconds=seconds), _text_width(word.word) / 2
@@ -129,7 +130,7 @@ def _rows(words: Sequence[Word], *, width: int, seconds: float) -> list[int]:
 
 
 def _label(word: Word, row: int, *, top: int, width: int, seconds: float) -> Markup:
-    """A light bar over the word's time, a coloured one under it, and the word."""
+    """Return a light bar over the word's time, a bar with the colour of its confidence below, and the word."""
     start, duration = 100 * word.start / seconds, max(100 * (word.end - word.start) / seconds, 0.1)
     return Markup(
         '<g><title>{name} {tooltip}</title><rect class="asr-span" x="{x:.2f}%" width="{w:.2f}%" height="{top}"/>'
@@ -148,7 +149,7 @@ def _label(word: Word, row: int, *, top: int, width: int, seconds: float) -> Mar
 
 
 def _ticks(seconds: float, *, y: int) -> Markup:
-    """Times in seconds, one or two a hundred pixels or so."""
+    """Return the labels of the time axis: every second, or every half second in short recordings."""
     step = 0.5 if seconds < 4 else 1
     return Markup("").join(
         Markup('<text class="asr-axis" x="{:.2f}%" y="{}">{:g} s</text>').format(100 * time / seconds, y, time)
@@ -157,19 +158,19 @@ def _ticks(seconds: float, *, y: int) -> Markup:
 
 
 def _outline(waveform: np.ndarray, *, columns: int) -> str:
-    """Path along the highest samples of each column and back along the lowest, as high as the loudest."""
+    """Return an SVG path along the maxima of all columns and back along the minima, scaled to the peak."""
     starts = np.linspace(0, len(waveform), columns, endpoint=False).astype(int)
     peak = max(float(np.abs(waveform).max()), 1e-3)
     high = np.maximum.reduceat(waveform, starts) / peak
     low = np.minimum.reduceat(waveform, starts) / peak
-    # Silence keeps a line of its own.
-    there = [f"{x} {-y:.3f}" for x, y in enumerate(np.maximum(high, 0.012))]
-    back = [f"{x} {-y:.3f}" for x, y in reversed(list(enumerate(np.minimum(low, -0.012))))]
-    return "M" + "L".join(there + back) + "Z"
+    # Silence is drawn as a thin line.
+    upper = [f"{x} {-y:.3f}" for x, y in enumerate(np.maximum(high, 0.012))]
+    lower = [f"{x} {-y:.3f}" for x, y in reversed(list(enumerate(np.minimum(low, -0.012))))]
+    return "M" + "L".join(upper + lower) + "Z"
 
 
 def _spectrogram(features: np.ndarray) -> str:
-    """PNG data URI, low frequencies at the bottom; every n-th frame of a long one."""
+    """Return a PNG data URI with low frequencies at the bottom; a long spectrogram shows every n-th frame."""
     shown = features[:: -(-len(features) // MAX_COLUMNS)].T
     low, high = np.quantile(shown, [0.02, 0.998])
     file = io.BytesIO()

@@ -1,0 +1,68 @@
+"""The REST application: routes, middleware and error handlers around one engine."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import Depends, FastAPI
+from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from .. import __version__
+from . import routes_openai, routes_operations, routes_transcribe
+from .authorization import ApiKey
+from .engine import Engine
+from .errors import add_error_handlers
+from .middleware import BodyLimit, Measure
+from .options import ServerOptions
+from .prometheus import ServerMetrics
+from .schemas import UNAUTHORIZED_RESPONSE
+from .transcription import TranscriptionService
+
+TRANSCRIPTION_ROUTERS = (routes_transcribe.router, routes_openai.router)  # these require the API key
+OPEN_ROUTERS = (routes_openai.models_router, routes_operations.router)
+
+
+def create_app(engine: Engine, options: ServerOptions | None = None, *, model_name: str = "") -> FastAPI:
+    """Return the application. When it shuts down, it closes the engine, which finishes all accepted requests.
+
+    Args:
+        model_name: Name of the model in `/v1/models` and `/health`.
+    """
+    options = options or ServerOptions()
+    service = TranscriptionService(engine, options)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await service.close()
+
+    app = FastAPIOffline(title="hf_asr", version=__version__, lifespan=lifespan, redoc_url=None)
+    app.state.service, app.state.model_name = service, model_name
+    add_middleware(app, options, metrics=service.metrics)
+    add_error_handlers(app)
+    protection = {}
+    if options.api_key:
+        protection = {"dependencies": [Depends(ApiKey(options.api_key))], "responses": UNAUTHORIZED_RESPONSE}
+    for router in TRANSCRIPTION_ROUTERS:
+        app.include_router(router, **protection)
+    for router in OPEN_ROUTERS:
+        app.include_router(router)
+    return app
+
+
+def add_middleware(app: FastAPI, options: ServerOptions, *, metrics: ServerMetrics) -> None:
+    """Add the middleware of all routes; the last one added runs first."""
+    routes = tuple(route.path for router in TRANSCRIPTION_ROUTERS + OPEN_ROUTERS for route in router.routes)
+    app.add_middleware(BodyLimit, max_file_bytes=int(options.max_upload_mb * 1e6))
+    app.add_middleware(Measure, metrics=metrics, routes=routes)
+    if options.cors_origins:  # outside the others: a browser shows errors only if they have CORS headers too
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=options.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After"],
+        )
+    if options.forwarded_allow_ips:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=options.forwarded_allow_ips)

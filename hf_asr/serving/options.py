@@ -1,0 +1,69 @@
+"""Options of the REST server."""
+
+import os
+import re
+from dataclasses import dataclass, field
+
+
+@dataclass
+class ServerOptions:
+    """Limits of requests and access to the server; each field is an argument of the command `serve`.
+
+    With the defaults, a recording of 1200 s is accepted by a machine that is six times as fast as real time. Its
+    windows overlap, so it costs 1500 s of audio, which that machine computes in 250 s. A client may use half of the
+    queue, and a request is accepted if it needs at most half of the time limit: 300 s. Slower machines accept shorter
+    recordings only.
+    """
+
+    max_upload_mb: float = field(
+        default=50.0, metadata={"help": "Maximum size of an uploaded file in MB (10^6 bytes)."}
+    )
+    max_audio_seconds: float = field(
+        default=1200.0,
+        metadata={
+            "help": "Maximum duration of a recording in seconds. The queue (max_queue_seconds) should hold several."
+        },
+    )
+    upload_timeout_s: float = field(default=60.0, metadata={"help": "Maximum time for an upload in seconds."})
+    transcription_timeout_s: float = field(
+        default=1200.0,
+        metadata={
+            "help": "Maximum time from the end of the upload to the transcript in seconds. A request that would need "
+            "more than half of it at the measured speed is refused at once."
+        },
+    )
+    max_connections: int = field(
+        default=256, metadata={"help": "Maximum number of requests that are uploaded or transcribed at the same time."}
+    )
+    api_key: str | None = field(
+        default=None,
+        metadata={
+            "help": "Key that clients must send (Authorization: Bearer KEY). Without this option, the environment "
+            "variable HF_ASR_API_KEY is used."
+        },
+    )
+    cors_origins: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Origins whose pages may call the server from a browser, such as https://example.org; * allows all."
+        },
+    )
+    forwarded_allow_ips: str | None = field(
+        default=None,
+        metadata={
+            "help": "Addresses of trusted proxies, separated by commas. Their X-Forwarded-For header names the client; "
+            "the header is ignored from any other address."
+        },
+    )
+
+    def __post_init__(self):
+        self.api_key = self.api_key or os.environ.get("HF_ASR_API_KEY") or None  # an empty key means no key
+        limits = ("max_upload_mb", "max_audio_seconds", "upload_timeout_s", "transcription_timeout_s")
+        for name in (*limits, "max_connections"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0: {getattr(self, name):g}")
+        for origin in self.cors_origins:
+            if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+                raise ValueError(
+                    f"cors_origins: {origin!r} is not an origin; write https://example.org, without a path"
+                )

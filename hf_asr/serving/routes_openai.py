@@ -1,0 +1,52 @@
+"""OpenAI's API: `POST /v1/audio/transcriptions` and `GET /v1/models`."""
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from ..decoding.subtitles import to_srt, to_vtt
+from .openai_fields import OPENAI_FIELDS, check_fields, first_value
+from .schemas import ERROR_RESPONSES, Text, VerboseText, form_schema
+from .transcription import TranscriptionService
+from .verbose_json import to_verbose_text
+
+router = APIRouter(responses=ERROR_RESPONSES)
+models_router = APIRouter()
+
+
+@router.post(
+    "/v1/audio/transcriptions",
+    openapi_extra=form_schema("file", OPENAI_FIELDS),
+    responses={200: {"model": Text | VerboseText, "content": {"text/plain": {}}}},
+)
+async def transcribe_as_openai(request: Request) -> Response:
+    """Transcribe a recording for OpenAI's clients; `model`, `prompt` and `temperature` are accepted and ignored."""
+    service: TranscriptionService = request.app.state.service
+    result = await service.transcribe(request, "file", check=check_fields)
+    transcript = result.transcript
+    match first_value(result.fields, "response_format", "json"):
+        case "text":
+            return PlainTextResponse(transcript.text + "\n")
+        case "srt":
+            return PlainTextResponse(to_srt(transcript.words))
+        case "vtt":
+            return PlainTextResponse(to_vtt(transcript.words))
+        case "verbose_json":
+            recognizer = service.engine.recognizer
+            answer = to_verbose_text(
+                transcript,
+                result.fields,
+                duration=result.duration,
+                seconds_per_frame=recognizer.seconds_per_frame,
+                tokenizer=recognizer.processor.tokenizer,
+            )
+        case _:
+            answer = Text(text=transcript.text)
+    answer.warnings = result.warnings or None
+    return JSONResponse(answer.model_dump(exclude_none=True))
+
+
+@models_router.get("/v1/models")
+async def models(request: Request) -> dict:
+    """List the one model of this server."""
+    model = {"id": request.app.state.model_name, "object": "model", "owned_by": "hf_asr"}
+    return {"object": "list", "data": [model]}

@@ -1,0 +1,19 @@
+"""`POST /transcribe`: a recording in, `{"text": …}` out."""
+
+from fastapi import APIRouter, Request
+
+from .schemas import ERROR_RESPONSES, Text, form_schema
+from .transcription import TranscriptionService
+
+router = APIRouter(responses=ERROR_RESPONSES)
+
+
+@router.post("/transcribe", openapi_extra=form_schema("audio"), response_model_exclude_none=True)
+async def transcribe_audio(request: Request) -> Text:
+    """Transcribe a recording of any format, sent as the form field `audio`; return `{"text": …}`.
+
+    For a damaged recording, and for one that had to be read in an unusual way, `warnings` lists the reasons.
+    """
+    service: TranscriptionService = request.app.state.service
+    result = await service.transcribe(request, "audio")
+    return Text(text=result.transcript.text, warnings=result.warnings or None)
