@@ -1,11 +1,12 @@
-"""Exported graphs beside PyTorch: size, CER, and real-time factor on one and two threads.
+"""Compare exported graphs with PyTorch: size, CER, and real-time factor on one and two threads.
 
     python benchmarks/export.py --model_name_or_path runs/digits --dataset_name ../shared/data/digits_en
 
-Every runtime gets the same recordings, one at a time, from waveform to text (features by our extractor where the graph
-or the recogniser does not compute them). Interleaved rounds, medians; leave the machine idle. Texts are compared with
-PyTorch's, of whole recordings and of the first 0.1, 0.2 and 0.3 s of each (`--rounds 0`: nothing is timed). Without a
-model, random weights of the 12x256 Conformer on ten seconds of noise: its size and speed alone.
+Each runtime transcribes the same recordings, one at a time, from waveform to text. Our extractor computes the features
+if the graph or sherpa-onnx does not. Times are medians of interleaved rounds: leave the machine idle. The texts are
+compared with PyTorch's for whole recordings and for the first 0.1, 0.2 and 0.3 s of each (with `--rounds 0`, only the
+texts are compared). Without `--model_name_or_path`, the size and speed of a 12x256 Conformer with random weights are
+measured, on ten seconds of noise.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import datasets
@@ -29,20 +30,20 @@ from hf_asr import (
     ConformerTokenizer,
 )
 from hf_asr.checkpoint import load_checkpoint
-from hf_asr.data.sources import load_source, read_row
+from hf_asr.data.sources import Source, read_row
 from hf_asr.export import sherpa
-from hf_asr.export.gate import run_graph, source_runner
+from hf_asr.export.check import greedy_transcriber, run_graph, source_runner
 from hf_asr.export.onnx import export_onnx, quantize_int8
 from hf_asr.runtime.providers import open_session
 from hf_asr.scoring.metrics import error_rates
 
 Transcriber = Callable[[np.ndarray], str]
 CUTS = (0.1, 0.2, 0.3)  # seconds
-# of the 12x256 model: Mandarin's usual 4233 characters
 RANDOM = {"hidden_size": 256, "num_hidden_layers": 12, "num_attention_heads": 4, "intermediate_size": 2048}
 
 
 def random_model() -> tuple[ConformerForCTC, ConformerProcessor]:
+    """Return a 12x256 model with the 4233 tokens that are usual for Mandarin, and its processor."""
     torch.manual_seed(0)
     tokenizer = ConformerTokenizer.from_texts(["".join(map(chr, range(0x4E00, 0x4E00 + 4230)))])
     config = ConformerConfig(**RANDOM, subsampling_depthwise=True, vocab_size=len(tokenizer))
@@ -50,6 +51,7 @@ def random_model() -> tuple[ConformerForCTC, ConformerProcessor]:
 
 
 def export_all(model: ConformerForCTC, processor: ConformerProcessor, folder: Path) -> dict[str, Path]:
+    """Export every kind of graph in float32 and int8; return their files by name."""
     paths = {name: folder / f"{name}.onnx" for name in ("onnx", "onnx-waveform", "sherpa-onnx")}
     for name, path in paths.items():
         metadata = sherpa.metadata(model.config) if name == "sherpa-onnx" else None
@@ -62,6 +64,7 @@ def export_all(model: ConformerForCTC, processor: ConformerProcessor, folder: Pa
 
 
 def sherpa_transcriber(path: Path, threads: int) -> Transcriber:
+    """Return a function from a waveform (samples,) at 16 kHz to sherpa-onnx's transcript."""
     import sherpa_onnx
 
     tokens = str(path.parent / "tokens.txt")
@@ -79,10 +82,11 @@ def sherpa_transcriber(path: Path, threads: int) -> Transcriber:
 def transcribers(
     model: ConformerForCTC, processor: ConformerProcessor, paths: dict[str, Path], threads: int
 ) -> dict[str, Transcriber]:
-    def decoded(run: Callable[[np.ndarray], np.ndarray]) -> Transcriber:
-        return lambda waveform: processor.tokenizer.decode(run(waveform).argmax(-1).tolist())
+    """Return a function from a waveform (samples,) to a transcript for each runtime and graph."""
+    to_text, source = greedy_transcriber(processor.tokenizer), source_runner(model, processor)
 
-    source = source_runner(model, processor)
+    def decoded(run: Callable[[np.ndarray], np.ndarray]) -> Transcriber:
+        return lambda waveform: to_text(run(waveform))
 
     def in_bf16(waveform: np.ndarray) -> np.ndarray:
         with torch.autocast("cpu", torch.bfloat16):
@@ -94,8 +98,39 @@ def transcribers(
             runs[name] = sherpa_transcriber(path, threads)
         else:
             session = open_session(path, provider="cpu", threads=threads)
-            runs[name] = decoded(lambda waveform, session=session: run_graph(session, model, processor, [waveform])[0])
+
+            def run(waveform: np.ndarray, session=session) -> np.ndarray:
+                return run_graph(session, [waveform], model=model, processor=processor)[0]
+
+            runs[name] = decoded(run)
     return runs
+
+
+def measure(runs: dict[str, Transcriber], waveforms: Sequence[np.ndarray], rounds: int) -> dict[str, float]:
+    """Return the real-time factor of each function: the median of interleaved rounds, NaN without rounds."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds + 1):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            for waveform in waveforms:
+                run(waveform)
+            if number:  # the first round warms up
+                times[name].append(time.perf_counter() - started)
+    audio = sum(len(waveform) for waveform in waveforms) / 16000
+    return {name: statistics.median(values or [math.nan]) / audio for name, values in times.items()}
+
+
+def print_result(name: str, result: dict, source: dict) -> None:
+    """Print a line about a runtime; `source` is the result of PyTorch."""
+    faster = [source[key] / result[key] for key in ("rtf_1", "rtf_2")]
+    size = "" if result["size_mb"] is None else f"{result['size_mb']:7.1f} MB"
+    cer = f"CER {result['cer']:.2%}, " if "cer" in result else ""
+    same = ", ".join(f"{share:.1%} {part}" for part, share in result["same_text"].items())
+    print(
+        f"  {name:20} {size:>11}  {cer}same text {same}; real-time factor "
+        f"{result['rtf_1']:.4f} on one thread ({faster[0]:.2f} times PyTorch), "
+        f"{result['rtf_2']:.4f} on two ({faster[1]:.2f})"
+    )
 
 
 def main() -> None:
@@ -103,13 +138,13 @@ def main() -> None:
     parser.add_argument("--model_name_or_path")
     parser.add_argument("--dataset_name")
     parser.add_argument("--eval_split_name", default="validation")
-    parser.add_argument("--timed", type=int, default=40, help="recordings that are timed")
+    parser.add_argument("--timed", type=int, default=40, help="number of recordings that are timed")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     datasets.disable_progress_bars()
     if args.model_name_or_path:
         model, processor = load_checkpoint(args.model_name_or_path, device="cpu")
-        rows = load_source(args.dataset_name, split=args.eval_split_name)
+        rows = Source(args.dataset_name).load(args.eval_split_name)
         waveforms, references = [read_row(row, sampling_rate=16000) for row in rows], rows["text"][:]
     else:
         model, processor = random_model()
@@ -118,11 +153,11 @@ def main() -> None:
     normalize = processor.tokenizer.normalize
     parts = {"whole": waveforms}
     parts |= {f"{seconds} s": [waveform[: round(16000 * seconds)] for waveform in waveforms] for seconds in CUTS}
+    results: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as folder:
         paths = export_all(model, processor, Path(folder))
         sizes = {name: path.stat().st_size / 1e6 for name, path in paths.items()}
         sizes["PyTorch float32"] = 4 * model.num_parameters() / 1e6
-        results: dict[str, dict] = {}
         for threads in (1, 2):
             torch.set_num_threads(threads)
             runs = transcribers(model, processor, paths, threads)
@@ -131,18 +166,8 @@ def main() -> None:
                     name: {part: [normalize(run(waveform)) for waveform in group] for part, group in parts.items()}
                     for name, run in runs.items()
                 }
-            times: dict[str, list[float]] = {name: [] for name in runs}
-            timed = waveforms[: args.timed]
-            for round_ in range(args.rounds + 1):
-                for name, run in runs.items():
-                    started = time.perf_counter()
-                    for waveform in timed:
-                        run(waveform)
-                    if round_:  # the first warms up
-                        times[name].append(time.perf_counter() - started)
-            audio = sum(len(waveform) for waveform in timed) / 16000
-            for name, values in times.items():
-                results.setdefault(name, {})[f"rtf_{threads}"] = statistics.median(values or [math.nan]) / audio
+            for name, rate in measure(runs, waveforms[: args.timed], args.rounds).items():
+                results.setdefault(name, {})[f"rtf_{threads}"] = rate
     print(f"{len(waveforms)} recordings, {args.rounds} interleaved rounds of {min(args.timed, len(waveforms))}")
     for name, result in results.items():
         result["size_mb"] = sizes.get(name)
@@ -152,15 +177,7 @@ def main() -> None:
         }
         if references is not None:
             result["cer"] = error_rates([normalize(text) for text in references], texts[name]["whole"])["cer"]
-        faster = [results["PyTorch float32"][key] / result[key] for key in ("rtf_1", "rtf_2")]
-        size = "" if result["size_mb"] is None else f"{result['size_mb']:7.1f} MB"
-        cer = f"CER {result['cer']:.2%}, " if references is not None else ""
-        same = ", ".join(f"{share:.1%} {part}" for part, share in result["same_text"].items())
-        print(
-            f"  {name:20} {size:>11}  {cer}same text {same}; real-time factor "
-            f"{result['rtf_1']:.4f} on one thread ({faster[0]:.2f} times PyTorch), "
-            f"{result['rtf_2']:.4f} on two ({faster[1]:.2f})"
-        )
+        print_result(name, result, results["PyTorch float32"])
     print(json.dumps(results))
 
 

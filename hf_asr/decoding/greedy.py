@@ -27,8 +27,12 @@ class GreedyDecoder:
 
     def keep(self, log_probs: torch.Tensor) -> BestTokens:
         """Return the most probable token of each frame of log-probabilities (frames, vocabulary)."""
-        values, tokens = log_probs.max(-1)  # (frames,) each
-        return BestTokens(tokens.cpu().numpy(), values.float().cpu().numpy())
+        if log_probs.device.type != "cpu":
+            values, tokens = log_probs.max(-1)  # (frames,) each
+            return BestTokens(tokens.cpu().numpy(), values.float().cpu().numpy())
+        array = log_probs.float().numpy()  # torch's maximum along the last dimension is ten times slower than numpy's
+        tokens = array.argmax(-1)
+        return BestTokens(tokens, np.take_along_axis(array, tokens[:, None], -1)[:, 0])
 
     def finish(self, states: Sequence[BestTokens]) -> list[Hypothesis]:
         """Return the one hypothesis of the windows of a recording."""

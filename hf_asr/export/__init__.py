@@ -1,1 +1,1 @@
-"""A checkpoint as a graph that other runtimes load, proven equal to it."""
+"""Export a checkpoint to graphs for other runtimes, and check that they give the same output."""

@@ -1,7 +1,8 @@
-"""The folder of an export: one set of files that belong together, whatever lay there before.
+"""Replace the export in a folder as a whole, so that its files always belong together.
 
-An export is written into a folder inside the one it is for, and its files are moved out at the end. Whoever ends it
-before leaves the older one as it was. Files of an earlier export go, files of somebody else stay.
+An export is first written to a temporary folder inside the output folder; its files are moved out of it at the end. An
+export that is interrupted leaves the earlier one unchanged. Moving deletes the files of the earlier export; other files
+in the folder are kept.
 """
 
 import contextlib
@@ -11,35 +12,39 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..files import WEIGHTS, write_text
+from ..files import EXPORT_REPORT, TOKENS, WEIGHTS, write_text
 from ..provenance import weights_sha256
 from ..runtime.providers import ENGINE, PROFILE
-from .gate import graph_files
+from .check import graph_files
 
-REPORT = "export_report.json"
-TOKENS = "tokens.txt"
 PARTIAL = ".export.partial"
-OF_TARGET = {"sherpa-onnx": {TOKENS}, "tensorrt": {PROFILE, ENGINE}}  # beside the graphs
-PROCESSOR = ("config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json")
+TARGET_FILES = {"sherpa-onnx": {TOKENS}, "tensorrt": {PROFILE, ENGINE}}  # files that a target has beside its graphs
+PROCESSOR_FILES = ("config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def check_folder(output_dir: Path, *, checkpoint: str) -> None:
-    """Raises ValueError where an export must not be written."""
+    """Raise ValueError if an export must not be written to `output_dir`.
+
+    It must not if the path is a file, or a folder with another checkpoint than the one to export.
+    """
     existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise ValueError(f"--output_dir {output_dir}: {existing} is a file, a folder is expected")
     if (output_dir / WEIGHTS).is_file() and weights_sha256(output_dir) != weights_sha256(checkpoint):
         raise ValueError(
-            f"--output_dir {output_dir} holds another checkpoint, whose configuration would be lost: give another"
+            f"--output_dir {output_dir} holds another checkpoint, whose configuration would be lost: give a new folder"
         )
 
 
 @contextlib.contextmanager
 def partial_folder(output_dir: Path) -> Iterator[Path]:
-    """An empty folder to write to; `output_dir` is made for it, and removed with it if nothing comes of that."""
+    """Yield an empty folder inside `output_dir`, and remove it at the end.
+
+    `output_dir` is created if necessary. If it was created and is empty at the end, it is removed as well.
+    """
     is_new = not output_dir.exists()
     folder = output_dir / PARTIAL
-    shutil.rmtree(folder, ignore_errors=True)  # of an export that was killed
+    shutil.rmtree(folder, ignore_errors=True)  # from an export that was killed
     folder.mkdir(parents=True)
     try:
         yield folder
@@ -50,14 +55,18 @@ def partial_folder(output_dir: Path) -> Iterator[Path]:
 
 
 def move_in(folder: Path, output_dir: Path, *, graphs: Sequence[dict], refused: Sequence[dict]) -> None:
-    """Replace the export in `output_dir` by the one in `folder`.
+    """Replace the export in `output_dir` with the one in `folder`.
 
-    Of the earlier one, graphs that this one did not try stay, if they are of the same weights, target and processor.
-    Without a single graph nothing is replaced, and the report says what was refused.
+    An earlier graph is kept if this export did not try to build it, and if its weights, target and processor are the
+    same. If there is no new graph, the earlier export is kept and its report lists the refused graphs.
+
+    Args:
+        graphs: Entries of `export_report.json` for the new graphs.
+        refused: Entries for the graphs that were refused.
     """
-    earlier = read_report(output_dir)
+    earlier = read_export_report(output_dir)
     if not graphs:
-        write_report(output_dir, earlier | {"refused": list(refused)})
+        write_export_report(output_dir, earlier | {"refused": list(refused)})
         return
     tried = {entry["file"] for entry in [*graphs, *refused]}
     kept = [
@@ -69,20 +78,21 @@ def move_in(folder: Path, output_dir: Path, *, graphs: Sequence[dict], refused: 
         and _has_same_processor(folder, output_dir)
     ]
     new = {path.name for path in folder.iterdir()}
-    stale = (_files(earlier["graphs"]) | set(earlier.get("stale", []))) - _files(kept) - new - {REPORT}
-    # If this process ends in the middle, the next export knows what to remove, and nobody publishes a mixture.
-    write_report(output_dir, {"graphs": [], "stale": sorted(stale | new)})
+    stale = (_files(earlier["graphs"]) | set(earlier.get("stale", []))) - _files(kept) - new - {EXPORT_REPORT}
+    # If this process ends while files are moved, the report has no graph to publish, and the next export removes these
+    # files.
+    write_export_report(output_dir, {"graphs": [], "stale": sorted(stale | new)})
     for name in stale | ({ENGINE} & new):
         remove(output_dir / Path(name).name)
     for name in new:
         (folder / name).replace(output_dir / name)
-    write_report(output_dir, {"graphs": [*kept, *graphs], "refused": list(refused)})
+    write_export_report(output_dir, {"graphs": [*kept, *graphs], "refused": list(refused)})
 
 
-def read_report(output_dir: Path) -> dict:
-    """`export_report.json`; one that is not there or damaged has no graphs."""
+def read_export_report(output_dir: Path) -> dict:
+    """Return `export_report.json`; if it is missing or damaged, a report without graphs."""
     try:
-        report = json.loads((output_dir / REPORT).read_text(encoding="utf-8"))
+        report = json.loads((output_dir / EXPORT_REPORT).read_text(encoding="utf-8"))
         if all(isinstance(entry["file"], str) for entry in report["graphs"]):
             return report
     except (OSError, ValueError, KeyError, TypeError):
@@ -90,22 +100,26 @@ def read_report(output_dir: Path) -> dict:
     return {"graphs": []}
 
 
-def write_report(output_dir: Path, report: dict) -> None:
-    write_text(output_dir / REPORT, json.dumps(report, ensure_ascii=False, indent=2) + "\n")
+def write_export_report(output_dir: Path, report: dict) -> None:
+    """Write `export_report.json`."""
+    write_text(output_dir / EXPORT_REPORT, json.dumps(report, ensure_ascii=False, indent=2) + "\n")
 
 
 def _files(entries: Sequence[dict]) -> set[str]:
-    """Names of graphs and of what their target puts beside them."""
+    """Return the file names of graphs and of the files that their targets have beside them."""
     names = {file.name for entry in entries for file in graph_files(Path(entry["file"]))}
-    return names.union(*(OF_TARGET.get(entry.get("target"), set()) for entry in entries))
+    return names.union(*(TARGET_FILES.get(entry.get("target"), set()) for entry in entries))
 
 
 def _has_same_processor(folder: Path, output_dir: Path) -> bool:
-    return not any(filecmp.cmpfiles(folder, output_dir, PROCESSOR, shallow=False)[1:])
+    return not any(filecmp.cmpfiles(folder, output_dir, PROCESSOR_FILES, shallow=False)[1:])
 
 
 def remove(path: Path) -> None:
-    """A file, or the folder of an engine: a report that somebody else wrote removes no other folder."""
+    """Remove a file, or the folder of an engine.
+
+    No other folder is removed, because names in a report may have been edited by hand.
+    """
     if path.name == ENGINE:
         shutil.rmtree(path, ignore_errors=True)
     elif path.is_file():

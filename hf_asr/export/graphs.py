@@ -1,26 +1,25 @@
-"""What is exported: the model as graphs of tensors alone, and optimum's description of their inputs.
+"""Wrap the model as modules of tensors only, one for each kind of graph, and describe their inputs with optimum.
 
-Letters in shape comments: B batch, T feature frames, M mel bins, S encoder frames, V vocabulary.
+Letters in shapes: B batch, T feature frames, M mel bins, S encoder frames, V vocabulary.
 """
 
 from copy import deepcopy
 
 import torch
 from optimum.exporters.base import ExporterConfig
-from optimum.exporters.tasks import TasksManager
 from optimum.utils import NormalizedConfig
 from optimum.utils.input_generators import DummyInputGenerator
 from torch import nn
 
-from ..model import ConformerConfig, ConformerFeatureExtractor, ConformerForCTC
+from ..model import ConformerFeatureExtractor, ConformerForCTC
 from . import sherpa
 
 TASK = "automatic-speech-recognition"
-SAMPLES = ("waveforms", "lengths")  # inputs that are counted in samples
+SAMPLES = ("waveforms", "lengths")  # inputs whose length is in samples
 
 
 class FeaturesToLogProbs(nn.Module):
-    """Raw log-mel (B, T, M) and its mask (B, T) to log-probabilities (B, S, V), always float32."""
+    """Maps raw log-mel features (B, T, M) and their mask (B, T) to log-probabilities (B, S, V), always float32."""
 
     def __init__(self, model: ConformerForCTC, extractor: ConformerFeatureExtractor):
         super().__init__()
@@ -31,11 +30,15 @@ class FeaturesToLogProbs(nn.Module):
 
 
 class WaveformsToLogProbs(FeaturesToLogProbs):
-    """Samples in [-1, 1] (B, samples) and how many are real (B,) to log-probabilities and their frames (B,)."""
+    """Maps samples in [-1, 1] (B, samples) to log-probabilities (B, S, V).
+
+    `lengths` (B,) are the numbers of real samples. The second output is the number of real frames (B,).
+    """
 
     def __init__(self, model: ConformerForCTC, extractor: ConformerFeatureExtractor):
         super().__init__(model, extractor)
-        # The extractor keeps window and filters: real ones from now on, not the tracer's stand-ins.
+        # The extractor caches its window and filters. This call fills the cache, or it would keep the tracer's fake
+        # tensors.
         extractor.fbank(torch.zeros(1, extractor.window_length), torch.tensor([extractor.window_length]))
 
     def forward(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,11 +48,12 @@ class WaveformsToLogProbs(FeaturesToLogProbs):
 
 
 class SherpaToLogProbs(FeaturesToLogProbs):
-    """sherpa-onnx's `zipformer_ctc`: features x (B, T, M) and x_lens (B,) to log_probs and log_probs_lens (B,).
+    """Maps sherpa-onnx's features x (B, T, M), with x_lens (B,) real frames, to log_probs and log_probs_lens (B,).
 
-    It computes features of samples in [-1, 1], and those of short recordings as they are; ours are of larger samples
-    and followed by silence, so the graph does the one and the other. Opened as a `wenet_ctc`, it gets features of the
-    larger samples: their mean says which they are.
+    sherpa-onnx opens the graph as `zipformer_ctc` or `wenet_ctc`. As `zipformer_ctc` it computes features of samples in
+    [-1, 1], where our extractor scales the samples by 32768: the graph adds the difference. As `wenet_ctc` it scales
+    the samples as well: the mean of the features shows which of both it is. Our extractor also appends silence to short
+    recordings, and sherpa-onnx does not: the graph appends it.
     """
 
     def forward(self, x: torch.Tensor, x_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,7 +67,7 @@ class SherpaToLogProbs(FeaturesToLogProbs):
 
 
 class DummyConformerInputs(DummyInputGenerator):
-    """Inputs to trace with: two utterances, the second one shorter."""
+    """Generates the inputs for tracing: two utterances, the second one shorter."""
 
     SUPPORTED_INPUT_NAMES = ("input_features", "attention_mask", "waveforms", "lengths", "x", "x_lens")
 
@@ -83,7 +87,7 @@ class DummyConformerInputs(DummyInputGenerator):
 
 
 class ConformerOnnxConfig(ExporterConfig):
-    """Features in, log-probabilities out."""
+    """A graph that takes features."""
 
     NORMALIZED_CONFIG_CLASS = NormalizedConfig
     DUMMY_INPUT_GENERATOR_CLASSES = (DummyConformerInputs,)
@@ -101,9 +105,9 @@ class ConformerOnnxConfig(ExporterConfig):
 
 
 class ConformerWaveformOnnxConfig(ConformerOnnxConfig):
-    """Waveforms in: the caller needs no feature code."""
+    """A graph that takes waveforms, so that the caller needs no feature code."""
 
-    ATOL_FOR_VALIDATION = 1e-3  # log-mel of near silence differs by so much between two Fourier transforms
+    ATOL_FOR_VALIDATION = 1e-3  # two Fourier transforms differ by this much in the log-mel of near silence
     GRAPH_CLASS = WaveformsToLogProbs
 
     @property
@@ -116,7 +120,7 @@ class ConformerWaveformOnnxConfig(ConformerOnnxConfig):
 
 
 class ConformerSherpaOnnxConfig(ConformerOnnxConfig):
-    """The names that sherpa-onnx's offline recogniser looks for."""
+    """A graph with the inputs and outputs of sherpa-onnx's offline recogniser."""
 
     GRAPH_CLASS = SherpaToLogProbs
 
@@ -134,20 +138,15 @@ EXPORTERS = {
     "onnx-waveform": ConformerWaveformOnnxConfig,
     "sherpa-onnx": ConformerSherpaOnnxConfig,
 }
-for _name, _class in EXPORTERS.items():
-    TasksManager.create_register(_name, overwrite_existing=True)(ConformerConfig.model_type, TASK)(_class)
 
 
 def exporter_config(model: ConformerForCTC, exporter: str) -> ConformerOnnxConfig:
-    """optimum's description of a graph, one of `EXPORTERS`."""
-    constructor = TasksManager.get_exporter_config_constructor(
-        exporter, model=model, task=TASK, library_name="transformers"
-    )
-    return constructor(model.config)
+    """Return optimum's description of a graph of the model; `exporter` is a key of `EXPORTERS`."""
+    return EXPORTERS[exporter](model.config, task=TASK)
 
 
 def half_precision(model: ConformerForCTC) -> ConformerForCTC:
-    """A copy that computes in float16; features are normalised in float32, of which float16 would keep three digits."""
+    """Return a copy that computes in float16, but normalises features in float32: float16 has three digits only."""
     copy = deepcopy(model).half()
     for name in ("feature_mean", "feature_istd"):
         setattr(copy.encoder, name, getattr(model.encoder, name).clone())

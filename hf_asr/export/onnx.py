@@ -1,4 +1,4 @@
-"""PyTorch to ONNX files, in float32, float16 or int8."""
+"""Write ONNX files in float32, float16 or int8."""
 
 import logging
 import tempfile
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxscript  # noqa: F401  (PyTorch's exporter is written in it; where it is missing, that shows at once)
+import onnxscript  # noqa: F401  (PyTorch's exporter needs it; imported here so that its absence shows at once)
 import torch
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -22,7 +22,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from ..model import ConformerFeatureExtractor, ConformerForCTC
 from .graphs import exporter_config
 
-OPSET = 18  # what the runtimes on phones know
+OPSET = 18  # supported by the runtimes on phones
 
 
 def export_onnx(
@@ -33,14 +33,19 @@ def export_onnx(
     exporter: str = "onnx",
     metadata: dict[str, str] | None = None,
 ) -> None:
-    """Writes one of `graphs.EXPORTERS` to `path`, with dynamic batch and time; `metadata` goes into the file."""
+    """Write a graph with dynamic batch size and length.
+
+    Args:
+        exporter: Kind of graph: a key of `graphs.EXPORTERS`.
+        metadata: Properties that are stored in the file.
+    """
     config = exporter_config(model, exporter)
     module = config.GRAPH_CLASS(model.eval(), extractor).eval()
     inputs = config.generate_dummy_inputs()
     shapes = {name: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for name, axes in config.inputs.items()}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        for name in ("torch.onnx", "onnxscript"):  # which tell of operators that nobody asked for
+        for name in ("torch.onnx", "onnxscript"):  # they log operators that this export does not use
             logging.getLogger(name).setLevel(logging.ERROR)
         program = torch.onnx.export(
             module,
@@ -61,22 +66,25 @@ def export_onnx(
 
 
 def _name_axes(proto: onnx.ModelProto, axes: dict[str, dict[int, str]]) -> None:
-    """Readable names for the dynamic axes, which PyTorch calls s17 and the like."""
+    """Give the dynamic axes readable names; PyTorch calls them s17 and the like."""
     for value in [*proto.graph.input, *proto.graph.output]:
         for place, name in axes[value.name].items():
             value.type.tensor_type.shape.dim[place].dim_param = name
 
 
 def quantize_int8(source: Path, path: Path, *, calibration: Sequence[dict[str, np.ndarray]] | None = None) -> None:
-    """Matrix products of weights in int8, per channel; attention and convolutions stay as they are.
+    """Quantise matrix products with weights to int8, per channel; attention and convolutions stay in float32.
 
-    Activations are quantised by what each call holds, or, with `calibration`, inputs of the graph, by ranges found in
-    those (static).
+    Args:
+        source: The float32 graph.
+        path: Where the int8 graph is written.
+        calibration: Inputs of the graph, on which the ranges of activations are measured (static quantisation).
+            Without them, each call scales activations by its own content (dynamic quantisation).
     """
     options = {"op_types_to_quantize": ["MatMul", "Gemm"], "per_channel": True, "weight_type": QuantType.QInt8}
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
-        # Merges what the exporter left in pieces, and infers the shapes that quantisation asks for.
+        # Merges nodes and infers the shapes that quantisation needs.
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         options["nodes_to_exclude"] = _frontend_products(prepared)
         if calibration is None:
@@ -94,13 +102,18 @@ def quantize_int8(source: Path, path: Path, *, calibration: Sequence[dict[str, n
 
 
 def _frontend_products(path: Path) -> list[str]:
-    """Matrix products before the first convolution: the mel filters, over powers that span ten decades."""
+    """Return the names of the matrix products before the first convolution.
+
+    These are the mel filters. Their inputs are powers over ten decades, which int8 cannot represent.
+    """
     nodes = list(onnx.load(path).graph.node)
     first = next(place for place, node in enumerate(nodes) if node.op_type == "Conv")
     return [node.name for node in nodes[:first] if node.op_type in ("MatMul", "Gemm")]
 
 
 class _Calibration(CalibrationDataReader):
+    """Hands the calibration inputs to onnxruntime, one by one."""
+
     def __init__(self, inputs: Sequence[dict[str, np.ndarray]]):
         self.inputs: Iterator[dict[str, np.ndarray]] = iter(inputs)
 

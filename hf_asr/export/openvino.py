@@ -1,4 +1,4 @@
-"""Convert an ONNX graph to OpenVINO's own format, for Intel's processors."""
+"""Convert an ONNX graph to OpenVINO's format, for Intel processors."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from ..runtime.openvino import import_openvino
 
 
 def convert(source: Path, path: Path) -> None:
-    """Write `path` (.xml) and its weights beside it (.bin), float32.
+    """Write `path` (.xml) and its float32 weights (.bin, in the same folder).
 
     Raises:
         ImportError: OpenVINO is not installed.

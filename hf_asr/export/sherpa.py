@@ -1,9 +1,9 @@
-"""Files of sherpa-onnx's offline recogniser (`from_zipformer_ctc`), which runs on phones, boards and in browsers.
+"""Write the files of sherpa-onnx's offline recogniser, which runs on phones, on boards and in browsers.
 
-Of its kinds of CTC models this is the one whose features are ours. `wenet_ctc` adds noise of one 16-bit step to the
-samples before it computes (2.0.1, whatever its setting of dither says): recordings with quiet bands get other features,
-and other ones each time. The same files can be opened as that. Time stamps of tokens are right for a subsampling of 4,
-which `zipformer_ctc` takes for granted.
+Of sherpa-onnx's kinds of CTC models, `zipformer_ctc` computes the same features as our extractor. `wenet_ctc` can open
+the same files, but it adds noise of one 16-bit step to the samples (2.0.1, whatever the dither option is), so that
+recordings with quiet bands get other features each time. Time stamps of tokens are right for a subsampling factor of 4
+only, which `zipformer_ctc` assumes.
 """
 
 import math
@@ -16,19 +16,19 @@ import torch
 from ..files import write_text
 from ..model import ConformerConfig, ConformerFeatureExtractor, ConformerTokenizer
 
-# What sherpa-onnx computes, whatever a model was trained on, but for the scale: it takes samples in [-1, 1] and lets no
-# energy below float32's epsilon, which is 128 for samples that are 32768 times as large.
+# The features that sherpa-onnx computes for every model, except for the scale: it takes samples in [-1, 1] and raises
+# energies to float32's epsilon at least, which corresponds to 128 for samples that are scaled by 32768.
 FEATURES = ConformerFeatureExtractor(waveform_scale=32768.0, energy_floor=128.0)
 CHECKED = ("num_mel_bins", "sampling_rate", "frame_length", "frame_shift", "preemphasis", "remove_dc_offset")
 CHECKED += ("window_type", "low_freq", "high_freq", "snip_edges", "dither", "waveform_scale", "energy_floor")
-# The mean log-mel of samples in [-1, 1] is below that, unless they are noise at full scale; that of 16-bit samples is
-# above, for silence has 4.3 with the noise that `wenet_ctc` adds.
+# The mean log-mel of samples in [-1, 1] is below this value, unless they are noise at full scale. The mean for 16-bit
+# samples is above it: silence with the noise that `wenet_ctc` adds has 4.3.
 MAX_MEAN = 3.0
-PADDING = math.log(1e-10)  # what it fills shorter recordings of a batch up with
+PADDING = math.log(1e-10)  # sherpa-onnx pads shorter recordings of a batch with this value
 
 
 def metadata(config: ConformerConfig) -> dict[str, str]:
-    """Give what sherpa-onnx reads from the graph; `wenet_ctc` asks for the last two."""
+    """Return the properties that sherpa-onnx reads from the graph; `wenet_ctc` needs the last two."""
     return {
         "model_type": "zipformer2_ctc",
         "version": "1",
@@ -40,12 +40,12 @@ def metadata(config: ConformerConfig) -> dict[str, str]:
 
 
 def log_scale(extractor: ConformerFeatureExtractor) -> float:
-    """Give what our features are above those of samples in [-1, 1]."""
+    """Return by how much our log-mel features exceed those of samples in [-1, 1]."""
     return 2 * math.log(extractor.waveform_scale)
 
 
 def inputs(extractor: ConformerFeatureExtractor, waveforms: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """Compute what sherpa-onnx would give the graph for waveforms (samples,), if it computed as `extractor` does."""
+    """Return the inputs that sherpa-onnx would give the graph for waveforms (samples,), computed by `extractor`."""
     parts = []
     for waveform in waveforms:
         features, frames = extractor.log_mel(torch.from_numpy(waveform)[None], torch.tensor([len(waveform)]))
@@ -58,9 +58,10 @@ def inputs(extractor: ConformerFeatureExtractor, waveforms: Sequence[np.ndarray]
 
 
 def refusal(extractor: ConformerFeatureExtractor, *, allow_other_features: bool = False) -> str | None:
-    """Say why sherpa-onnx would hear something else than the model was trained on, or None.
+    """Return why sherpa-onnx cannot run a model with these features, or None.
 
-    `allow_other_features` lets those pass that differ a little, as WeNet's do.
+    Args:
+        allow_other_features: Accept features that differ a little from sherpa-onnx's, as WeNet's do.
     """
     if extractor.denoise:
         return (
@@ -74,13 +75,13 @@ def refusal(extractor: ConformerFeatureExtractor, *, allow_other_features: bool 
         values = ", ".join(f"{name} {getattr(extractor, name)} (it has {getattr(FEATURES, name)})" for name in other)
         return (
             f"this checkpoint was trained on features that sherpa-onnx does not compute: {values}; "
-            "--allow_other_features exports it nevertheless, and on a phone it hears something a little different"
+            "--allow_other_features exports it nevertheless, and on a phone its input differs a little"
         )
     return None
 
 
 def write_tokens(path: Path, tokenizer: ConformerTokenizer) -> None:
-    """`token id` a line; the blank, which sherpa-onnx must find, as `<blk>`."""
+    """Write `tokens.txt`: one `token id` per line, the blank as `<blk>`, the name that sherpa-onnx needs."""
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     tokens[tokenizer.pad_token_id] = "<blk>"
     write_text(path, "".join(f"{token} {i}\n" for i, token in enumerate(tokens)))

@@ -1,4 +1,4 @@
-"""What a graph and its checkpoint are compared on: speech that the checkpoint knows."""
+"""Load the utterances on which a graph is compared with its checkpoint: speech that the checkpoint transcribes."""
 
 import argparse
 import sys
@@ -10,25 +10,27 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..data.audio import AudioError, read_array
-from ..data.sources import load_source, read_row
+from ..data.sources import Source, read_row
 from ..data.synthetic import SAMPLE_RATE, make_recording, make_sentences
 from ..model import ConformerForCTC, ConformerProcessor, ConformerTokenizer
 from ..model.spelling_conformer import HAN
 from ..provenance import public_name
 from ..scoring.metrics import count_errors
 from ..training.data_used import validation_rows
-from .gate import MIN_CHARACTERS, source_runner
+from .check import MIN_CHARACTERS, greedy_transcriber, source_runner
 
-MAX_SECONDS = 30.0  # of an utterance: longer recordings are transcribed in windows of this length
-# Of espeak-ng, where there are no recordings: how much is tried, how much is enough, and what counts as understood.
-MAX_SPOKEN, ENOUGH_CHARACTERS, MAX_SPOKEN_CER = 600, 2 * MIN_CHARACTERS, 0.2
+MAX_SECONDS = 30.0  # longest utterance; longer recordings are transcribed in windows of this length
+# Speech of espeak-ng, used without recordings.
+MAX_SPOKEN = 600  # utterances that are tried
+ENOUGH_CHARACTERS = 2 * MIN_CHARACTERS  # transcribed characters that end the search
+MAX_SPOKEN_CER = 0.2  # of an utterance that is used
 SENTENCES, HAN_PHRASES = 60, 40
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 @dataclass
 class Utterances:
-    """Mono waveforms (samples,) at the model's rate, their transcripts, and what they are."""
+    """Mono waveforms (samples,) at the model's sampling rate, their transcripts, and a description for reports."""
 
     waveforms: list[np.ndarray]
     references: list[str]
@@ -36,11 +38,13 @@ class Utterances:
 
 
 def load_utterances(args: argparse.Namespace, model: ConformerForCTC, processor: ConformerProcessor) -> Utterances:
-    """Load what the arguments name; else the validation data of the checkpoint's training; else speech of espeak-ng.
+    """Load the utterances from the first source that is available.
+
+    The sources are `args.dataset_name`, the validation data of the checkpoint's training, and speech of espeak-ng.
 
     Raises:
-        ValueError: There is no such dataset, or nothing in it can be read; or, without a dataset, there is no speech
-            that the checkpoint transcribes well.
+        ValueError: The dataset does not exist or has no readable recording; or, without a dataset, the checkpoint
+            transcribes too little of espeak-ng's speech well.
     """
     rate = processor.feature_extractor.sampling_rate
     if args.dataset_name is not None:
@@ -50,18 +54,25 @@ def load_utterances(args: argparse.Namespace, model: ConformerForCTC, processor:
             rows, description = found
             return read_utterances(rows, description, limit=args.max_utterances, rate=rate)
     except (ValueError, OSError) as error:
-        print(f"espeak-ng speaks, for the validation data of the training are not there: {error}", file=sys.stderr)
+        print(f"the validation data of the training are not available, so espeak-ng speaks: {error}", file=sys.stderr)
     return spoken_utterances(model, processor, limit=args.max_utterances)
 
 
 def named_utterances(args: argparse.Namespace, *, split: str, limit: int, rate: int) -> Utterances:
-    """A split of --dataset_name."""
-    rows = load_source(args.dataset_name, split=split, config_name=args.dataset_config_name)
+    """Load at most `limit` utterances of a split of `args.dataset_name`; `rate` is in Hz."""
+    rows = Source(args.dataset_name, config_name=args.dataset_config_name).load(split)
     return read_utterances(rows, f"{public_name(args.dataset_name)}, {split!r}", limit=limit, rate=rate)
 
 
 def read_utterances(rows: datasets.Dataset, description: str, *, limit: int, rate: int) -> Utterances:
-    """A seeded choice of rows, without those that cannot be read."""
+    """Read at most `limit` rows, drawn with a fixed seed; unreadable recordings are left out.
+
+    Args:
+        rate: Sampling rate of the waveforms, in Hz.
+
+    Raises:
+        ValueError: No recording can be read.
+    """
     order = np.random.default_rng(0).permutation(len(rows))[:limit]
     waveforms, references = [], []
     for row in rows.select(sorted(order)):
@@ -76,21 +87,22 @@ def read_utterances(rows: datasets.Dataset, description: str, *, limit: int, rat
 
 
 def spoken_utterances(model: ConformerForCTC, processor: ConformerProcessor, *, limit: int) -> Utterances:
-    """Sentences and words of the checkpoint's vocabulary in voices of espeak-ng, those that it transcribes well.
+    """Make speech with espeak-ng of texts in the checkpoint's vocabulary; keep what the checkpoint transcribes well.
 
     Raises:
-        ValueError: They are too few to compare anything on.
+        ValueError: Too few utterances are kept.
     """
     generator = np.random.default_rng(0)
     tokenizer, rate = processor.tokenizer, processor.feature_extractor.sampling_rate
-    texts, run = spellable_texts(tokenizer, generator), source_runner(model, processor)
-    tried, understood = np.zeros(len(texts)), np.zeros(len(texts))
+    texts = spellable_texts(tokenizer, generator)
+    run, transcribe = source_runner(model, processor), greedy_transcriber(tokenizer)
+    tried, kept = np.zeros(len(texts)), np.zeros(len(texts))
     waveforms, references, characters = [], [], 0
     for _ in tqdm(range(MAX_SPOKEN if texts else 0), desc="Speaking", unit="utterance"):
         if len(waveforms) == limit or characters >= ENOUGH_CHARACTERS:
             break
-        # What was understood comes again in another voice, and what was not comes more and more rarely.
-        shares = (1 + understood) / (1 + tried)
+        # Texts that were transcribed well are drawn again in other voices, the others more and more rarely.
+        shares = (1 + kept) / (1 + tried)
         place = generator.choice(len(texts), p=shares / shares.sum())
         text, language = texts[place]
         tried[place] += 1
@@ -99,10 +111,10 @@ def spoken_utterances(model: ConformerForCTC, processor: ConformerProcessor, *, 
         except ValueError:  # a character that espeak-ng does not know
             continue
         waveform = read_array(samples, SAMPLE_RATE, sampling_rate=rate).waveform
-        found = tokenizer.normalize(tokenizer.decode(run(waveform).argmax(-1).tolist()))
+        found = tokenizer.normalize(transcribe(run(waveform)))
         *errors, length = count_errors([tokenizer.normalize(text)], [found], unit="character")[0]
         if sum(errors) <= MAX_SPOKEN_CER * length:
-            understood[place] += 1
+            kept[place] += 1
             characters += len(found)
             waveforms.append(waveform)
             references.append(text)
@@ -117,7 +129,7 @@ def spoken_utterances(model: ConformerForCTC, processor: ConformerProcessor, *, 
 
 
 def spellable_texts(tokenizer: ConformerTokenizer, generator: np.random.Generator) -> list[tuple[str, str]]:
-    """Sentences, their words, and phrases of Han characters, all of them of the vocabulary; each with its language."""
+    """Return (text, language) of sentences, words and phrases of Han characters that the vocabulary can spell."""
     sentences = {language: make_sentences(language, count=SENTENCES, generator=generator) for language in ("en", "zh")}
     words = sorted({word for sentence in sentences["en"] for word in sentence.split()} | set(DIGITS))
     texts = [(text, "en") for text in [*sentences["en"], *words]] + [(text, "zh") for text in sentences["zh"]]

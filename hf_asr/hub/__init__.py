@@ -1,1 +1,1 @@
-"""Checkpoints from and for elsewhere."""
+"""Upload checkpoints and demos to the Hugging Face Hub, and import models of WeNet."""

@@ -1,4 +1,4 @@
-"""The card of a published model: every figure comes out of a file that measured it."""
+"""Write the card of a published model; every figure comes from a file of measurements."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,19 +10,20 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, constants
 
 from ..scoring.selection import describe_selection
 
-LANGUAGES = {"en": ["en"], "zh": ["zh"], "zh-en": ["zh", "en"]}  # of the rules of text normalisation that name any
+LANGUAGES = {"en": ["en"], "zh": ["zh"], "zh-en": ["zh", "en"]}  # by text normalisation
 
 
 @dataclass
 class CardFacts:
-    """What a card is written from.
+    """The facts of a card.
 
     Attributes:
-        evaluations: metrics.json, each of these very weights; the first is the model's own.
-        training: training.json, if it is of these weights.
-        graphs: Of export_report.json, the graphs that are published.
-        examples: Paths in the repository of recordings to try.
-        language: Codes, None for those that the text normalisation tells.
+        evaluations: Contents of metrics.json, all of exactly these weights; the first is the model's own evaluation.
+        training: Content of training.json, if it describes these weights.
+        graphs: Entries of export_report.json for the published graphs.
+        files: Published files, by their path in the repository.
+        examples: Recordings for visitors to try, by their path in the repository.
+        language: Language codes; None for those of the text normalisation.
     """
 
     hub_model_id: str
@@ -43,9 +44,10 @@ class CardFacts:
 
 
 def model_card(facts: CardFacts) -> ModelCard:
-    """
+    """Return the card with its metadata.
+
     Raises:
-        ValueError: The metadata are not what the Hub takes.
+        ValueError: The Hub does not accept the metadata.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hf_asr", "templates"),
@@ -60,11 +62,11 @@ def model_card(facts: CardFacts) -> ModelCard:
         "selection": describe_selection,
     }
     text = environment.get_template("model_card.md").render(facts=facts, card_data=_metadata(facts).to_yaml())
-    card = ModelCard(text)  # reads the metadata back
+    card = ModelCard(text)  # parses the metadata again
     found = [(result.metric_type, result.metric_value) for result in card.data.eval_results or []]
     expected = [(name, metrics[name]) for metrics in facts.evaluations for name in ("cer", "wer")]
     if sorted(found) != sorted(expected):
-        raise ValueError(f"the card says {found}, metrics.json {expected}: a bug, report it")
+        raise ValueError(f"the card has {found}, metrics.json has {expected}: please report this bug")
     return card
 
 
@@ -91,7 +93,7 @@ def _metadata(facts: CardFacts) -> ModelCardData:
 
 
 def _result(metrics: dict[str, Any], name: str) -> EvalResult:
-    """`value` is the rate itself, as in metrics.json."""
+    """Return an error rate for the metadata; its value is a fraction, as in metrics.json."""
     decoding, (low, high) = metrics.get("decoding", "greedy"), metrics[f"{name}_interval"]
     selection = describe_selection(metrics)
     return EvalResult(

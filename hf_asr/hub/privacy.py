@@ -1,4 +1,4 @@
-"""What is taken out of a file before it leaves this machine: transcripts, names and paths."""
+"""Remove transcripts, names and paths from files before they are uploaded."""
 
 import io
 import json
@@ -11,59 +11,61 @@ from typing import Any
 import yaml
 
 CONFIGURATIONS = ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
-PEOPLE = {"--exclude_speakers", "--speakers"}  # arguments whose values are names
-ELSEWHERE = {"--hub_model_id"}  # arguments whose values are never on this machine
-WRITTEN_HERE = ("configs/", "scripts/")  # folders that everybody has who has hf_asr
+PEOPLE = {"--exclude_speakers", "--speakers"}  # options whose values are names of people
+NEVER_PATHS = {"--hub_model_id"}  # options whose values are never paths
+REPOSITORY_FOLDERS = ("configs/", "scripts/")  # folders of the repository of hf_asr, the same on every machine
 LEFT_OUT = "…"
 
 
 def public_configuration(content: bytes) -> bytes:
-    """Return a checkpoint's JSON without the entries that say where it lay; as it is if there are none."""
+    """Return a checkpoint's JSON without entries that are paths; unchanged if it has none."""
     found = json.loads(content)
-    kept = _without_places(found)
+    kept = _without_paths(found)
     return content if kept == found else (json.dumps(kept, ensure_ascii=False, indent=2) + "\n").encode()
 
 
-def _without_places(value: Any) -> Any:
+def _without_paths(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_places(item) for key, item in value.items() if not (_is_text(item) and _is_place(item))}
-    return [_without_places(item) for item in value] if isinstance(value, list) else value
+        return {key: _without_paths(item) for key, item in value.items() if not (_is_text(item) and _is_path(item))}
+    return [_without_paths(item) for item in value] if isinstance(value, list) else value
 
 
 def public_figures(value: Any) -> Any:
-    """Return what a command of ours wrote as JSON, with the last part of each path alone."""
+    """Return JSON that a command of hf_asr wrote, with each path reduced to its last component."""
     if isinstance(value, dict):
         return {key: public_figures(item) for key, item in value.items()}
     if isinstance(value, list):
         return [public_figures(item) for item in value]
-    return _last(value) if _is_text(value) and _is_place(value) else value
+    return _last(value) if _is_text(value) and _is_path(value) else value
 
 
 def public_training(record: dict[str, Any]) -> dict[str, Any]:
-    """Return training.json for everybody: its recipe and command without paths and without names of speakers."""
+    """Return a public training.json: recipe and command without paths and names of speakers."""
     names = [record.get("base_model"), record.get("replayed"), *(item.get("name") for item in record["datasets"])]
     ids = {name for name in names if name and "/" in name}
     public = public_figures(record)
-    public.pop("artifacts_sha256", None)  # of no use to anybody else
+    public.pop("artifacts_sha256", None)  # useful on this machine only
     public["recipe"] = _without_folders(record["recipe"], ids)
-    public["command"] = public_command(record["command"], ids)
+    public["command"] = record["command"] and public_command(record["command"], ids)
     return public
 
 
 def public_command(command: str, ids: Collection[str] = ()) -> str:
-    """Return a command line that starts the same training elsewhere, once the data are there.
+    """Return a command line with paths reduced to their last component and without names of speakers.
+
+    On another machine with the same data, it starts the same training.
 
     Args:
-        ids: Names with a slash that are ids of the Hub.
+        ids: Names with a slash that are ids of the Hub, not paths.
     """
     try:
         words = shlex.split(command)
-    except ValueError:  # a quotation mark without its other
+    except ValueError:  # an unmatched quotation mark
         words = command.split()
     public, argument = [], ""
     for word in words:
         name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        if name:  # argparse takes hyphens as well
+        if name:  # argparse accepts hyphens as well
             argument = "--" + name[2:].replace("-", "_")
         if name and not equals:
             public.append(name)
@@ -75,7 +77,7 @@ def public_command(command: str, ids: Collection[str] = ()) -> str:
 def _public_word(value: str, argument: str, ids: Collection[str]) -> str:
     if argument in PEOPLE or argument.endswith("token"):
         return LEFT_OUT
-    if argument in ELSEWHERE or (value.startswith(WRITTEN_HERE) and ".." not in value):
+    if argument in NEVER_PATHS or (value.startswith(REPOSITORY_FOLDERS) and ".." not in value):
         return value
     if value.startswith(("{", "[")):
         try:
@@ -87,30 +89,30 @@ def _public_word(value: str, argument: str, ids: Collection[str]) -> str:
 
 
 def _without_folders(value: Any, ids: Collection[str]) -> Any:
-    """The last part of whatever may be a path, relative ones as well."""
+    """Reduce everything that may be a path, also a relative one, to its last component."""
     if isinstance(value, dict):
         return {key: _without_folders(item, ids) for key, item in value.items()}
     if isinstance(value, list):
         return [_without_folders(item, ids) for item in value]
-    is_path = _is_text(value) and value not in ids and (re.search(r"[/\\]", value) or _is_place(value))
-    return _last(value) if is_path else value
+    may_be_path = _is_text(value) and value not in ids and (re.search(r"[/\\]", value) or _is_path(value))
+    return _last(value) if may_be_path else value
 
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _is_place(text: str) -> bool:
-    """Whether it is a path that does not depend on where one is."""
+def _is_path(text: str) -> bool:
+    """Return whether a text is an absolute path, or one that starts from a home folder."""
     return re.match(r"/[^/]|~[\w-]*[/\\]|[A-Za-z]:[/\\]|\\\\", text) is not None
 
 
 def _last(path: str) -> str:
-    return PureWindowsPath(path).name or LEFT_OUT  # which knows both kinds of slashes
+    return PureWindowsPath(path).name or LEFT_OUT  # PureWindowsPath accepts both kinds of slashes
 
 
 def public_graphs(report: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return export_report.json of the graphs that go: figures, and what each was made for and tried on."""
+    """Return export_report.json for the published graphs: figures, the target, and the data of the check."""
     words = ("file", "target", "provider", "tried_on", "model_sha256", "quantize", "precision", "reason")
     graphs = [
         {name: value for name, value in graph.items() if name in words or not isinstance(value, str | list | dict)}
@@ -120,24 +122,24 @@ def public_graphs(report: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def public_graph(path: Path) -> bytes:
-    """Return an ONNX graph without the source files, lines and notes that the exporter keeps with each node.
+    """Return an ONNX graph without the source files, lines and notes that the exporter stores with each node.
 
-    What the model itself says (`metadata_props` of sherpa-onnx) stays.
+    The properties of the model as a whole, which sherpa-onnx reads, are kept.
 
     Raises:
-        ValueError: It is no ONNX graph.
+        ValueError: The file is not an ONNX graph.
         ImportError: onnx is not installed.
     """
     try:
         import onnx
     except ImportError as error:
-        raise ImportError(f"{path}: its notes are taken out by onnx: pip install hf_asr[export] ({error})") from error
+        raise ImportError(f"{path}: removing its notes needs onnx: pip install 'hf_asr[export]' ({error})") from error
     from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load(str(path), load_external_data=False)
     except DecodeError as error:
-        raise ValueError(f"{path} is no ONNX graph: {error}") from error
+        raise ValueError(f"{path} is not an ONNX graph: {error}") from error
     notes = list(model.metadata_props)
     _clear_notes(model)
     model.metadata_props.extend(notes)
@@ -145,7 +147,7 @@ def public_graph(path: Path) -> bytes:
 
 
 def _clear_notes(message: Any) -> None:
-    """Of a message and of all inside it."""
+    """Remove the notes of a protobuf message and of all messages inside it."""
     names = {field.name for field in message.DESCRIPTOR.fields}
     for name in names & {"doc_string", "metadata_props"}:
         message.ClearField(name)
@@ -156,9 +158,9 @@ def _clear_notes(message: Any) -> None:
 
 
 def public_log(path: Path) -> bytes | None:
-    """Return a TensorBoard log's curves, None if it holds none.
+    """Return a TensorBoard log with its curves only, or None if it has no curve.
 
-    Its texts, which stay here, hold every argument of the run and the folders among them.
+    Its texts are left out, because they contain all arguments of the run, with paths.
     """
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
     from tensorboard.compat.proto.event_pb2 import Event
@@ -169,7 +171,7 @@ def public_log(path: Path) -> bytes | None:
     writer = RecordWriter(file)
     try:
         events = [Event.FromString(data) for data in RawEventFileLoader(str(path)).Load()]
-    except Exception:  # whatever a damaged log makes TensorBoard raise
+    except Exception:  # a damaged log makes TensorBoard raise various exceptions
         return None
     for event in events:
         public = Event(wall_time=event.wall_time, step=event.step)

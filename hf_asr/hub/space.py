@@ -1,4 +1,4 @@
-"""The demo as a Gradio Space: app.py, the package beside it, and what pip has to install."""
+"""Make a Gradio Space of the demo: app.py, the package hf_asr, and the requirements."""
 
 import configparser
 import importlib.metadata
@@ -10,21 +10,21 @@ ROOT = Path(__file__).resolve().parents[2]  # the repository
 
 
 def space_files(model_id: str) -> dict[str, Path | bytes]:
-    """By their path in the Space; the app learns the model from the Space's variable HF_ASR_MODEL.
+    """Return the files of the Space by their path; the app reads the model's id from the variable HF_ASR_MODEL.
 
-    A Space installs from requirements.txt before its files are there, so hf_asr, which is not on PyPI, is not installed
-    but imported from the folder in which app.py starts.
+    A Space installs requirements.txt before it has its other files. So hf_asr, which is not on PyPI, is not installed
+    but imported from the folder of app.py.
 
     Raises:
-        ValueError: hf_asr was installed without its repository, or gradio is not.
+        ValueError: hf_asr was installed without its repository, or gradio is not installed.
     """
     app, setup = ROOT / "app.py", ROOT / "setup.cfg"
     if not (app.is_file() and setup.is_file()):
-        raise ValueError(f"{ROOT} has no app.py and setup.cfg: a Space is made from a clone of hf_asr's repository")
+        raise ValueError(f"{ROOT} has no app.py and setup.cfg: a Space needs a clone of the repository of hf_asr")
     try:
         gradio_version = importlib.metadata.version("gradio")
     except importlib.metadata.PackageNotFoundError as error:
-        raise ValueError("a Space names its version of gradio: pip install 'hf_asr[demo]'") from error
+        raise ValueError("a Space needs the version of gradio: pip install 'hf_asr[demo]'") from error
     source = [path for suffix in ("*.py", "templates/*") for path in (ROOT / "hf_asr").rglob(suffix)]
     files: dict[str, Path | bytes] = {path.relative_to(ROOT).as_posix(): path for path in source}
     return files | {
@@ -35,7 +35,7 @@ def space_files(model_id: str) -> dict[str, Path | bytes]:
 
 
 def requirements(setup: Path) -> str:
-    """What the package needs; gradio is the Space's own matter (`sdk_version`)."""
+    """Return requirements.txt from setup.cfg, without gradio, which the Space installs by its `sdk_version`."""
     parser = configparser.ConfigParser()
     parser.read(setup, encoding="utf-8")
     lines = [line.strip() for line in parser["options"]["install_requires"].splitlines()]
@@ -43,13 +43,13 @@ def requirements(setup: Path) -> str:
 
 
 def space_card(model_id: str, *, gradio_version: str) -> str:
-    """README.md, whose metadata configure the Space."""
+    """Return the README.md of the Space; its metadata configure the Space."""
     name = model_id.split("/")[1]
     data = SpaceCardData(
         title=name,
         sdk="gradio",
         sdk_version=gradio_version,
-        python_version="3.11",  # the least that hf_asr runs on; a Space's default is older
+        python_version="3.11",  # the oldest that hf_asr supports; the default of a Space is older
         app_file="app.py",
         models=[model_id],
         tags=["hf_asr", "automatic-speech-recognition"],

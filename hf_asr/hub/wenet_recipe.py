@@ -1,4 +1,4 @@
-"""WeNet's `train.yaml`: each key is supported, is known to leave the model's outputs alone, or is refused by name."""
+"""Read WeNet's `train.yaml`: each key is supported, is known not to change the outputs, or is refused by name."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ SUBSAMPLING = {"conv2d": 4, "conv2d6": 6, "conv2d8": 8}
 ACTIVATIONS = {"swish": "silu", "relu": "relu", "gelu": "gelu"}
 WINDOWS = {"povey": "povey", "hanning": "hann", "hamming": "hamming", "rectangular": "rectangular"}
 
-# The projections that an option leaves without a bias.
+# Option of encoder_conf -> the projections that have no bias if it is false.
 BIASES = {
     "query_bias": ("self_attn.linear_q", "self_attn.linear_out"),
     "key_bias": ("self_attn.linear_k",),
@@ -22,7 +22,8 @@ BIASES = {
     "mlp_bias": ("feed_forward.w_1", "feed_forward.w_2", "feed_forward_macaron.w_1", "feed_forward_macaron.w_2"),
 }
 
-# What shapes training, the attention decoder (which is set aside) or the way the same numbers are computed.
+# Keys that affect only training, the attention decoder (which is not imported), or the way of computing the same
+# numbers.
 HARMLESS = {
     "": (
         "decoder decoder_conf optim optim_conf scheduler scheduler_conf grad_clip accum_grad max_epoch log_interval "
@@ -41,7 +42,7 @@ HARMLESS = {
         "mfcc_conf log_mel_spectrogram_conf max_length min_length token_max_length token_min_length batch_type "
         "batch_size max_frames_in_batch"
     ),
-    # torchaudio's `energy_floor` concerns the frame's energy, which WeNet does not use; dither is for training.
+    # torchaudio's `energy_floor` affects the energy of a frame, which WeNet does not use; dither is for training only.
     "dataset_conf.fbank_conf": "dither energy_floor",
     "collate_conf": ("feature_dither speed_perturb spec_aug spec_aug_conf spec_sub spec_sub_conf wav_distortion_conf"),
 }
@@ -49,11 +50,11 @@ HARMLESS = {
 
 @dataclass(frozen=True, kw_only=True)
 class WenetRecipe:
-    """What the importer needs of a `train.yaml`."""
+    """The content of a `train.yaml` that the importer needs."""
 
     config: ConformerConfig
     extractor: ConformerFeatureExtractor
-    without_bias: dict[str, str]  # WeNet's name of a projection -> the option that leaves its bias out
+    without_bias: dict[str, str]  # WeNet's name of a projection -> the option that removes its bias
     has_cmvn: bool
     cmvn_file: str | None
     bpe_path: str | None
@@ -61,7 +62,7 @@ class WenetRecipe:
 
 
 class Section(dict):
-    """A mapping of the recipe, whose keys are taken one by one: what is left at the end is what nobody knows."""
+    """A mapping of the recipe whose keys are taken one by one; the keys that are left at the end are unknown."""
 
     def __init__(self, name: str, values: Any):
         if not isinstance(values, Mapping | None):
@@ -72,18 +73,18 @@ class Section(dict):
             self.pop(key, None)
 
     def path(self, key: str) -> str:
-        """The key as messages name it."""
+        """Return the full name of a key, for messages."""
         return f"{self.name}.{key}" if self.name else key
 
     def section(self, key: str) -> "Section":
-        """Take a mapping inside this one; it may be absent."""
+        """Take a mapping inside this one; an absent one is empty."""
         return Section(self.path(key), self.pop(key, None))
 
     def take(self, key: str, default: Any, *, accepted: tuple | None = None) -> Any:
-        """Take a value, one of `accepted` if that is given.
+        """Take a value.
 
         Raises:
-            ValueError: It is another one.
+            ValueError: The value is not one of `accepted`.
         """
         value = self.pop(key, default)
         if accepted is not None and value not in accepted:
@@ -92,10 +93,10 @@ class Section(dict):
         return value
 
     def number(self, key: str, default: float | None, *, least: float = 0.0, is_whole: bool = False) -> Any:
-        """Take a number; PyYAML reads 1e-5 as text.
+        """Take a number, which may be text, because PyYAML reads 1e-5 as text.
 
         Raises:
-            ValueError: It is none, or less than `least`.
+            ValueError: The value is not a number, or less than `least`.
         """
         value = self.pop(key, default)
         try:
@@ -112,46 +113,46 @@ class Section(dict):
         return self.number(key, default, least=1, is_whole=True)
 
     def finish(self) -> None:
-        """Raise a ValueError that names the keys that were not taken."""
+        """Raise a ValueError that names the keys that are left."""
         if self:
             unknown = ", ".join(f"{self.path(key)}: {value!r}" for key, value in self.items())
             raise ValueError(
                 f"train.yaml: {unknown} is not known here and may change what the model computes; "
-                "an option that does not can be deleted from the file"
+                "if it does not, delete it from the file"
             )
 
 
 def load_recipe(path: Path) -> dict:
-    """The mapping that a `train.yaml` holds.
+    """Return the content of a `train.yaml`.
 
     Raises:
-        ValueError: It is no YAML, or something else.
+        ValueError: The file is not YAML, or not a mapping.
     """
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML in UTF-8: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path} is not YAML in UTF-8: {' '.join(str(error).split())}") from error
     if not isinstance(recipe, dict):
         raise ValueError(f"{path} must be a mapping of options, not {str(recipe)[:50]!r}")
     return recipe
 
 
 def parse_recipe(recipe: dict, *, vocab_size: int) -> WenetRecipe:
-    """Configuration, features and files that the recipe describes.
+    """Return the configuration, the features and the files that a recipe describes.
 
     Raises:
-        ValueError: It describes what this model cannot hold, or what is not known; the message names it.
+        ValueError: An option is unknown or cannot be imported; the message names it.
     """
     top = Section("", recipe)
     top.take("encoder", "conformer", accepted=("conformer",))
     top.take("model", "asr_model", accepted=("asr_model",))
     top.take("dataset", "asr", accepted=("asr",))
     top.take("ctc", "ctc", accepted=("ctc",))
-    top.take("raw_wav", True, accepted=(True,))  # False: features that Kaldi wrote
+    top.take("raw_wav", True, accepted=(True,))  # False: precomputed features of Kaldi
     top.take("lfmmi_dir", None, accepted=(None, ""))
     for key in ("output_dim", "vocab_size"):
         if (size := top.pop(key, vocab_size)) != vocab_size:
-            raise ValueError(f"train.yaml: {key} is {size!r}, but the CTC head has {vocab_size} outputs: which is it?")
+            raise ValueError(f"train.yaml: {key} is {size!r}, but the CTC head has {vocab_size} outputs")
     ctc = top.section("ctc_conf")
     ctc.take("ctc_blank_id", 0, accepted=(0,))
     ctc.finish()
@@ -184,18 +185,19 @@ def parse_recipe(recipe: dict, *, vocab_size: int) -> WenetRecipe:
 
 
 def _flag(section: Section, key: str, default: bool) -> bool:
+    """Take a boolean."""
     return section.take(key, default, accepted=(True, False))
 
 
 def _config(encoder: Section, *, vocab_size: int, extractor: ConformerFeatureExtractor) -> ConformerConfig:
-    """Defaults are those of WeNet's `ConformerEncoder`."""
+    """Return the configuration of an encoder; the defaults are those of WeNet's `ConformerEncoder`."""
     hidden_size, heads = encoder.count("output_size", 256), encoder.count("attention_heads", 4)
     encoder.take("pos_enc_layer_type", "rel_pos", accepted=("rel_pos",))
     encoder.take("selfattention_layer_type", "rel_selfattn", accepted=("rel_selfattn",))
     for key in ("normalize_before", "use_cnn_module", "macaron_style", "final_norm"):
         encoder.take(key, True, accepted=(True,))
     encoder.take("concat_after", False, accepted=(False,))
-    encoder.take("static_chunk_size", 0, accepted=(0,))  # its mask holds at full context too; a dynamic one does not
+    encoder.take("static_chunk_size", 0, accepted=(0,))  # a static chunk mask applies at full context as well
     encoder.take("mlp_type", "position_wise_feed_forward", accepted=("position_wise_feed_forward",))
     encoder.take("num_experts", None, accepted=(None,))
     encoder.take("n_kv_head", None, accepted=(None, heads))
@@ -238,7 +240,10 @@ def _config(encoder: Section, *, vocab_size: int, extractor: ConformerFeatureExt
 
 
 def _extractor(top: Section, input_dim: int | None) -> ConformerFeatureExtractor:
-    """Features as torchaudio computes them for WeNet; the first recipes name them in `collate_conf`."""
+    """Return an extractor of the features that torchaudio computes for WeNet.
+
+    The first versions of WeNet describe them in `collate_conf`.
+    """
     dataset, collate = top.section("dataset_conf"), top.section("collate_conf")
     dataset.take("feats_type", "fbank", accepted=("fbank",))
     dataset.take("split_with_space", False, accepted=(False,))
@@ -249,7 +254,7 @@ def _extractor(top: Section, input_dim: int | None) -> ConformerFeatureExtractor
     resample, fbank = dataset.section("resample_conf"), dataset.section("fbank_conf")
     bins = fbank.count("num_mel_bins", old_bins)
     if input_dim is not None and input_dim != bins:
-        raise ValueError(f"train.yaml: input_dim is {input_dim!r}, but the features have {bins} mel bins: which is it?")
+        raise ValueError(f"train.yaml: input_dim is {input_dim!r}, but the features have {bins} mel bins")
     extractor = ConformerFeatureExtractor(
         num_mel_bins=bins,
         sampling_rate=resample.count("resample_rate", 16000),
@@ -268,11 +273,14 @@ def _extractor(top: Section, input_dim: int | None) -> ConformerFeatureExtractor
 
 
 def _cmvn(top: Section) -> tuple[bool, str | None]:
-    """Whether features are normalised, and by which file; the first recipes name it at the top."""
+    """Return whether features are normalised, and the file of the statistics.
+
+    The first versions of WeNet name the file at the top level.
+    """
     old_file, conf = top.pop("cmvn_file", None), top.section("cmvn_conf")
     file = conf.pop("cmvn_file", None) or old_file
     for section in (top, conf):
-        section.pop("is_json_cmvn", None)  # the file itself shows what it is
+        section.pop("is_json_cmvn", None)  # the format of the file shows this
     conf.finish()
     default = "global_cmvn" if old_file else None
     if not isinstance(file, str | None):
@@ -282,8 +290,8 @@ def _cmvn(top: Section) -> tuple[bool, str | None]:
 
 
 def _tokenizer(conf: Section, *, is_bpe: bool) -> tuple[dict[str, int], str | None]:
-    """The ids of special tokens that the recipe names, and its path of the sentencepiece model."""
-    # Words or phones separated by spaces; sentencepiece cuts without looking at it.
+    """Return the ids of the special tokens and the path of the sentencepiece model, as the recipe gives them."""
+    # Units are then words or phones, which are not supported; sentencepiece ignores the option.
     conf.take("split_with_space", False, accepted=(True, False, None) if is_bpe else (False, None))
     conf.take("connect_symbol", "", accepted=("", None))
     special_tokens, bpe_path = conf.pop("special_tokens", None) or {}, conf.pop("bpe_path", None)

@@ -1,4 +1,4 @@
-"""WeNet's `units.txt`, and the sentencepiece model beside it, as a tokenizer with the same ids."""
+"""Read WeNet's `units.txt` and its sentencepiece model as a tokenizer with the same ids."""
 
 import logging
 import re
@@ -20,24 +20,28 @@ logger = logging.getLogger(__name__)
 
 
 def find_pieces(wenet_dir: Path, bpe_path: str | None) -> Path | None:
-    """Find the sentencepiece model that the recipe names, or else the one there is; None where there is none.
+    """Return the sentencepiece model that the recipe names, else the only one in the folder, or None.
 
     Raises:
-        ValueError: There are several, and the recipe names none of them.
+        ValueError: The folder has several models, and the recipe names none of them.
     """
-    if bpe_path and (wenet_dir / Path(bpe_path).name).is_file():  # a released recipe keeps its author's path
+    if (
+        bpe_path and (wenet_dir / Path(bpe_path).name).is_file()
+    ):  # released recipes contain the path on their author's disk
         return wenet_dir / Path(bpe_path).name
     found = sorted(wenet_dir.glob("*.model"))
     if len(found) > 1:
-        raise ValueError(f"{wenet_dir} has {len(found)} sentencepiece models: leave the one that goes with units.txt")
+        raise ValueError(
+            f"{wenet_dir} has {len(found)} sentencepiece models: keep only the one that belongs to units.txt"
+        )
     return found[0] if found else None
 
 
 def read_units(path: Path) -> dict[str, int]:
-    """Read units and their ids, which count from 0 without a gap. Blank lines are passed over.
+    """Return units and their ids, which count from 0 without a gap. Blank lines are ignored.
 
     Raises:
-        ValueError: A line is something else, a unit or an id comes twice, or an id is missing.
+        ValueError: A line is malformed, a unit or an id occurs twice, or an id is missing.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -45,11 +49,11 @@ def read_units(path: Path) -> dict[str, int]:
         raise ValueError(f"{path} is not in UTF-8: {error}") from error
     units: dict[str, int] = {}
     names: dict[int, str] = {}
-    for number, line in enumerate(text.split("\n"), 1):  # splitlines() would cut at U+2028 too
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines() would split at U+2028 as well
         if not (fields := line.split()):
             continue
         if len(fields) != 2 or not re.fullmatch("[0-9]+", fields[1]):
-            raise ValueError(f"{path}, line {number}: a line is a unit, a space or tab, and its id, not {line!r}")
+            raise ValueError(f"{path}, line {number}: a line must be a unit, a space or tab, and its id, not {line!r}")
         unit, place = SPACE if fields[0] == "<space>" else fields[0], int(fields[1])
         if unit in units or place in names:
             other = unit if unit in units else names[place]
@@ -69,13 +73,13 @@ def read_tokenizer(
     """Make a tokenizer with the units and ids of `units.txt`.
 
     Args:
-        special_tokens: Their ids by the recipe. Where it names none, `<unk>` is the unit of this name and `<sos/eos>`
-            the last one.
-        pieces: The sentencepiece model that cuts transcripts into units of several characters. Without it a model of
-            such units transcribes, and is not fine-tuned without a new vocabulary.
+        special_tokens: Ids of special tokens in the recipe. By default, `<unk>` is the unit of this name and
+            `<sos/eos>` the last unit.
+        pieces: The sentencepiece model that splits transcripts into units of several characters. Without it, a model
+            with such units can transcribe, but its fine-tuning needs a new vocabulary.
 
     Raises:
-        ValueError: A special token has no unit, or the sentencepiece model is none.
+        ValueError: A special token has no unit, or `pieces` is not a sentencepiece model.
     """
     names = {place: token for token, place in vocabulary.items()}
     special_tokens = special_tokens or {}
@@ -84,7 +88,7 @@ def read_tokenizer(
             raise ValueError(f"units.txt has no id {place}, which train.yaml's special_tokens give to {token}")
     unknown_id = special_tokens.get("<unk>", vocabulary.get("<unk>"))
     if unknown_id is None:
-        raise ValueError("units.txt has no <unk>: give an id to it in train.yaml (tokenizer_conf, special_tokens)")
+        raise ValueError("units.txt has no <unk>: give it an id in train.yaml (tokenizer_conf, special_tokens)")
     sos_eos, unknown = names[special_tokens.get("<eos>", max(names))], names[unknown_id]
     are_pieces = any(len(token) > 1 and not re.fullmatch(r"<.+>|\[.+\]", token) for token in vocabulary)
     if are_pieces and pieces is not None:
@@ -92,12 +96,12 @@ def read_tokenizer(
     else:
         if are_pieces:
             logger.warning(
-                "units.txt: units of several characters, and no sentencepiece .model beside it: it transcribes, and is "
-                "fine-tuned with --vocabulary new only"
+                "units.txt has units of several characters, and there is no sentencepiece .model beside it: the model "
+                "can transcribe, but fine-tuning it needs --vocabulary new"
             )
         tokenizer = character_backend(vocabulary, unknown=unknown)
     tokenizer.normalizer = text_normalizer("none")
-    if are_pieces:  # WeNet makes capitals of what it cuts into pieces, and its pieces know no space beside Han
+    if are_pieces:  # WeNet converts such text to capitals, and its pieces have no space next to Han
         tokenizer.normalizer = normalizers.Sequence([tokenizer.normalizer, NO_SPACES_AT_HAN])
     return ConformerTokenizer(
         tokenizer_object=tokenizer,
@@ -112,23 +116,23 @@ def read_tokenizer(
 
 
 def _piece_tokenizer(vocabulary: dict[str, int], unknown: str, path: Path) -> Tokenizer:
-    """Cut text as WeNet does: each Han character is a token, sentencepiece cuts what stands between them.
+    """Return a tokenizer that splits text as WeNet does: each Han character alone, other text by sentencepiece.
 
     Raises:
-        ValueError: The file is no sentencepiece model of BPE or unigrams.
+        ValueError: The file is not a sentencepiece model of the type BPE or unigram.
     """
     proto = import_protobuf().ModelProto()
     try:
         proto.ParseFromString(path.read_bytes())
     except Exception as error:  # protobuf's DecodeError, which this package does not depend on
-        raise ValueError(f"{path} is no sentencepiece model: {error}") from error
-    scores = {piece.piece: piece.score for piece in proto.pieces if piece.type == 1}  # normal ones
+        raise ValueError(f"{path} is not a sentencepiece model: {error}") from error
+    scores = {piece.piece: piece.score for piece in proto.pieces if piece.type == 1}  # normal pieces
     if proto.trainer_spec.model_type == 1:
         lowest = min(scores.values(), default=0.0)
         ordered = sorted(vocabulary, key=vocabulary.get)
         model = models.Unigram([(token, scores.get(token, lowest)) for token in ordered], vocabulary[unknown])
     elif proto.trainer_spec.model_type == 2:
-        # Pieces that are only steps to longer ones are not in units.txt; their ids come after those of the model.
+        # Pieces that only occur as steps to longer ones are not in units.txt; they get ids after those of the model.
         steps = [piece for piece in scores if piece not in vocabulary]
         vocabulary = vocabulary | {piece: max(vocabulary.values()) + 1 + i for i, piece in enumerate(steps)}
         merges = sorted(
@@ -139,7 +143,7 @@ def _piece_tokenizer(vocabulary: dict[str, int], unknown: str, path: Path) -> To
         )
         model = models.BPE(vocabulary, [(left, right) for _, left, right in merges], unk_token=unknown, fuse_unk=True)
     else:
-        raise ValueError(f"{path}: of sentencepiece's models those of BPE and unigrams are read")
+        raise ValueError(f"{path}: only sentencepiece models of the types BPE and unigram are supported")
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

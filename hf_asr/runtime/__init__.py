@@ -1,1 +1,1 @@
-"""Run an exported graph: onnxruntime providers, sessions, and the graph in the place of the PyTorch model."""
+"""Run an exported graph: onnxruntime providers, sessions, and a class that replaces the PyTorch model."""

@@ -1,4 +1,4 @@
-"""OpenVINO sessions, for Intel's processors (`pip install 'hf_asr[openvino]'`)."""
+"""Run a graph with OpenVINO, on Intel processors (`pip install 'hf_asr[openvino]'`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,15 +9,17 @@ import numpy as np
 
 @dataclass
 class Input:
+    """An input of a graph, as onnxruntime describes it."""
+
     name: str
 
 
 class OpenVinoSession:
-    """The little of onnxruntime's session that the gate needs."""
+    """An OpenVINO model with the methods of onnxruntime's session that the export check calls."""
 
     def __init__(self, path: Path):
         openvino = import_openvino()
-        # without the hint it computes in bf16 where the processor can
+        # Without the hint, OpenVINO computes in bf16 on processors that can.
         self.model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def get_inputs(self) -> list[Input]:
@@ -31,7 +33,7 @@ class OpenVinoSession:
 
 
 def import_openvino():
-    """Return the package.
+    """Return the package `openvino`.
 
     Raises:
         ImportError: OpenVINO is not installed.

@@ -1,4 +1,4 @@
-"""An exported graph in the place of the PyTorch model: in pipelines, evaluation, transcription and serving."""
+"""Use an exported graph as a model: in pipelines, evaluation, transcription and serving."""
 
 import shutil
 from pathlib import Path
@@ -11,37 +11,43 @@ from optimum.modeling_base import OptimizedModel
 from transformers import AutoModelForCTC
 from transformers.modeling_outputs import CausalLMOutput
 
+from ..files import GRAPH
 from ..model import ConformerConfig, ConformerForCTC
-from .providers import GRAPH, SHAPES, open_session
+from .providers import SHAPES, open_session
 
 
 class OrtConformerForCTC(OptimizedModel):
-    """`OrtConformerForCTC.from_pretrained(folder or Hub id, file_name="model.int8.onnx", provider="cpu")`.
+    """An exported graph of features, with the interface of `ConformerForCTC`; its `logits` are log-probabilities.
 
-    Its `logits` are log-probabilities; everything else is as with `ConformerForCTC`.
+    Load it with `OrtConformerForCTC.from_pretrained(folder or Hub id, file_name="model.int8.onnx", provider="cpu")`.
     """
 
     auto_model_class = AutoModelForCTC
     main_input_name = "input_features"
-    device = torch.device("cpu")  # where inputs and outputs are; the session copies them to where it runs
+    device = torch.device("cpu")  # of inputs and outputs; the session copies them to the device that it runs on
     dtype = torch.float32
 
     def __init__(self, session: onnxruntime.InferenceSession, config: ConformerConfig, path: Path):
         super().__init__(session, config)
         self.path = path
-        # the length of the output is the configuration's matter alone
+        # The number of output frames depends on the configuration only, so the model's method computes it.
         self.get_output_lengths = ConformerForCTC.get_output_lengths.__get__(self)
         self._get_feat_extract_output_lengths = self.get_output_lengths
 
     def forward(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None, **_) -> CausalLMOutput:
-        """`input_features` (batch, frames, num_mel_bins), `attention_mask` (batch, frames); all frames if not given."""
+        """Compute log-probabilities (batch, encoder frames, vocabulary).
+
+        Args:
+            input_features: Log-mel features (batch, frames, num_mel_bins).
+            attention_mask: (batch, frames), 1 for real frames; by default, all frames are real.
+        """
         if attention_mask is None:
             attention_mask = torch.ones(input_features.shape[:2], dtype=torch.long)
         inputs = {
             "input_features": input_features.float().cpu().numpy(),
             "attention_mask": attention_mask.cpu().numpy().astype(np.int64),
         }
-        # TensorRT's engine takes batches up to a size.
+        # TensorRT's engine takes batches of a limited size.
         size = SHAPES["max"][0] if "Tensorrt" in self.model.get_providers()[0] else len(input_features)
         parts = [
             self.model.run(None, {name: value[start : start + size] for name, value in inputs.items()})[0]
@@ -75,7 +81,11 @@ class OrtConformerForCTC(OptimizedModel):
         local_files_only: bool = False,
         **_,
     ) -> "OrtConformerForCTC":
-        """Raises ValueError for a file that is not there, no graph of features, or whose provider is not there."""
+        """Open the graph `file_name` of a folder or a Hub repository.
+
+        Raises:
+            ValueError: The file does not exist or is not a graph of features, or the provider is not available.
+        """
         if Path(model_id).is_dir():
             path = Path(model_id) / subfolder / file_name
             if not path.is_file():

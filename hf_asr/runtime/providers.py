@@ -1,4 +1,4 @@
-"""Where a graph runs: onnxruntime's providers, TensorRT's profile, and which one it became."""
+"""Open an exported graph with onnxruntime: choose the providers, and describe the shapes of TensorRT's engine."""
 
 import json
 import logging
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import onnxruntime
 
+from ..files import GRAPH
+
 logger = logging.getLogger("hf_asr")
 
 PROVIDERS = {
@@ -14,15 +16,14 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
-GRAPH = "model.onnx"
-PROFILE = "tensorrt_profile.json"  # of that graph
+PROFILE = "tensorrt_profile.json"  # shapes of the engine of GRAPH
 ENGINE = "tensorrt_engine"
-# Batch and frames (10 ms each) of an engine: it runs anything between the least and the most, the usual one fastest.
+# (batch, frames of 10 ms) of an engine: it takes every shape from min to max, and is fastest at opt.
 SHAPES = {"min": (1, 50), "opt": (4, 1000), "max": (16, 3000)}
 
 
 def tensorrt_profile(num_mel_bins: int) -> dict[str, dict[str, list[int]]]:
-    """Shapes that an engine is built for, of each input: {"min" | "opt" | "max": {input: shape}}."""
+    """Return the shapes that an engine is built for: {"min" | "opt" | "max": {input name: shape}}."""
     return {
         size: {"input_features": [batch, frames, num_mel_bins], "attention_mask": [batch, frames]}
         for size, (batch, frames) in SHAPES.items()
@@ -32,22 +33,22 @@ def tensorrt_profile(num_mel_bins: int) -> dict[str, dict[str, list[int]]]:
 def choose_providers(
     wanted: str = "auto", *, available: Sequence[str] | None = None, profile: Path | None = None
 ) -> list[str | tuple[str, dict]]:
-    """Providers in the order in which onnxruntime tries them: TensorRT, CUDA, CPU.
+    """Return providers in the order in which onnxruntime tries them: TensorRT, CUDA, CPU.
 
     Args:
-        wanted: `auto` leaves out what onnxruntime lacks, and TensorRT where there is no `profile`; or the first of the
-            three to use.
-        available: What onnxruntime has; asked for if not given.
-        profile: File of `tensorrt_profile`; the built engine is kept beside it.
+        wanted: The first provider to use: tensorrt, cuda or cpu. `auto` uses all that are available, but TensorRT only
+            with a `profile`.
+        available: Providers of onnxruntime; by default, those of the installed package.
+        profile: File with the shapes of `tensorrt_profile`; onnxruntime stores the engine in the same folder.
 
     Raises:
-        ValueError: Another name; a provider that this onnxruntime does not have.
+        ValueError: The name is unknown, or this onnxruntime does not have the provider.
     """
     available = onnxruntime.get_available_providers() if available is None else available
     if wanted not in ("auto", *PROVIDERS):
         raise ValueError(f"provider is auto, {', '.join(PROVIDERS)}, not {wanted!r}")
     if wanted != "auto" and PROVIDERS[wanted] not in available:
-        raise ValueError(f"{missing(wanted)}; there is: {', '.join(available)}")
+        raise ValueError(f"{missing(wanted)}; available: {', '.join(available)}")
     order = list(PROVIDERS)[0 if wanted == "auto" else list(PROVIDERS).index(wanted) :]
     chosen: list[str | tuple[str, dict]] = []
     for name in order:
@@ -56,7 +57,7 @@ def choose_providers(
         if name == "tensorrt":
             chosen.append((PROVIDERS[name], tensorrt_options(profile)))
         elif name == "cuda":
-            # each length is a new shape: searching for its fastest convolution takes longer than a slower one
+            # Each length is a new shape, and the search for its fastest convolution takes longer than it saves.
             chosen.append((PROVIDERS[name], {"cudnn_conv_algo_search": "HEURISTIC"}))
         else:
             chosen.append(PROVIDERS[name])
@@ -64,7 +65,7 @@ def choose_providers(
 
 
 def missing(name: str) -> str:
-    """What to install for a provider."""
+    """Return a sentence that names what a provider needs."""
     if name == "cpu":
         return "onnxruntime has no CPU provider: pip install onnxruntime"
     needs = "an NVIDIA GPU and onnxruntime-gpu (pip install onnxruntime-gpu in place of onnxruntime)"
@@ -74,7 +75,7 @@ def missing(name: str) -> str:
 
 
 def tensorrt_options(profile: Path | None) -> dict[str, str | bool]:
-    """Options of onnxruntime's TensorRT provider: float16, the engine kept on disk, shapes of the profile."""
+    """Return options of onnxruntime's TensorRT provider: float16, the profile's shapes, the engine stored on disk."""
     options: dict[str, str | bool] = {"trt_fp16_enable": True}
     if profile is None:
         return options
@@ -86,23 +87,26 @@ def tensorrt_options(profile: Path | None) -> dict[str, str | bool]:
 
 
 def open_session(path: Path, *, provider: str = "auto", threads: int | None = None) -> onnxruntime.InferenceSession:
-    """A session on the first provider that takes the graph; which one it became is logged.
+    """Open a graph on the first provider that accepts it, and log which one that is.
+
+    Args:
+        threads: Number of threads on the CPU; by default, onnxruntime's choice.
 
     Raises:
-        ValueError: The file is no graph, or the provider was asked for and is not there.
+        ValueError: The file is not a graph, or the wanted provider is not available.
     """
     profile = path.parent / PROFILE
     has_profile = path.name == GRAPH and profile.is_file()
     providers = choose_providers(provider, profile=profile if has_profile else None)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # Threads that spin while they wait take the cores from PyTorch, which computes the features.
+    # Waiting threads that spin would take the cores from PyTorch, which computes the features.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # its classes are not exported
+    except Exception as error:  # onnxruntime does not export its exception classes
         raise ValueError(f"{path}: onnxruntime cannot load it: {error}") from error
     used, first = session.get_providers(), providers[0] if isinstance(providers[0], str) else providers[0][0]
     if provider != "auto" and used[0] != first:

@@ -1,6 +1,6 @@
-"""Checkpoints and their graphs, written once.
+"""Checkpoints and their graphs, written once per session.
 
-What goes to sherpa-onnx needs its floor of energies, whatever the default is.
+Checkpoints for sherpa-onnx have its energy floor, whatever the default is.
 """
 
 import shutil
@@ -11,7 +11,7 @@ import torch
 
 from hf_asr import ConformerFeatureExtractor, ConformerForCTC, ConformerProcessor
 from hf_asr.checkpoint import load_checkpoint
-from hf_asr.export import run as export_module
+from hf_asr.export import build
 from hf_asr.export.graphs import EXPORTERS
 from hf_asr.export.onnx import export_onnx
 
@@ -20,7 +20,7 @@ from .tones import save_tone_checkpoint, write_tones
 
 @pytest.fixture(scope="session")
 def tones(tmp_path_factory) -> Path:
-    """Recordings of tones: 40 to validate on (435 letters), 8 to find ranges in."""
+    """Return a folder of recordings of tones: 40 for validation (435 letters), 8 for calibration."""
     return write_tones(tmp_path_factory.mktemp("tones") / "data", validation=40, train=8)
 
 
@@ -31,13 +31,13 @@ def tone_checkpoint(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def other_tone_checkpoint(tmp_path_factory) -> Path:
-    """The same with other weights."""
+    """Return a checkpoint like `tone_checkpoint` with other weights."""
     return save_tone_checkpoint(tmp_path_factory.mktemp("tones") / "other", seed=1)
 
 
 @pytest.fixture(scope="session")
 def silent_checkpoint(tone_checkpoint, tmp_path_factory) -> Path:
-    """The same with the blank as the best token of every frame: it transcribes nothing."""
+    """Return `tone_checkpoint` with the blank as the best token of every frame: every transcript is empty."""
     model, processor = load_checkpoint(str(tone_checkpoint), device="cpu")
     with torch.no_grad():
         model.ctc_head.bias[0] += 100.0
@@ -46,7 +46,7 @@ def silent_checkpoint(tone_checkpoint, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def talkative(checkpoint, tmp_path_factory) -> Path:
-    """Random weights that say something of anything: the tiny checkpoint with its blank made unlikely."""
+    """Return the tiny checkpoint with an unlikely blank: every recording has a transcript, a random one."""
     model, processor = load_checkpoint(str(checkpoint), device="cpu")
     torch.manual_seed(1)
     torch.nn.init.normal_(model.ctc_head.weight, std=1.0)
@@ -77,7 +77,7 @@ def exported_before(tmp_path_factory) -> dict[tuple, Path]:
 
 @pytest.fixture
 def quick_export(monkeypatch, exported_before, tmp_path_factory) -> None:
-    """The command traces the same weights once: the second time it gets the file of the first."""
+    """Make the command trace each set of weights once; afterwards it copies the file of the first time."""
 
     def export(model, extractor, path: Path, **options) -> None:
         weights = model.ctc_head.weight
@@ -88,4 +88,4 @@ def quick_export(monkeypatch, exported_before, tmp_path_factory) -> None:
         else:
             shutil.copy(exported_before[key], path)
 
-    monkeypatch.setattr(export_module, "export_onnx", export)
+    monkeypatch.setattr(build, "export_onnx", export)

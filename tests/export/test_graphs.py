@@ -1,16 +1,15 @@
-"""Exported = source, whatever the batch and the length."""
+"""Graphs give PyTorch's outputs for every batch size and length."""
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from optimum.exporters.tasks import TasksManager
 
 from hf_asr import ConformerConfig, ConformerForCTC
 from hf_asr.checkpoint import load_checkpoint
 from hf_asr.export import sherpa
-from hf_asr.export.gate import run_graph, source_runner
-from hf_asr.export.graphs import TASK, exporter_config, half_precision
+from hf_asr.export.check import run_graph, source_runner
+from hf_asr.export.graphs import exporter_config, half_precision
 from hf_asr.export.onnx import export_onnx, quantize_int8
 
 RANDOM = np.random.default_rng(0)
@@ -43,7 +42,7 @@ def expected(model, features, mask):
 
 
 @pytest.mark.parametrize("batch,frames", SHAPES)
-def test_features_in_equals_pytorch(graphs, model, batch, frames):
+def test_a_graph_of_features_equals_pytorch(graphs, model, batch, frames):
     features, mask = random_batch(batch, frames)
     (log_probs,) = run(graphs["onnx"], features, mask)
     np.testing.assert_allclose(log_probs, expected(model, features, mask), atol=1e-4)
@@ -53,7 +52,7 @@ def noise(samples: int) -> np.ndarray:
     return np.random.default_rng(samples).normal(0, 0.1, samples).astype(np.float32)
 
 
-def test_waveforms_in_equals_pytorch_padded_or_short(graphs, model, processor):
+def test_a_graph_of_waveforms_equals_pytorch_padded_or_short(graphs, model, processor):
     waveforms = [noise(samples) for samples in (30000, 47111, 3000, 1)]
     padded = np.zeros((4, 47111), np.float32)
     for row, waveform in zip(padded, waveforms, strict=True):
@@ -67,10 +66,10 @@ def test_waveforms_in_equals_pytorch_padded_or_short(graphs, model, processor):
 
 @pytest.mark.parametrize("name", ["onnx", "onnx-waveform", "sherpa-onnx"])
 @pytest.mark.parametrize("samples", [1, 50, 320, 1600, 4800, 7984, 8000, 8016, 11200])
-def test_every_graph_hears_a_short_recording_as_pytorch_does(graphs, model, processor, name, samples):
+def test_every_graph_equals_pytorch_on_short_recordings(graphs, model, processor, name, samples):
     waveform = noise(samples)
     session = onnxruntime.InferenceSession(graphs[name], providers=["CPUExecutionProvider"])
-    (found,) = run_graph(session, model, processor, [waveform])
+    (found,) = run_graph(session, [waveform], model=model, processor=processor)
     exact = source_runner(model, processor)(waveform)
     assert found.shape == exact.shape
     np.testing.assert_allclose(found, exact, atol=1e-3)
@@ -86,7 +85,7 @@ def test_every_graph_hears_a_short_recording_as_pytorch_does(graphs, model, proc
         {"decoder_layers": 1},
     ],
 )
-def test_every_kind_of_encoder_at_any_length(processor, tmp_path, options):
+def test_every_kind_of_encoder_equals_pytorch(processor, tmp_path, options):
     torch.manual_seed(0)
     config = ConformerConfig(**TINY, vocab_size=len(processor.tokenizer), **options)
     model = ConformerForCTC(config).eval()
@@ -102,11 +101,11 @@ def test_silence_gives_no_nan(graphs):
     assert np.isfinite(log_probs).all()
 
 
-def test_sherpas_graph_takes_several_recordings_filled_up_with_anything(graphs, model, processor):
+def test_sherpas_graph_ignores_the_padding_of_a_batch(graphs, model, processor):
     waveforms = [noise(samples) for samples in (1600, 4800, 11200)]
     inputs = sherpa.inputs(processor.feature_extractor, waveforms)
     assert inputs["x"].shape == (3, 70, 80) and inputs["x_lens"].tolist() == [10, 30, 70]
-    assert inputs["x"][0, 10:] == pytest.approx(np.log(1e-10), abs=1e-5)  # what sherpa-onnx fills up with
+    assert inputs["x"][0, 10:] == pytest.approx(np.log(1e-10), abs=1e-5)  # sherpa-onnx's padding
     for filling in (np.log(1e-10), 0.0, 50.0):
         for row, count in zip(inputs["x"], inputs["x_lens"], strict=True):
             row[count:] = filling
@@ -116,14 +115,15 @@ def test_sherpas_graph_takes_several_recordings_filled_up_with_anything(graphs, 
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnx-waveform", "sherpa-onnx"])
-def test_a_batch_gives_each_recording_its_own_frames(graphs, model, processor, name):
+def test_a_batch_equals_pytorch_on_each_recording(graphs, model, processor, name):
     waveforms = [noise(samples) for samples in (320, 30000, 4800, 47111)]
     session = onnxruntime.InferenceSession(graphs[name], providers=["CPUExecutionProvider"])
-    for found, waveform in zip(run_graph(session, model, processor, waveforms), waveforms, strict=True):
+    batch = run_graph(session, waveforms, model=model, processor=processor)
+    for found, waveform in zip(batch, waveforms, strict=True):
         np.testing.assert_allclose(found, source_runner(model, processor)(waveform), atol=1e-3)
 
 
-def test_float16_is_equal_to_its_precision_and_half_as_large(graphs, model, processor, tmp_path):
+def test_float16_equals_pytorch_within_its_precision(graphs, model, processor, tmp_path):
     export_onnx(half_precision(model), processor.feature_extractor, tmp_path / "half.onnx")
     features, mask = random_batch(2, 300)
     (log_probs,) = run(tmp_path / "half.onnx", features, mask)
@@ -136,7 +136,7 @@ def test_float16_is_equal_to_its_precision_and_half_as_large(graphs, model, proc
 
 
 @pytest.mark.parametrize("is_static", [False, True])
-def test_int8_is_near_and_its_weights_are_int8(graphs, model, tmp_path, is_static):
+def test_int8_is_close_to_float32_and_its_weights_are_int8(graphs, model, tmp_path, is_static):
     import onnx
 
     features, mask = random_batch(2, 300)
@@ -147,15 +147,15 @@ def test_int8_is_near_and_its_weights_are_int8(graphs, model, tmp_path, is_stati
     for row, other, length in zip(log_probs, exact, real, strict=True):
         difference = np.abs(row[:length] - other[:length])
         assert 1e-5 < difference.max() < 0.3
-        assert difference.max() < 0.1 * np.ptp(other[:length])  # of a range that it would leave if it were wrong
+        assert difference.max() < 0.1 * np.ptp(other[:length])  # a wrong graph would leave the range of the values
     weights = {item.name: item for item in onnx.load(tmp_path / "int8.onnx").graph.initializer}
     matrices = [item for item in weights.values() if len(item.dims) == 2 and min(item.dims) > 1]
     is_int8 = [item.data_type == onnx.TensorProto.INT8 for item in matrices]
-    assert sum(is_int8) >= 10  # of one layer: two feed-forwards, attention, convolution, subsampling and head
+    assert sum(is_int8) >= 10  # one layer: two feed-forwards, attention, convolution, subsampling and head
     assert [list(item.dims) for item, quantized in zip(matrices, is_int8, strict=True) if not quantized] == []
 
 
-def test_int8_leaves_the_frontend_alone(graphs, processor, tmp_path):
+def test_int8_leaves_the_frontend_in_float32(graphs, processor, tmp_path):
     import onnx
 
     quantize_int8(graphs["onnx-waveform"], tmp_path / "int8.onnx")
@@ -169,7 +169,7 @@ def test_int8_leaves_the_frontend_alone(graphs, processor, tmp_path):
     assert np.abs(exact - near).max() < 0.3
 
 
-def test_axes_have_names_and_metadata_is_kept(model, processor, tmp_path):
+def test_axes_have_names_and_metadata_is_stored(model, processor, tmp_path):
     import onnx
 
     export_onnx(model, processor.feature_extractor, tmp_path / "m.onnx", metadata=sherpa.metadata(model.config))
@@ -179,9 +179,7 @@ def test_axes_have_names_and_metadata_is_kept(model, processor, tmp_path):
     assert {item.key: item.value for item in proto.metadata_props}["model_type"] == "zipformer2_ctc"
 
 
-def test_optimum_knows_the_model(model):
-    tasks = TasksManager.get_supported_tasks_for_model_type("hf_asr_conformer", "onnx", library_name="transformers")
-    assert TASK in tasks
+def test_inputs_for_tracing(model):
     config = exporter_config(model, "onnx")
     inputs = config.generate_dummy_inputs(frames=60)
     assert {name: tuple(value.shape) for name, value in inputs.items()} == {

@@ -1,4 +1,4 @@
-"""sherpa-onnx's own recogniser, from its wheel, on the files that are written for it."""
+"""sherpa-onnx's recogniser, from its wheel, runs the exported files."""
 
 import difflib
 from pathlib import Path
@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from hf_asr import ConformerConfig, ConformerFeatureExtractor, ConformerTokenizer
-from hf_asr.data.sources import load_source, read_row
+from hf_asr.cli import main
+from hf_asr.data.sources import Source, read_row
 from hf_asr.decoding.recognizer import load
-from hf_asr.export.run import main
 from hf_asr.export.sherpa import inputs, metadata, refusal, write_tokens
 
 PHONE = ConformerFeatureExtractor(energy_floor=128.0)
@@ -19,18 +19,20 @@ SHORT = [80, 100, 320, 1600, 4800, 7984, 8000, 8016, 11200]
 
 
 class Spell(torch.nn.Module):
-    """Stands for a model: its tokens spell the features, three digits of base 256 each, in turn from two alphabets."""
+    """A model whose tokens spell its input features: three digits of base 256 each, in turn from two alphabets."""
 
     def forward(self, x: torch.Tensor, x_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         number = ((x + 32) * 2**18).round().long()  # (1, T, 80)
         digits = torch.stack([number // 65536, number // 256 % 256, number % 256], -1).flatten(1)  # (1, 240 T)
-        tokens = 1 + digits + 256 * (torch.arange(digits.shape[1]) % 2)  # no two neighbours are equal: none is dropped
+        tokens = (
+            1 + digits + 256 * (torch.arange(digits.shape[1]) % 2)
+        )  # no two neighbours are equal, so none is merged
         return torch.nn.functional.one_hot(tokens, 513).float(), x_lens * 240
 
 
 @pytest.fixture(scope="module")
 def sherpas_features(tmp_path_factory):
-    """A function from a waveform (samples,) to the features that sherpa-onnx gives a model, (frames, 80)."""
+    """Return a function from a waveform (samples,) to the features (frames, 80) that sherpa-onnx gives a model."""
     sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="sherpa-onnx is not installed: pip install sherpa-onnx")
     folder = tmp_path_factory.mktemp("spell")
     proto = torch.onnx.export(
@@ -74,7 +76,7 @@ def noise(samples: int, scale: float = 0.1) -> np.ndarray:
 
 
 @pytest.mark.parametrize("waveform", [*map(noise, SHORT), noise(16000, scale=1e-5), np.zeros(4800, np.float32)])
-def test_it_computes_our_features_of_loud_quiet_and_short_recordings(sherpas_features, waveform):
+def test_features_are_those_of_our_extractor(sherpas_features, waveform):
     found = sherpas_features(waveform)
     ours = inputs(PHONE, [waveform])["x"][0]
     assert found.shape == ours.shape
@@ -82,24 +84,24 @@ def test_it_computes_our_features_of_loud_quiet_and_short_recordings(sherpas_fea
     np.testing.assert_array_equal(found, sherpas_features(waveform))  # no dither
 
 
-def test_less_than_a_frame_is_no_features(sherpas_features):
+def test_a_recording_shorter_than_a_frame_has_no_features(sherpas_features):
     for samples in (1, 50, 79):
         assert sherpas_features(noise(samples)).shape == (0, 80)
         assert inputs(PHONE, [noise(samples)])["x"].shape == (1, 0, 80)
 
 
-def test_it_transcribes_as_ours_does(talkative, corpus, tmp_path, quick_export):
+def test_transcripts_are_those_of_pytorch(talkative, corpus, tmp_path, quick_export):
     sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="sherpa-onnx is not installed: pip install sherpa-onnx")
     options = ["--target", "sherpa-onnx", "--dataset_name", str(corpus), "--max_utterances", "4", "--allow_differences"]
-    main(["--model_name_or_path", str(talkative), "--output_dir", str(tmp_path), *options])
+    main(["export", "--model_name_or_path", str(talkative), "--output_dir", str(tmp_path), *options])
     assert {"model.onnx", "model.int8.onnx", "tokens.txt"} <= {path.name for path in tmp_path.iterdir()}
     recognizer = open_recognizer(sherpa_onnx, tmp_path)
-    waveforms = [read_row(row, sampling_rate=16000) for row in load_source(str(corpus), split="validation")]
+    waveforms = [read_row(row, sampling_rate=16000) for row in Source(str(corpus)).load("validation")]
     waveforms += [waveforms[0][4000 : 4000 + samples] for samples in [1, 50, *SHORT]]
     expected = load(str(talkative)).transcribe(waveforms)
     assert [decode(recognizer, waveform).text.strip() for waveform in waveforms] == [ours.text for ours in expected]
     assert len({ours.text for ours in expected}) > len(SHORT)
-    # As a `wenet_ctc`, which adds noise to the samples: here too little of it to matter.
+    # Opened as `wenet_ctc`, sherpa-onnx adds noise to the samples; in a loud recording it has little effect.
     model, tokens = str(tmp_path / "model.onnx"), str(tmp_path / "tokens.txt")
     recognizer = sherpa_onnx.OfflineRecognizer.from_wenet_ctc(model=model, tokens=tokens)
     loud = waveforms[0] + noise(len(waveforms[0]), scale=0.01)
@@ -108,14 +110,14 @@ def test_it_transcribes_as_ours_does(talkative, corpus, tmp_path, quick_export):
     assert len(expected.text) > 3 and difflib.SequenceMatcher(None, found, expected.text).ratio() > 0.9
 
 
-def test_a_vocabulary_is_a_token_and_its_id_a_line(tmp_path):
+def test_tokens_txt_has_a_token_and_its_id_on_each_line(tmp_path):
     tokenizer = ConformerTokenizer.from_texts(["ab 打"], text_normalization="none")
     write_tokens(tmp_path / "tokens.txt", tokenizer)
     lines = (tmp_path / "tokens.txt").read_text(encoding="utf-8").splitlines()
     assert lines == ["<blk> 0", "<unk> 1", "<sos/eos> 2", "a 3", "b 4", "▁ 5", "打 6"]
 
 
-def test_other_features_are_refused_by_name():
+def test_other_features_are_refused_with_the_names_of_the_options():
     assert refusal(PHONE) is None
     options = {"high_freq": 0, "snip_edges": True, "energy_floor": 128.0}
     assert "high_freq 0 (it has -400.0)" in refusal(ConformerFeatureExtractor(**options))

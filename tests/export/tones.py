@@ -1,6 +1,6 @@
-"""A language of ten tones, and a checkpoint that transcribes it without a mistake: random weights and a fitted head.
+"""Make recordings of ten tones and a checkpoint that transcribes them without errors: random weights, a fitted head.
 
-Words of espeak-ng would take minutes of training. What a graph loses of its precision shows as well in tones.
+Words of espeak-ng would take minutes of training, and a graph's loss of precision shows on tones as well.
 """
 
 import json
@@ -20,7 +20,7 @@ TINY |= {"subsampling_channels": 8, "apply_spec_augment": False, "hidden_dropout
 
 
 def waveform_of(text: str, generator: np.random.Generator) -> np.ndarray:
-    """(samples,): a tone a letter, with pauses and a little noise."""
+    """Return a waveform (samples,) with one tone per letter, pauses and a little noise."""
     time = np.arange(round(TONE_SECONDS * RATE)) / RATE
     pause = np.zeros(round(PAUSE_SECONDS * RATE))
     parts = [pause]
@@ -31,7 +31,7 @@ def waveform_of(text: str, generator: np.random.Generator) -> np.ndarray:
 
 
 def write_tones(folder: Path, **utterances: int) -> Path:
-    """An audiofolder with splits of so many utterances."""
+    """Write an audiofolder; `utterances` maps each split to its number of utterances."""
     generator = np.random.default_rng(0)
     for split, count in utterances.items():
         (folder / split).mkdir(parents=True)
@@ -45,7 +45,7 @@ def write_tones(folder: Path, **utterances: int) -> Path:
 
 
 def save_tone_checkpoint(folder: Path, *, seed: int = 0) -> Path:
-    """A checkpoint with sherpa-onnx's features, whatever the default is."""
+    """Save a checkpoint with sherpa-onnx's features, whatever the default is."""
     torch.manual_seed(seed)
     tokenizer = ConformerTokenizer.from_texts([LETTERS], text_normalization="none")
     processor = ConformerProcessor(ConformerFeatureExtractor(energy_floor=128.0), tokenizer)
@@ -59,14 +59,16 @@ def save_tone_checkpoint(folder: Path, *, seed: int = 0) -> Path:
 
 
 def fit_head(model: ConformerForCTC, processor: ConformerProcessor) -> None:
-    """Softmax regression of the letters on the encoder's frames."""
+    """Fit the CTC head by softmax regression of the letters on the encoder's frames."""
     generator, inputs, targets = np.random.default_rng(1), [], []
     hook = model.ctc_head.register_forward_pre_hook(lambda _, values: inputs.append(values[0].detach()[0]))
     for _ in range(20):
         text = "".join(generator.choice(list(LETTERS), size=12))
         with torch.inference_mode():
             model(**processor(waveform_of(text, generator), sampling_rate=RATE))
-        frames = np.arange(len(inputs[-1])) * model.config.subsampling_factor * 0.01 + 0.03  # seconds, of their middle
+        frames = (
+            np.arange(len(inputs[-1])) * model.config.subsampling_factor * 0.01 + 0.03
+        )  # middle of each frame in seconds
         place, within = np.divmod(frames - PAUSE_SECONDS, TONE_SECONDS + PAUSE_SECONDS)
         is_tone = (frames > PAUSE_SECONDS) & (within < TONE_SECONDS) & (place < len(text))
         ids = processor.tokenizer(text).input_ids

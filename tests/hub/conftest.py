@@ -1,4 +1,4 @@
-"""A stand-in for the Hub that models and Spaces are pushed to and loaded from, by huggingface_hub's own requests."""
+"""A local replacement of the Hub for huggingface_hub's requests."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ TOKEN = "hf_of_a_test"
 
 @dataclass
 class Repository:
-    """What was pushed: files by path, the message and the paths of each commit, and what was set."""
+    """A repository: files by path, the message and the paths of each commit, and the Space's variables."""
 
     is_private: bool
     files: dict[str, bytes] = field(default_factory=dict)
@@ -27,9 +27,12 @@ class Repository:
 
 @dataclass
 class StandIn:
-    """`repositories` by `models/owner/name` or `spaces/owner/name`; `environment` leads a process there.
+    """A local Hub.
 
-    `uploads` are the path and content of every file that any commit brought, replaced and deleted ones too.
+    Attributes:
+        repositories: By `models/owner/name` or `spaces/owner/name`.
+        uploads: Path and content of each file of each commit, also of files that were replaced or deleted later.
+        environment: Variables with which another process uses this Hub.
     """
 
     address: str
@@ -44,7 +47,7 @@ class StandIn:
 
 @pytest.fixture
 def hub(monkeypatch):
-    """The stand-in, to which this process is led as well."""
+    """Start a local Hub, which this process uses instead of the real one."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.stand_in = StandIn(f"http://127.0.0.1:{server.server_port}")
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -79,11 +82,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer({"error": code}, status, {"X-Error-Code": code, "X-Error-Message": code})
 
     def dispatch(self) -> None:
-        """Paths as the Hub has them: [api/]models/owner/name/…; without api, the kind of a model is left out."""
+        """Answer requests to [api/]models/owner/name/…; without api, the paths of models have no `models/`."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path).strip("/")
         may_write = self.headers.get("Authorization") == f"Bearer {TOKEN}"
-        if path.startswith("objects/"):  # the address that an upload was told, with no token
+        if path.startswith("objects/"):  # uploads to the address that `batch` returns have no token
             self.hub.objects[path.removeprefix("objects/")] = body
             return self.answer(b"")
         if path == "api/validate-yaml":
@@ -121,7 +124,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer({"url": f"{self.hub.address}/{'spaces/' if kind == 'space' else ''}{name}"})
 
     def preupload(self, repository: Repository, body: bytes) -> None:
-        """Large and binary files go to the large-file store, as on the Hub."""
+        """Accept large and binary files as objects of the large-file store, as the Hub does."""
         answers = []
         for file in json.loads(body)["files"]:
             is_text = b"\0" not in base64.b64decode(file["sample"]) and file["size"] < 10_000_000
@@ -130,7 +133,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer({"files": answers})
 
     def batch(self, repository: Repository, body: bytes) -> None:
-        """Where each object is to be put."""
+        """Return the address to which each object is uploaded."""
         objects = [
             item | {"actions": {"upload": {"href": f"{self.hub.address}/objects/{item['oid']}"}}}
             for item in json.loads(body)["objects"]
@@ -167,8 +170,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def describe(self, repository: Repository, body: bytes) -> None:
         siblings = [{"rfilename": name} for name in repository.files]
-        told = {"id": "owner/name", "sha": self.revision(repository), "private": repository.is_private}
-        self.answer(told | {"siblings": siblings, "tags": []})
+        facts = {"id": "owner/name", "sha": self.revision(repository), "private": repository.is_private}
+        self.answer(facts | {"siblings": siblings, "tags": []})
 
     def tree(self, repository: Repository, body: bytes) -> None:
         self.answer(

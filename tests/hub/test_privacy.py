@@ -1,4 +1,4 @@
-"""What is published holds no transcript, name or path of the machine that trained the model, unless asked for."""
+"""Publications contain no transcript, name or path of the training machine, unless the user asks for transcripts."""
 
 import json
 import shutil
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from hf_asr.cli import main
 from hf_asr.hub.privacy import public_command, public_configuration, public_figures, public_training
-from hf_asr.hub.publish import main as publish
-from hf_asr.training.run import main as train
 
 from .test_publish import NAME, export_report
+from .tiny_training import TINY_TRAINING, command
 
 SENTENCES = ["marmalade for quokkas", "jumbled gherkins waltz", "a bashful zeppelin"]
 SPEAKERS = ["xanthippe", "ozymandias", "wilhelmina"]
@@ -19,8 +19,8 @@ HOST = "machineofalice"
 
 
 @pytest.fixture(scope="module")
-def trained(corpus, tmp_path_factory):
-    """A run on recordings that are nobody's business, published as it goes and at its end; where it lies."""
+def home(corpus, tmp_path_factory) -> Path:
+    """Return a home folder with private recordings and noises, for a training that is published."""
     home = tmp_path_factory.mktemp("home") / "alice.liddell"
     data = home / "spoken"
     recordings = sorted((corpus / "train").rglob("*.flac"))
@@ -39,49 +39,39 @@ def trained(corpus, tmp_path_factory):
 
 
 @pytest.fixture
-def published(hub, trained, tmp_path, monkeypatch) -> Path:
-    """Trains once with --push_to_hub, then publishes by the command, with graphs and the demo."""
+def published(hub, home, tmp_path, monkeypatch) -> Path:
+    """Train with --push_to_hub, then run the publish command with graphs and the demo; return the run's folder."""
     monkeypatch.setattr(socket, "gethostname", lambda: HOST)
-    monkeypatch.setenv("HOME", str(trained))
-    run = trained / "runs of mine" / "first"
-    arguments = {
-        "dataset_name": trained / "spoken",
+    monkeypatch.setenv("HOME", str(home))
+    run = home / "runs of mine" / "first"
+    options = TINY_TRAINING | {
+        "dataset_name": home / "spoken",
         "output_dir": run,
-        "model": "{hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64, "
-        "subsampling_channels: 8}",
         "text_normalization": "en",
-        "augmentations": f"[{{name: AddBackgroundNoise, sounds_path: {trained / 'noises'}}}]",
+        "augmentations": f"[{{name: AddBackgroundNoise, sounds_path: {home / 'noises'}}}]",
         "exclude_speakers": SPEAKERS[2],
-        "max_batch_seconds": 20,
-        "max_steps": 2,
-        "eval_steps": 1,
-        "save_steps": 1,
-        "dataloader_num_workers": 0,
-        "precision": "fp32",
         "push_to_hub": "true",
         "hub_model_id": NAME,
         "hub_always_push": "true",
         "report_to": "tensorboard",
     }
-    words = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
-    monkeypatch.setattr("sys.argv", [str(trained / "hf_asr" / "scripts" / "train.py"), *words])
-    train(words)
+    words = command("train", options)
+    monkeypatch.setattr("sys.argv", [str(home / "hf_asr" / "scripts" / "train.py"), *words[1:]])
+    main(words)
     graph = export_report(run, tmp_path / "onnx")
-    refused = {"file": "model.int8.onnx", "reason": f"said {SENTENCES[0]!r} in {trained / 'spoken'}"}
-    report = {"graphs": [graph | {"examples": [SENTENCES[0]], "note": str(trained)}], "refused": [refused]}
+    refused = {"file": "model.int8.onnx", "reason": f"predicted {SENTENCES[0]!r} in {home / 'spoken'}"}
+    report = {"graphs": [graph | {"examples": [SENTENCES[0]], "note": str(home)}], "refused": [refused]}
     (tmp_path / "onnx" / "export_report.json").write_text(json.dumps(report))
-    config = json.loads((run / "config.json").read_text()) | {"_name_or_path": str(trained / "base")}
+    config = json.loads((run / "config.json").read_text()) | {"_name_or_path": str(home / "base")}
     (tmp_path / "onnx" / "config.json").write_text(json.dumps(config))
-    publish(
-        ["--model_name_or_path", str(run), "--hub_model_id", NAME, "--create_space", "--onnx_dir"]
-        + [str(tmp_path / "onnx")]
-    )
+    options = ["--hub_model_id", NAME, "--create_space", "--onnx_dir", str(tmp_path / "onnx")]
+    main(["publish", "--model_name_or_path", str(run), *options])
     return run
 
 
-def test_nothing_that_was_uploaded_names_anybody_or_any_place(hub, published, trained):
+def test_uploads_contain_no_names_paths_or_transcripts(hub, published, home):
     secrets = [word for sentence in SENTENCES for word in sentence.split() if len(word) > 4]
-    secrets += [*SPEAKERS, "confidential-", "patientid-", str(trained), trained.name, str(trained.parent), HOST]
+    secrets += [*SPEAKERS, "confidential-", "patientid-", str(home), home.name, str(home.parent), HOST]
     secrets += ["runs of mine", "scullery", "/home/alice"]
     found = [
         (secret, path)
@@ -96,18 +86,18 @@ def test_nothing_that_was_uploaded_names_anybody_or_any_place(hub, published, tr
     assert [path for path in names if path.startswith("runs/0/events.out.tfevents.")]
     messages = [message for repository in hub.repositories.values() for message, _ in repository.commits]
     assert len(messages) >= 4 and not [message for message in messages if any(secret in message for secret in secrets)]
-    # On this machine everything stays as it was.
+    # The files on this machine are unchanged.
     assert SENTENCES[0] in (published / "predictions.jsonl").read_text()
     record = json.loads(hub.repositories[f"models/{NAME}"].files["training.json"])
     assert "--dataset_name spoken" in record["command"] and "--exclude_speakers …" in record["command"]
     assert record["recipe"]["augmentations"][0]["sounds_path"] == "noises"
-    # What was asked for goes.
-    publish(["--model_name_or_path", str(published), "--hub_model_id", NAME, "--include_transcripts"])
+    # Transcripts are uploaded if the user asks for them.
+    main(["publish", "--model_name_or_path", str(published), "--hub_model_id", NAME, "--include_transcripts"])
     report = hub.repositories[f"models/{NAME}"].files["report.html"].decode()
-    assert "patientid-validation-0" in report and "marmalade" in report and str(trained) not in report
+    assert "patientid-validation-0" in report and "marmalade" in report and str(home) not in report
 
 
-def test_a_command_keeps_what_it_does_and_loses_where_it_did_it():
+def test_a_public_command_has_no_paths_and_no_names():
     command = (
         "torchrun --nproc_per_node 2 /home/alice/hf_asr/scripts/train.py --config configs/fine tune.yaml "
         "--config private/alice.yaml --model_name_or_path owner/base --dataset_name=data/clinic --exclude_speakers "
@@ -130,14 +120,14 @@ def test_a_command_keeps_what_it_does_and_loses_where_it_did_it():
     )
 
 
-def test_a_configuration_loses_places_and_nothing_else():
+def test_a_public_configuration_has_no_paths():
     content = b'{"hidden_size": 32, "pad_token": "/", "separator": "~", "auto_map": {"AutoModel": "m--x.Y"}}'
     assert public_configuration(content) == content
     found = {"a": 1, "_name_or_path": "/home/alice/x", "inner": [{"file": "~/y", "size": 2}], "w": "C:\\alice\\z"}
     assert json.loads(public_configuration(json.dumps(found).encode())) == {"a": 1, "inner": [{"size": 2}]}
 
 
-def test_figures_keep_their_words():
+def test_public_figures_keep_words_with_slashes():
     figures = {"cer": 0.1, "hardware": "AMD Ryzen 7 w/ Radeon", "dataset": "owner/name", "tried": "/home/alice/d"}
     assert public_figures(figures) == figures | {"tried": "d"}
     record = {"command": "train", "datasets": [{"name": "owner/name"}], "recipe": {"x": ["owner/name", "data/noise"]}}

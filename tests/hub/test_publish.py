@@ -1,4 +1,4 @@
-"""A published model loads where hf_asr is not, and its card says what metrics.json says."""
+"""A published model loads without hf_asr, and its card has the figures of metrics.json."""
 
 import json
 import os
@@ -15,20 +15,20 @@ from huggingface_hub import ModelCard, SpaceCard
 from torch.utils.tensorboard import SummaryWriter
 
 from hf_asr.checkpoint import load_checkpoint
-from hf_asr.cli import evaluate
-from hf_asr.hub.publish import main
+from hf_asr.cli import main
 from hf_asr.provenance import artifacts_sha256, weights_sha256
 
 NAME = "someone/tiny-zh-en"
-RECORDING = b"not for everybody"
+RECORDING = b"not public"
 
 
 @pytest.fixture(scope="session")
 def measured(checkpoint, corpus, tmp_path_factory) -> Path:
-    """A checkpoint with an evaluation of its own, and with what else lies in the folder of a run."""
+    """Return a checkpoint with an evaluation, and with other files of a run's folder."""
     folder = tmp_path_factory.mktemp("measured") / "run"
     shutil.copytree(checkpoint, folder)
-    evaluate(["--model_name_or_path", str(folder), "--dataset_name", str(corpus), "--output_dir", str(folder)])
+    options = ["--dataset_name", str(corpus), "--output_dir", str(folder)]
+    main(["evaluate", "--model_name_or_path", str(folder), *options])
     for name in (
         "curves.png",
         "runs/Nov25_host/events.out.tfevents.1.host.7.0",
@@ -48,12 +48,12 @@ def measured(checkpoint, corpus, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run_folder(measured, tmp_path) -> Path:
-    """A copy that a test may change."""
+    """Return a copy that a test may change."""
     return shutil.copytree(measured, tmp_path / "run")
 
 
 def publish(folder, *options) -> None:
-    main(["--model_name_or_path", str(folder), "--hub_model_id", NAME, *map(str, options)])
+    main(["publish", "--model_name_or_path", str(folder), "--hub_model_id", NAME, *map(str, options)])
 
 
 def refusal(folder, *options) -> str:
@@ -65,7 +65,7 @@ def refusal(folder, *options) -> str:
 
 
 def noted_graph() -> onnx.ModelProto:
-    """A graph with the notes that PyTorch's exporter leaves, and metadata of its own."""
+    """Return a graph with notes of PyTorch's exporter and with properties of the model."""
     node = onnx.helper.make_node("Identity", ["x"], ["y"], doc_string="/home/alice/notes.py")
     node.metadata_props.add(key="pkg.torch.onnx.stack_trace", value='File "/home/alice/hf_asr/graphs.py", line 30')
     values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
@@ -75,7 +75,7 @@ def noted_graph() -> onnx.ModelProto:
 
 
 def training_record(folder: Path, **changes) -> dict:
-    """As a training run writes it for what lies in the folder."""
+    """Return training.json as a training run writes it for the weights in the folder."""
     return {
         "command": "python scripts/train.py --config configs/quickstart.yaml",
         "base_model": None,
@@ -110,7 +110,7 @@ def write_json(path: Path, value: dict) -> None:
 
 
 def export_report(folder: Path, onnx_dir: Path) -> dict:
-    """As scripts/export.py writes it."""
+    """Write a graph and export_report.json as scripts/export.py does, and return the graph's entry."""
     graph = {
         "file": "model.onnx",
         "target": "onnx",
@@ -133,7 +133,7 @@ def export_report(folder: Path, onnx_dir: Path) -> dict:
 
 
 def in_another_process(code: str, hub, cwd: Path) -> str:
-    """Runs `code` where hf_asr cannot be imported, and nothing is known of the Hub but its address."""
+    """Run `code` in a process without hf_asr and with an empty cache of the Hub; return what it prints."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= hub.environment | {"HF_HOME": str(cwd / "home")}
     code = f"import sys\nsys.modules['hf_asr'] = None\n{code}"
@@ -142,7 +142,7 @@ def in_another_process(code: str, hub, cwd: Path) -> str:
     return done.stdout
 
 
-def test_loads_where_hf_asr_is_not_with_the_same_logits(hub, run_folder, tmp_path):
+def test_a_published_model_loads_without_hf_asr_and_gives_the_same_logits(hub, run_folder, tmp_path):
     publish(run_folder)
     waveform = np.sin(np.arange(16000, dtype=np.float32) / 20) / 3
     np.save(tmp_path / "waveform.npy", waveform)
@@ -169,7 +169,7 @@ print(sorted(recognizer(waveform, chunk_length_s=30, return_timestamps="word")))
     assert np.array_equal(np.load(tmp_path / "logits.npy"), logits.numpy())
 
 
-def test_the_cards_figures_are_those_of_metrics_json(hub, run_folder):
+def test_the_card_has_the_figures_of_metrics_json(hub, run_folder):
     publish(run_folder)
     files = hub.repositories[f"models/{NAME}"].files
     metrics = json.loads(files["metrics.json"])
@@ -182,15 +182,15 @@ def test_the_cards_figures_are_those_of_metrics_json(hub, run_folder):
         assert result.metric_args["interval_95"] == metrics[f"{name}_interval"]
         assert (result.dataset_name, result.dataset_split) == ("spoken", "validation")
         assert f"{100 * metrics[name]:.2f} %" in card.text
-    assert card.data.language == ["zh", "en"]  # of the text normalisation
+    assert card.data.language == ["zh", "en"]  # from the text normalisation
     assert (card.data.pipeline_tag, card.data.library_name) == ("automatic-speech-recognition", "transformers")
     assert not {"widget", "license", "base_model", "datasets"} & set(card.data.to_dict())
     assert "No licence was stated" in card.text
     assert "were not recorded with these weights" in card.text  # no training.json
-    assert "ONNX, int8: not measured" in card.text
+    assert "This repository has no exported graphs" in card.text
 
 
-def test_only_what_belongs_to_the_model_goes_and_only_its_owner_sees_it(hub, run_folder):
+def test_only_files_of_the_model_are_uploaded_to_a_private_repository(hub, run_folder):
     publish(run_folder)
     repository = hub.repositories[f"models/{NAME}"]
     assert repository.is_private and len(repository.commits) == 1
@@ -207,14 +207,14 @@ def test_only_what_belongs_to_the_model_goes_and_only_its_owner_sees_it(hub, run
         "tokenizer.json",
         "tokenizer_config.json",
     }
-    # The report on this machine plays the recordings and shows what was said; both are nobody else's.
+    # The report on this machine has recordings and transcripts; the published one has neither.
     assert b"data:audio" in (run_folder / "report.html").read_bytes()
     published = repository.files["report.html"]
     assert b"data:audio" not in published and b"<audio" not in published and b"worst utterances" not in published
-    assert b"Error by duration" in published or b"Commonest confusions" in published
+    assert b"Error by duration" in published or b"Most common confusions" in published
 
 
-def test_transcripts_go_when_they_are_asked_for(hub, run_folder):
+def test_include_transcripts_publishes_the_full_report(hub, run_folder):
     publish(run_folder, "--include_transcripts")
     published = hub.repositories[f"models/{NAME}"].files["report.html"].decode()
     records = [json.loads(line) for line in (run_folder / "predictions.jsonl").read_text().splitlines()]
@@ -222,7 +222,7 @@ def test_transcripts_go_when_they_are_asked_for(hub, run_folder):
     assert "<audio" not in published and str(run_folder) not in published
 
 
-def test_a_report_of_another_evaluation_does_not_go(hub, run_folder, capsys):
+def test_a_report_of_another_evaluation_is_not_published(hub, run_folder, capsys):
     lines = (run_folder / "predictions.jsonl").read_text().splitlines(keepends=True)
     (run_folder / "predictions.jsonl").write_text("".join(lines[:-1]))
     publish(run_folder)
@@ -233,7 +233,7 @@ def test_a_report_of_another_evaluation_does_not_go(hub, run_folder, capsys):
     assert "report.html" not in hub.repositories[f"models/{NAME}"].files
 
 
-def test_curves_and_logs_go_with_the_weights_that_they_are_of(hub, run_folder, capsys):
+def test_curves_and_logs_of_other_weights_are_not_published(hub, run_folder, capsys):
     for path in run_folder.glob("runs/*/*"):
         path.unlink()
     with SummaryWriter(run_folder / "runs" / "Nov25_host") as writer:
@@ -248,12 +248,12 @@ def test_curves_and_logs_go_with_the_weights_that_they_are_of(hub, run_folder, c
     (run_folder / "curves.png").write_bytes(b"of another run")
     next(run_folder.glob("runs/*/events*")).write_bytes(b"of another run")
     publish(run_folder)
-    assert capsys.readouterr().err.count("training.json does not say that it is of these weights") == 2
+    assert capsys.readouterr().err.count("training.json does not list it as a file of these weights") == 2
     assert not [name for name in repository.files if name == "curves.png" or name.startswith("runs/")]
     assert "training.json" in repository.files
 
 
-def test_published_again_replaces_what_the_first_left_and_nothing_else(hub, run_folder, tmp_path, corpus):
+def test_publishing_again_deletes_files_of_the_first_publication_only(hub, run_folder, tmp_path, corpus):
     export_report(run_folder, tmp_path / "onnx")
     recording = next((corpus / "validation").glob("*.flac"))
     publish(run_folder, "--onnx_dir", tmp_path / "onnx", "--examples", recording)
@@ -268,34 +268,34 @@ def test_published_again_replaces_what_the_first_left_and_nothing_else(hub, run_
     assert {repository.files[name] for name in theirs} == {b"the owner's own"}
 
 
-OF_OLDER_VERSIONS = {
+EARLIER_FILES = {
     "training.json": b"{}",
     "curves.png": b"old",
     "runs/0/events.out.tfevents.17": b"old",
     "onnx/model.onnx": b"old",
     "onnx/export_report.json": b'{"graphs": [{"file": "model.onnx"}]}',
 }
-OF_THE_OWNER = ("onnx/mine.onnx", "runs/mine/events.out.tfevents.1", "examples/a.wav", "their_conformer.py")
+OWNERS_FILES = ("onnx/mine.onnx", "runs/mine/events.out.tfevents.1", "examples/a.wav", "their_conformer.py")
 
 
-@pytest.mark.parametrize("tag", ["hf_asr", "somebody_else"])
-def test_of_a_page_without_a_list_only_what_is_certain_is_deleted(hub, run_folder, tag):
+@pytest.mark.parametrize("tag", ["hf_asr", "other"])
+def test_without_a_list_of_files_only_certain_files_are_deleted(hub, run_folder, tag):
     publish(run_folder)
     repository = hub.repositories[f"models/{NAME}"]
     repository.files.pop("published_files.json", None)
     repository.files["README.md"] = f"---\ntags: [{tag}]\n---\n# A model".encode()
-    repository.files |= OF_OLDER_VERSIONS | dict.fromkeys(OF_THE_OWNER, b"the owner's own")
+    repository.files |= EARLIER_FILES | dict.fromkeys(OWNERS_FILES, b"the owner's own")
     publish(run_folder)
-    left = set(OF_OLDER_VERSIONS) & set(repository.files)
-    assert left == (set() if tag == "hf_asr" else set(OF_OLDER_VERSIONS))
-    assert set(OF_THE_OWNER) <= set(repository.files)
+    left = set(EARLIER_FILES) & set(repository.files)
+    assert left == (set() if tag == "hf_asr" else set(EARLIER_FILES))
+    assert set(OWNERS_FILES) <= set(repository.files)
 
 
 def test_a_damaged_list_deletes_nothing(hub, run_folder):
     publish(run_folder)
     repository = hub.repositories[f"models/{NAME}"]
     repository.files["published_files.json"] = b"[1"
-    repository.files["onnx/model.onnx"] = b"whose?"
+    repository.files["onnx/model.onnx"] = b"of unknown origin"
     publish(run_folder)
     assert "onnx/model.onnx" in repository.files
 
@@ -310,7 +310,7 @@ SELECTIONS = {
 
 
 @pytest.mark.parametrize("name", SELECTIONS)
-def test_the_card_says_of_which_rows_a_score_is(hub, run_folder, name):
+def test_the_card_states_which_rows_were_scored(hub, run_folder, name):
     selection, words = SELECTIONS[name]
     metrics = json.loads((run_folder / "metrics.json").read_text()) | {"split": "train", "selection": selection}
     write_json(run_folder / "metrics.json", metrics)
@@ -331,7 +331,7 @@ def test_the_card_says_of_which_rows_a_score_is(hub, run_folder, name):
     assert words in files["report.html"].decode()
 
 
-def test_a_score_on_what_was_trained_on_says_so(hub, run_folder):
+def test_the_card_states_a_score_on_training_data(hub, run_folder):
     write_json(run_folder / "training.json", training_record(run_folder))
     publish(run_folder)
     card = hub.repositories[f"models/{NAME}"].files["README.md"].decode()
@@ -345,7 +345,7 @@ def test_a_score_on_what_was_trained_on_says_so(hub, run_folder):
     )
 
 
-def test_exports_go_with_what_they_cost(hub, run_folder, tmp_path):
+def test_graphs_are_published_with_their_measures(hub, run_folder, tmp_path):
     export_report(run_folder, tmp_path / "onnx")
     publish(run_folder, "--onnx_dir", tmp_path / "onnx", "--license", "apache-2.0", "--language", "yue")
     files = hub.repositories[f"models/{NAME}"].files
@@ -361,7 +361,7 @@ def test_exports_go_with_what_they_cost(hub, run_folder, tmp_path):
     assert [(entry.key, entry.value) for entry in graph.metadata_props] == [("model_type", "wenet_ctc")]
 
 
-def test_a_graph_that_failed_the_check_says_so_and_is_not_recommended(hub, run_folder, tmp_path):
+def test_the_card_marks_a_graph_that_failed_the_check(hub, run_folder, tmp_path):
     reason = "model.onnx costs 0.10 points of CER"
     graph = export_report(run_folder, tmp_path / "onnx") | {"reason": reason}
     (tmp_path / "onnx" / "export_report.json").write_text(json.dumps({"graphs": [graph]}))
@@ -372,13 +372,13 @@ def test_a_graph_that_failed_the_check_says_so_and_is_not_recommended(hub, run_f
     assert json.loads(files["onnx/export_report.json"])["graphs"][0]["reason"] == reason
 
 
-def test_what_is_no_graph_is_refused(hub, run_folder, tmp_path):
+def test_a_damaged_graph_is_an_error(hub, run_folder, tmp_path):
     export_report(run_folder, tmp_path / "onnx")
     (tmp_path / "onnx" / "model.onnx").write_bytes(b"\0damaged")
-    assert "model.onnx is no ONNX graph" in refusal(run_folder, "--onnx_dir", tmp_path / "onnx")
+    assert "model.onnx is not an ONNX graph" in refusal(run_folder, "--onnx_dir", tmp_path / "onnx")
 
 
-def test_more_evaluations_are_more_rows(hub, run_folder, tmp_path):
+def test_more_evaluations_are_more_rows_of_the_card(hub, run_folder, tmp_path):
     metrics = json.loads((run_folder / "metrics.json").read_text())
     (tmp_path / "noisy").mkdir()
     (tmp_path / "noisy" / "metrics.json").write_text(json.dumps(metrics | {"dataset": "owner/noisy", "cer": 0.75}))
@@ -388,7 +388,7 @@ def test_more_evaluations_are_more_rows(hub, run_folder, tmp_path):
     assert ("owner/noisy", 0.75) in results and ("spoken", metrics["cer"]) in results and len(results) == 4
 
 
-def test_recordings_are_uploaded_when_they_are_named(hub, run_folder, corpus):
+def test_examples_are_uploaded_and_linked(hub, run_folder, corpus):
     recording = next((corpus / "validation").glob("*.flac"))
     publish(run_folder, "--examples", recording, "--public")
     repository = hub.repositories[f"models/{NAME}"]
@@ -399,14 +399,14 @@ def test_recordings_are_uploaded_when_they_are_named(hub, run_folder, corpus):
     assert widget == [{"example_title": recording.stem, "src": source}]
 
 
-def test_examples_that_cannot_go_are_refused(hub, run_folder, tmp_path):
+def test_examples_that_are_missing_or_have_equal_names_are_errors(hub, run_folder, tmp_path):
     (tmp_path / "a.wav").write_bytes(RECORDING)
-    assert "nowhere.wav is not there" in refusal(run_folder, "--examples", tmp_path / "nowhere.wav")
+    assert "nowhere.wav does not exist" in refusal(run_folder, "--examples", tmp_path / "nowhere.wav")
     message = refusal(run_folder, "--examples", tmp_path / "a.wav", run_folder / ".." / "a.wav")
     assert "two files have the same name" in message
 
 
-def test_a_dry_run_writes_the_card_and_lists_what_would_go(run_folder, capsys, monkeypatch):
+def test_a_dry_run_writes_the_card_and_lists_the_files(run_folder, capsys, monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     publish(run_folder, "--dry_run", "--create_space")
     printed = capsys.readouterr().out
@@ -415,7 +415,7 @@ def test_a_dry_run_writes_the_card_and_lists_what_would_go(run_folder, capsys, m
     assert ModelCard.load(run_folder / "README.md").data.model_name == "tiny-zh-en"
 
 
-def test_the_demo_is_a_space_that_starts_from_its_own_files(hub, run_folder, tmp_path, capsys):
+def test_the_space_starts_from_its_own_files(hub, run_folder, tmp_path, capsys):
     publish(run_folder, "--create_space")
     space = hub.repositories[f"spaces/{NAME}-demo"]
     assert space.is_private and space.variables == {"HF_ASR_MODEL": NAME}
@@ -428,7 +428,7 @@ def test_the_demo_is_a_space_that_starts_from_its_own_files(hub, run_folder, tmp
     for name, content in space.files.items():
         (tmp_path / "space" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "space" / name).write_bytes(content)
-    code = "import app, hf_asr.checkpoint; print(app.parse([]).model_name_or_path); print(hf_asr.__file__)"
+    code = "import app, hf_asr.checkpoint; print(app.parse_options([]).model_name_or_path); print(hf_asr.__file__)"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | space.variables
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path / "space", env=environment, capture_output=True, text=True
@@ -436,14 +436,14 @@ def test_the_demo_is_a_space_that_starts_from_its_own_files(hub, run_folder, tmp
     assert done.stdout.split() == [NAME, str(tmp_path / "space" / "hf_asr" / "__init__.py")], done.stderr
 
 
-def test_without_an_evaluation_of_its_own_nothing_is_published(hub, run_folder):
+def test_without_an_evaluation_of_the_weights_nothing_is_published(hub, run_folder):
     metrics = json.loads((run_folder / "metrics.json").read_text())
     again = f"python scripts/evaluate.py --model_name_or_path {run_folder}"
     (run_folder / "metrics.json").write_text(json.dumps(metrics | {"model_sha256": "0" * 64}))
     message = refusal(run_folder)
     assert "is of other weights" in message and again in message
     (run_folder / "metrics.json").write_text(json.dumps({"cer": 0.01}))
-    assert "does not say of which weights it is" in refusal(run_folder)
+    assert "does not record its weights" in refusal(run_folder)
     (run_folder / "metrics.json").write_text("{")
     assert "metrics.json is damaged" in refusal(run_folder)
     (run_folder / "metrics.json").unlink()
@@ -452,7 +452,7 @@ def test_without_an_evaluation_of_its_own_nothing_is_published(hub, run_folder):
     assert not hub.repositories
 
 
-def test_exports_and_training_of_other_weights_are_not_told(hub, run_folder, tmp_path):
+def test_graphs_and_training_records_of_other_weights_are_not_published(hub, run_folder, tmp_path):
     export_report(run_folder, tmp_path / "onnx")
     report = (tmp_path / "onnx" / "export_report.json").read_text()
     report = report.replace(weights_sha256(run_folder), "0" * 64)
@@ -465,14 +465,14 @@ def test_exports_and_training_of_other_weights_are_not_told(hub, run_folder, tmp
 
 
 @pytest.mark.parametrize("name", ["name", "a/b/c", "owner/", "own er/name"])
-def test_an_id_is_owner_and_name(run_folder, name):
-    with pytest.raises(SystemExit, match="is no id of the Hub: owner/name"):
-        main(["--model_name_or_path", str(run_folder), "--hub_model_id", name])
+def test_a_malformed_id_is_an_error(run_folder, name):
+    with pytest.raises(SystemExit, match="is not an id of the Hub: owner/name"):
+        main(["publish", "--model_name_or_path", str(run_folder), "--hub_model_id", name])
 
 
-def test_what_is_no_checkpoint_is_refused(hub, run_folder, tmp_path):
+def test_a_folder_that_is_not_a_checkpoint_is_an_error(hub, run_folder, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "is no checkpoint" in refusal(tmp_path / "empty")
+    assert "is not a checkpoint" in refusal(tmp_path / "empty")
     assert "does not exist" in refusal(tmp_path / "nowhere")
     (run_folder / "modeling_conformer.py").unlink()
     assert "lacks the code that trust_remote_code loads" in refusal(run_folder)
@@ -480,7 +480,7 @@ def test_what_is_no_checkpoint_is_refused(hub, run_folder, tmp_path):
     assert "has no model.safetensors" in refusal(run_folder)
 
 
-def test_without_a_token_or_a_network_it_says_so(hub, run_folder, monkeypatch, tmp_path):
+def test_a_missing_token_or_network_is_an_error_of_one_line(hub, run_folder, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
     assert "it does not know the token" in refusal(run_folder)
     monkeypatch.delenv("HF_TOKEN")
@@ -491,20 +491,18 @@ def test_without_a_token_or_a_network_it_says_so(hub, run_folder, monkeypatch, t
     assert "the Hub cannot be reached" in refusal(run_folder)
 
 
-def test_what_everybody_sees_is_not_written_to_unasked(hub, run_folder):
+def test_a_public_repository_is_changed_only_with_public(hub, run_folder):
     publish(run_folder, "--public")
-    assert "everybody can see it: --public, or another id" in refusal(run_folder)
+    assert "is public: give --public, or another id" in refusal(run_folder)
     publish(run_folder, "--public")
     assert len(hub.repositories[f"models/{NAME}"].commits) == 2
 
 
-def test_a_published_graph_transcribes_by_its_id(run_folder, corpus, recording, tmp_path, hub, repository):
-    from hf_asr.export.run import main as export
-
+def test_a_published_graph_is_loaded_by_its_id(run_folder, corpus, recording, tmp_path, hub, repository):
     data = ["--dataset_name", str(corpus), "--max_utterances", "2", "--allow_differences"]
-    export(["--model_name_or_path", str(run_folder), "--output_dir", str(tmp_path / "onnx"), *data])
+    main(["export", "--model_name_or_path", str(run_folder), "--output_dir", str(tmp_path / "onnx"), *data])
     publish(run_folder, "--onnx_dir", tmp_path / "onnx")
-    assert str(repository).encode() in (tmp_path / "onnx" / "model.onnx").read_bytes()  # of PyTorch's exporter
+    assert str(repository).encode() in (tmp_path / "onnx" / "model.onnx").read_bytes()  # a note of PyTorch's exporter
     assert str(repository).encode() not in hub.repositories[f"models/{NAME}"].files["onnx/model.onnx"]
     environment = os.environ | hub.environment | {"HF_HOME": str(tmp_path / "home")}
     texts = []

@@ -1,4 +1,4 @@
-"""`--push_to_hub` uploads the model as it learns and, at the end, what scripts/publish.py would."""
+"""`--push_to_hub` uploads the model of each checkpoint and, at the end, the same files as scripts/publish.py."""
 
 import json
 
@@ -9,35 +9,27 @@ from safetensors.torch import load, load_file
 
 from hf_asr.provenance import weights_sha256
 from hf_asr.training.arguments import ConformerTrainingArguments
-from hf_asr.training.run import main, push_result
+from hf_asr.training.results import push_result
+
+from .tiny_training import TINY_MODEL, train
 
 NAME = "someone/trained"
-MODEL = (
-    "{hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64, subsampling_channels: 8}"
-)
 
 
-def train(corpus, output_dir, **changes) -> None:
-    recipe = {
-        "dataset_name": corpus,
-        "output_dir": output_dir,
-        "model": MODEL,
-        "text_normalization": "zh-en",
-        "augmentations": "[{name: SpeedPerturbation, factors: [0.9, 1.1]}]",
-        "max_batch_seconds": 20,
-        "max_steps": 2,
-        "eval_steps": 1,
-        "save_steps": 1,
-        "dataloader_num_workers": 0,
-        "precision": "fp32",
-    } | changes
-    main([word for name, value in recipe.items() for word in (f"--{name}", str(value))])
+def train_on(corpus, output_dir, **options) -> None:
+    train(
+        dataset_name=corpus,
+        output_dir=output_dir,
+        text_normalization="zh-en",
+        augmentations="[{name: SpeedPerturbation, factors: [0.9, 1.1]}]",
+        **options,
+    )
 
 
 def test_the_result_is_published_with_its_card(hub, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["scripts/train.py", "--hub_token", "hf_secret"])
     folder = tmp_path / "run"
-    train(corpus, folder, push_to_hub="true", hub_model_id=NAME, hub_always_push="true")
+    train_on(corpus, folder, push_to_hub="true", hub_model_id=NAME, hub_always_push="true")
     repository = hub.repositories[f"models/{NAME}"]
     assert repository.is_private
     messages = [message for message, _ in repository.commits]
@@ -47,7 +39,7 @@ def test_the_result_is_published_with_its_card(hub, corpus, tmp_path, monkeypatc
     assert not [name for name in repository.files if name.endswith(unwanted) or name.startswith("checkpoint-")]
     assert any(name.startswith("runs/") for name in repository.files)
     assert {"training.json", "metrics.json", "curves.png", "report.html"} <= set(repository.files)
-    for message, names in repository.commits[:-1]:  # what is uploaded on the way loads, and claims nothing
+    for message, names in repository.commits[:-1]:  # the uploads during training can be loaded, but have no card
         assert {"model.safetensors", "config.json", "modeling_conformer.py", "tokenizer.json"} <= set(names), message
         assert not {"README.md", "training_args.bin", "data_report.jsonl"} & set(names)
     card = ModelCard(repository.files["README.md"].decode())
@@ -61,12 +53,12 @@ def test_the_result_is_published_with_its_card(hub, corpus, tmp_path, monkeypatc
     assert f"{record['hours']:.2f} hours, 40 utterances" in card.text and "SpeedPerturbation" in card.text
 
 
-def test_what_is_uploaded_on_the_way_are_the_weights_that_were_scored(hub, corpus, tmp_path):
-    """With `ema_decay`, of batch norm as well."""
+def test_the_weights_uploaded_during_training_are_those_that_were_scored(hub, corpus, tmp_path):
+    """With `ema_decay`, this includes the averaged statistics of batch norm."""
     folder = tmp_path / "run"
     options = {"ema_decay": 0.5, "learning_rate": 1e-2, "save_total_limit": 3}
-    model = MODEL.replace("{", "{conv_norm: batch_norm, ")
-    train(corpus, folder, push_to_hub="true", hub_model_id=NAME, hub_always_push="true", model=model, **options)
+    model = TINY_MODEL.replace("{", "{conv_norm: batch_norm, ")
+    train_on(corpus, folder, push_to_hub="true", hub_model_id=NAME, hub_always_push="true", model=model, **options)
     uploaded = [load(content) for content in hub.objects.values() if b'"ctc_head.weight"' in content[:100_000]]
     for step in (1, 2):
         average = load_file(folder / f"checkpoint-{step}" / "average.safetensors")
@@ -78,13 +70,13 @@ def test_what_is_uploaded_on_the_way_are_the_weights_that_were_scored(hub, corpu
         assert not any(torch.equal(weights[changed[0]], own[changed[0]]) for weights in uploaded), step
 
 
-def test_what_the_hub_refuses_shows_before_anything_is_read(hub, tmp_path, monkeypatch):
+def test_a_refusal_of_the_hub_is_an_error_before_training(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
     with pytest.raises(SystemExit, match="the Hub refuses someone/trained .*hf auth login"):
-        train(tmp_path / "not there", tmp_path / "run", push_to_hub="true", hub_model_id=NAME)
+        train_on(tmp_path / "not there", tmp_path / "run", push_to_hub="true", hub_model_id=NAME)
 
 
-def test_what_cannot_be_pushed_in_the_end_is_not_lost(hub, checkpoint):
+def test_a_failed_upload_at_the_end_names_the_command_to_repeat_it(hub, checkpoint):
     options = {"push_to_hub": True, "hub_model_id": NAME, "report_to": "none"}
     with pytest.raises(ValueError, match="has no evaluation.*; later: python scripts/publish.py --model_name_or_path"):
         push_result(ConformerTrainingArguments(output_dir=str(checkpoint), **options))
@@ -93,14 +85,14 @@ def test_what_cannot_be_pushed_in_the_end_is_not_lost(hub, checkpoint):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"push_to_hub": "true"}, "push_to_hub needs --hub_model_id owner/name"),
-        ({"push_to_hub": "true", "hub_model_id": "trained"}, "'trained' is no id of the Hub"),
+        ({"push_to_hub": "true"}, "push_to_hub needs hub_model_id owner/name"),
+        ({"push_to_hub": "true", "hub_model_id": "trained"}, "'trained' is not an id of the Hub"),
         (
             {"push_to_hub": "true", "hub_model_id": NAME, "hub_strategy": "checkpoint"},
-            "hub_strategy is every_save or end, not 'checkpoint'",
+            "hub_strategy must be every_save or end, not 'checkpoint'",
         ),
     ],
 )
-def test_arguments_that_do_not_fit(hub, tmp_path, options, message):
+def test_wrong_hub_options_are_errors(hub, tmp_path, options, message):
     with pytest.raises(SystemExit, match=message):
-        train(tmp_path, tmp_path / "run", **options)
+        train_on(tmp_path, tmp_path / "run", **options)

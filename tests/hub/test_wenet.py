@@ -1,4 +1,4 @@
-"""WeNet's own outputs are the oracle that the blocks are right (see ../shared/wenet_reference/README.md)."""
+"""Imported models give WeNet's own outputs (see ../shared/wenet_reference/README.md)."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from hf_asr.training.vocabulary import check_spells, unknown_characters
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = Path(os.environ.get("HF_ASR_WENET_REFERENCE", ROOT.parent / "shared" / "wenet_reference"))
 NAMES = ["conformer_offline", "u2pp_streaming"]
-FBANK = {"num_mel_bins": 80, "dither": 0.0, "energy_floor": 0.0, "sample_frequency": 16000}  # train.yaml's
+FBANK = {"num_mel_bins": 80, "dither": 0.0, "energy_floor": 0.0, "sample_frequency": 16000}  # as in train.yaml
 
 pytestmark = pytest.mark.skipif(
     not REFERENCE.is_dir(), reason=f"WeNet's outputs are not at {REFERENCE} (HF_ASR_WENET_REFERENCE)"
@@ -36,7 +36,7 @@ def imported(request):
 
 @pytest.fixture
 def variant(tmp_path):
-    """A copy of a reference model with another recipe, other weights or other units."""
+    """Return a function that copies a reference model with another recipe, other weights or other units."""
 
     def make(
         recipe: dict | None = None, *, encoder_conf: dict | None = None, state=None, units=None, name: str = NAMES[0]
@@ -76,7 +76,7 @@ def assert_equals_reference(model, processor) -> None:
         np.testing.assert_allclose(found[i, :frames], expected["ctc_log_probs"][i, :frames], atol=1e-4)
 
 
-def test_features(imported):
+def test_features_equal_torchaudios(imported):
     _, _, processor, expected = imported
     waveforms = [expected["waveform_0"], expected["waveform_1"]]
     batch = processor(waveforms, sampling_rate=16000)
@@ -106,7 +106,7 @@ def test_encoder_and_ctc_of_a_padded_batch(imported):
 
 
 @pytest.mark.parametrize(("input_layer", "factor", "bins"), [("conv2d6", 6, 12), ("conv2d8", 8, 9)])
-def test_coarser_subsampling_calls_its_projection_linear(input_layer, factor, bins):
+def test_the_projection_of_subsampling_6_and_8_is_imported(input_layer, factor, bins):
     folder = REFERENCE / NAMES[0]
     recipe = yaml.safe_load((folder / "train.yaml").read_text())
     recipe["encoder_conf"]["input_layer"] = input_layer
@@ -125,12 +125,12 @@ def test_coarser_subsampling_calls_its_projection_linear(input_layer, factor, bi
     assert torch.equal(model.encoder.subsampling.out.weight, state["encoder.embed.linear.weight"])
 
 
-def test_the_decoder_is_set_aside_and_said(caplog):
+def test_a_warning_reports_that_the_decoder_is_not_imported(caplog):
     import_wenet(REFERENCE / NAMES[1])
-    assert "weights of the attention decoder are set aside" in caplog.text
+    assert "weights of the attention decoder are not imported" in caplog.text
 
 
-def test_cmvn_file_agrees_with_the_weights(imported):
+def test_the_cmvn_file_agrees_with_the_weights(imported):
     folder, model, *_ = imported
     mean, istd = read_cmvn(folder / "global_cmvn")
     torch.testing.assert_close(model.encoder.feature_mean, mean)
@@ -147,7 +147,7 @@ def test_ids_of_units_are_kept_and_survive_a_reload(imported, tmp_path):
     assert len(units) == model.config.vocab_size
 
 
-REFUSED = {  # what the message names: the change to the recipe
+REFUSED = {  # part of the message: the change to the recipe
     "encoder: 'branchformer'": {"encoder": "branchformer"},
     "model: 'transducer'": {"model": "transducer"},
     "lfmmi_dir: 'lf'": {"lfmmi_dir": "lf"},
@@ -213,7 +213,7 @@ def test_options_that_leave_the_outputs_alone_are_accepted(variant):
     assert_equals_reference(*import_wenet(folder))
 
 
-def test_options_that_the_recipe_leaves_out_are_those_of_wenet():
+def test_missing_options_have_wenets_defaults():
     config = parse_recipe({"input_dim": 80}, vocab_size=9).config
     found = (config.hidden_size, config.num_attention_heads, config.intermediate_size, config.num_hidden_layers)
     assert found == (256, 4, 2048, 6)
@@ -232,7 +232,7 @@ def test_features_are_those_that_the_recipe_describes(window_type, frequencies, 
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
-def test_the_features_of_the_first_recipes_are_read(variant):
+def test_features_of_the_first_versions_of_wenet_are_read(variant):
     features = {"feature_type": "fbank", "mel_bins": 80, "frame_length": 25, "frame_shift": 12, "using_pitch": False}
     collate = {"feature_extraction_conf": features, "spec_aug": True, "spec_aug_conf": {"max_t": 50}}
     collate |= {"wav_distortion_conf": {"wav_dither": 1.0}, "speed_perturb": True, "feature_dither": 0.0}
@@ -260,8 +260,8 @@ def test_statistics_that_the_weights_lack_are_read_from_their_file(is_json, is_n
         rows = " ".join(map(str, [*mean, count])), " ".join(map(str, [*squares, 0]))
         (folder / "global_cmvn").write_text(f" [\n  {rows[0]} \n  {rows[1]} ]\n")
     assert_equals_reference(*import_wenet(folder))
-    damaged = {b"\0BFM \4": "holds no statistics", b"[ 1 2 ]": "does not end with 0", b"{}": "KeyError"}
-    for content, message in (damaged | {b"[ 3 1\n 9 0 ]": "of 1 mel bins", b"[1 0 1 0]": "not finite"}).items():
+    damaged = {b"\0BFM \4": "contains no statistics", b"[ 1 2 ]": "does not end with 0", b"{}": "KeyError"}
+    for content, message in (damaged | {b"[ 3 1\n 9 0 ]": "has 1 mel bins", b"[1 0 1 0]": "not finite"}).items():
         (folder / "global_cmvn").write_bytes(content)
         with pytest.raises(ValueError, match=message):
             import_wenet(folder)
@@ -270,7 +270,7 @@ def test_statistics_that_the_weights_lack_are_read_from_their_file(is_json, is_n
         import_wenet(folder)
 
 
-def test_without_statistics_features_stay_as_they_are(variant, state):
+def test_without_statistics_features_are_not_normalised(variant, state):
     del state["encoder.global_cmvn.mean"], state["encoder.global_cmvn.istd"]
     model, _ = import_wenet(variant({"cmvn": None}, state=state))
     assert not model.encoder.feature_mean.any() and (model.encoder.feature_istd == 1).all()
@@ -290,7 +290,7 @@ BIASES = {"query_bias": ["linear_q", "linear_out"], "key_bias": ["linear_k"], "v
 
 
 @pytest.mark.parametrize("option", BIASES)
-def test_projections_without_bias_are_those_with_a_bias_of_zero(option, variant, state):
+def test_projections_without_bias_equal_those_with_a_zero_bias(option, variant, state):
     names = [key for key in state if any(key.endswith(f".{part}.bias") for part in BIASES[option])]
     names = [key for key in names if key.startswith("encoder.encoders.")]
     assert len(names) == 3 * len(BIASES[option])
@@ -301,13 +301,13 @@ def test_projections_without_bias_are_those_with_a_bias_of_zero(option, variant,
     torch.testing.assert_close(
         log_probs(found, processor, waveforms)[0], log_probs(expected, processor, waveforms)[0], atol=1e-5, rtol=0
     )
-    with pytest.raises(ValueError, match=f"{BIASES[option][0]}.bias"):  # the recipe says that there is none
+    with pytest.raises(ValueError, match=f"{BIASES[option][0]}.bias"):  # the recipe has no bias
         import_wenet(variant(encoder_conf={option: False}, state=state))
     with pytest.raises(ValueError, match=rf"{BIASES[option][0].partition('.')[0]}\S*.bias .*is missing"):
         import_wenet(variant(state=without))
 
 
-def test_weights_that_do_not_fit_are_refused_by_their_name(variant, state):
+def test_weights_that_do_not_fit_are_errors_with_their_name(variant, state):
     final_pt = "encoder.encoders.1.self_attn.linear_k.weight"
     two = {key: value for key, value in state.items() if not key.startswith("encoder.encoders.2.")}
     for message, weights in {
@@ -315,11 +315,11 @@ def test_weights_that_do_not_fit_are_refused_by_their_name(variant, state):
         rf"{final_pt} is missing": {key: value for key, value in state.items() if key != final_pt},
         r"encoder.encoders.2.\S+ \(and \d+ more\) is missing": two,
         rf"{final_pt} has shape \(64, 32\); by train.yaml it is \(64, 64\)": state | {final_pt: torch.zeros(64, 32)},
-        "no ctc.ctc_lo.weight": {key: value for key, value in state.items() if not key.startswith("ctc.")},
+        "ctc.ctc_lo.weight is missing": {key: value for key, value in state.items() if not key.startswith("ctc.")},
         rf"{final_pt}' has values that are not finite": state | {final_pt: torch.full((64, 64), torch.nan)},
         "'epoch' is int, not a tensor": state | {"epoch": 3},
-        "holds list, not weights": [1, 2],
-        "holds dict, not weights": {},
+        "contains list, not weights": [1, 2],
+        "contains dict, not weights": {},
     }.items():
         with pytest.raises(ValueError, match=message) as raised:
             import_wenet(variant(state=weights))
@@ -331,13 +331,13 @@ def test_weights_that_do_not_fit_are_refused_by_their_name(variant, state):
     [
         ("final.pt", b"no weights", "final.pt cannot be read as weights"),
         ("final.pt", b"", "final.pt cannot be read as weights"),
-        ("train.yaml", b"a: [1", "train.yaml is no YAML in UTF-8"),
-        ("train.yaml", b"\xff\xfe\x80", "train.yaml is no YAML in UTF-8"),
+        ("train.yaml", b"a: [1", "train.yaml is not YAML in UTF-8"),
+        ("train.yaml", b"\xff\xfe\x80", "train.yaml is not YAML in UTF-8"),
         ("train.yaml", b"- 1", "train.yaml must be a mapping of options"),
         ("units.txt", b"\xff\xfe\x80", "units.txt is not in UTF-8"),
     ],
 )
-def test_files_that_are_something_else_are_refused(name, content, message, variant):
+def test_damaged_and_missing_files_are_errors(name, content, message, variant):
     folder = variant()
     (folder / name).write_bytes(content)
     with pytest.raises(ValueError, match=message) as raised:
@@ -357,9 +357,9 @@ def test_blank_lines_tabs_and_a_byte_order_mark_in_units_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("units", "message"),
     [
-        ("<blank> 0\n<unk> 1\n\u3000 2\n", "line 3: a line is a unit, a space or tab, and its id"),
-        ("<blank> 0\n<unk> 1\nnew york 2\n", "line 3: a line is a unit, a space or tab, and its id"),
-        ("<blank> 0\n<unk> one\n", "line 2: a line is a unit, a space or tab, and its id"),
+        ("<blank> 0\n<unk> 1\n\u3000 2\n", "line 3: a line must be a unit, a space or tab, and its id"),
+        ("<blank> 0\n<unk> 1\nnew york 2\n", "line 3: a line must be a unit, a space or tab, and its id"),
+        ("<blank> 0\n<unk> one\n", "line 2: a line must be a unit, a space or tab, and its id"),
         ("<blank> 0\n<unk> 1\na 1\n", "line 3: 'a' has id 1, but '<unk>' has id 1"),
         ("<blank> 0\n<unk> 1\na 2\na 3\n", "line 4: 'a' has id 3, but 'a' has id 2"),
         ("<blank> 0\n<unk> 1\na 3\n", "no unit has id 2"),
@@ -381,8 +381,8 @@ def test_the_unknown_unit_is_found_by_its_name(tmp_path):
     assert read_tokenizer(read_units(path)).unk_token_id == 3
 
 
-def test_only_a_convolution_with_bias_and_future_frames_depends_on_the_company(imported, variant, state):
-    """WeNet's padding is not zero after a projection with a bias, and a window around the last frame sees it."""
+def test_only_a_non_causal_convolution_with_bias_depends_on_the_batch(imported, variant, state):
+    """WeNet's padding is not zero after a projection with a bias, and the last frames depend on it."""
     folder, model, processor, expected = imported
     waveforms = [expected["waveform_0"], expected["waveform_1"]]
 
@@ -402,7 +402,7 @@ def test_only_a_convolution_with_bias_and_future_frames_depends_on_the_company(i
     assert difference(import_wenet(variant(encoder_conf={"conv_bias": False}, state=without))[0]) < 1e-5
 
 
-def test_nothing_is_written_over_or_left_half_written(variant, tmp_path, monkeypatch):
+def test_no_folder_is_overwritten_or_left_half_written(variant, tmp_path, monkeypatch):
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "model.safetensors").write_text("another model")
     with pytest.raises(ValueError, match="must be a new or an empty folder"):
@@ -421,7 +421,7 @@ UNITS = ["<blank>", "<unk>", "'", "THE", "▁", "▁CAT", "▁THE", "S", "打", 
 
 
 def sentencepiece_model(path: Path, model_type: str) -> Path:
-    """▁THE out of ▁T and HE, which are no units of WeNet's, and what else UNITS has; the blank is no piece of it."""
+    """Write a model that merges ▁T and HE, which are not in UNITS, to ▁THE; it has the other UNITS, but no blank."""
     pieces = ["▁T", "HE", "▁THE", "▁C", "AT", "▁CAT", "THE", *"▁TCHEAS'"]
     proto = import_protobuf().ModelProto()
     proto.trainer_spec.model_type = {"unigram": 1, "bpe": 2}[model_type]
@@ -433,7 +433,7 @@ def sentencepiece_model(path: Path, model_type: str) -> Path:
 
 
 @pytest.mark.parametrize("model_type", ["unigram", "bpe"])
-def test_units_of_several_characters_are_cut_by_sentencepiece(model_type, tmp_path):
+def test_units_of_several_characters_are_split_by_sentencepiece(model_type, tmp_path):
     (tmp_path / "units.txt").write_text("".join(f"{unit} {i}\n" for i, unit in enumerate(UNITS)))
     sentencepiece_model(tmp_path / "train_960.model", model_type)
     pieces = find_pieces(tmp_path, "/their/disk/train_960.model")
@@ -454,7 +454,7 @@ def test_units_of_several_characters_are_cut_by_sentencepiece(model_type, tmp_pa
     assert unknown_characters(tokenizer, ["the cat's 打q"]) == ["Q"]
 
 
-def test_without_their_model_such_units_transcribe_and_are_not_trained(tmp_path, caplog):
+def test_without_a_sentencepiece_model_such_units_only_transcribe(tmp_path, caplog):
     (tmp_path / "units.txt").write_text("".join(f"{unit} {i}\n" for i, unit in enumerate(UNITS)))
     tokenizer = read_tokenizer(read_units(tmp_path / "units.txt"), pieces=find_pieces(tmp_path, None))
     assert "no sentencepiece .model beside it" in caplog.text

@@ -1,9 +1,14 @@
+"""Which provider onnxruntime uses, and what happens if a wanted provider is not available."""
+
 import json
 import shutil
+from pathlib import Path
 
 import onnxruntime
 import pytest
 
+from hf_asr.checkpoint import load_checkpoint
+from hf_asr.export.onnx import export_onnx
 from hf_asr.runtime.providers import choose_providers, open_session, tensorrt_options, tensorrt_profile
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -16,40 +21,51 @@ def profile(tmp_path):
     return path
 
 
+@pytest.fixture(scope="module")
+def graph(checkpoint, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("graph") / "model.onnx"
+    model, processor = load_checkpoint(str(checkpoint), device="cpu")
+    export_onnx(model, processor.feature_extractor, path)
+    return path
+
+
 def names(providers):
     return [provider if isinstance(provider, str) else provider[0] for provider in providers]
 
 
-def test_tensorrt_then_cuda_then_cpu(profile):
+def test_the_order_is_tensorrt_cuda_cpu(profile):
     everything = [CPU, CUDA, TENSORRT, "AzureExecutionProvider"]
     assert names(choose_providers("auto", available=everything, profile=profile)) == [TENSORRT, CUDA, CPU]
     assert names(choose_providers("tensorrt", available=everything)) == [TENSORRT, CUDA, CPU]
     assert names(choose_providers("cuda", available=everything, profile=profile)) == [CUDA, CPU]
 
 
-def test_auto_takes_what_there_is(profile):
+def test_auto_uses_the_available_providers(profile):
     assert names(choose_providers("auto", available=[CPU], profile=profile)) == [CPU]
-    assert names(choose_providers("auto", available=[CPU, CUDA, TENSORRT])) == [CUDA, CPU]  # no shapes to build for
+    assert names(choose_providers("auto", available=[CPU, CUDA, TENSORRT])) == [
+        CUDA,
+        CPU,
+    ]  # without a profile, TensorRT has no shapes
 
 
-def test_what_is_asked_for_and_missing_is_told():
+def test_a_wanted_provider_that_is_missing_is_an_error():
     with pytest.raises(ValueError, match="tensorrt needs an NVIDIA GPU and onnxruntime-gpu"):
         choose_providers("tensorrt", available=[CPU])
     with pytest.raises(ValueError, match="provider is auto"):
         choose_providers("npu", available=[CPU])
 
 
-def test_the_profile_as_the_provider_reads_it(profile):
+def test_the_profile_becomes_options_of_the_provider(profile):
     options = tensorrt_options(profile)
     assert options["trt_profile_min_shapes"] == "input_features:1x50x80,attention_mask:1x50"
     assert options["trt_profile_max_shapes"] == "input_features:16x3000x80,attention_mask:16x3000"
     assert options["trt_engine_cache_path"] == str(profile.parent / "tensorrt_engine")
 
 
-def test_a_session_falls_back_to_the_cpu_and_tells(graphs, tmp_path, monkeypatch, caplog):
-    """Where onnxruntime names TensorRT and it does not start, as on a machine without its libraries."""
+def test_a_session_falls_back_to_the_cpu_and_logs_it(graph, tmp_path, monkeypatch, caplog):
+    """onnxruntime offers TensorRT, which does not start, as on a machine without its libraries."""
     caplog.set_level("INFO", logger="hf_asr")
-    shutil.copy(graphs["onnx"], tmp_path / "model.onnx")
+    shutil.copy(graph, tmp_path / "model.onnx")
     (tmp_path / "tensorrt_profile.json").write_text(json.dumps(tensorrt_profile(80)))
     asked, start = [], onnxruntime.InferenceSession
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CPU])
@@ -65,14 +81,14 @@ def test_a_session_falls_back_to_the_cpu_and_tells(graphs, tmp_path, monkeypatch
     assert session.get_providers() == [CPU] and "model.onnx runs on CPU" in caplog.text
     with pytest.raises(ValueError, match="TensorrtExecutionProvider did not start"):
         open_session(tmp_path / "model.onnx", provider="tensorrt")
-    shutil.copy(graphs["onnx"], tmp_path / "model.int8.onnx")  # the profile is of model.onnx alone
+    shutil.copy(graph, tmp_path / "model.int8.onnx")  # the profile applies to model.onnx only
     open_session(tmp_path / "model.int8.onnx")
     (tmp_path / "tensorrt_profile.json").unlink()
     open_session(tmp_path / "model.onnx")
     assert [names(providers) for providers in asked[-2:]] == [[CPU], [CPU]]
 
 
-def test_a_file_that_is_no_graph_is_one_error(tmp_path):
+def test_a_file_that_is_not_a_graph_is_an_error(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(ValueError, match=r"model\.onnx: onnxruntime cannot load it"):
         open_session(tmp_path / "model.onnx")
