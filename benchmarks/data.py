@@ -1,8 +1,9 @@
-"""Seconds of audio that one worker decodes, augments and turns into features in a second; the wait for a first batch.
+"""Measure how fast one worker decodes, augments and computes features, in seconds of audio per second.
 
 python benchmarks/data.py [--noise FOLDER] [--rounds 5]
 
-The bound for training: a worker has to be faster than a training step consumes audio. Everything runs in one thread.
+Workers must be faster than training steps consume audio. Everything runs in one thread. The time from
+the name of a manifest to the first batch is measured, too.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from hf_asr.data.augment import build_augmentation
 from hf_asr.data.batching import DurationBatchSampler
 from hf_asr.data.dataset import SpeechCollator, SpeechDataset
 from hf_asr.data.inspection import inspect
-from hf_asr.data.sources import load_source, read_row
+from hf_asr.data.sources import Source, read_row
 from hf_asr.data.synthetic import SyntheticCorpusArguments, make_corpus
 from hf_asr.families import required_samples
 
@@ -52,7 +53,7 @@ TRANSFORMS = [
 
 
 def encoded(waveform: np.ndarray, suffix: str) -> bytes:
-    """A recording in the format that its suffix names; m4a as phones record it, at 48 kHz."""
+    """Return a recording in the format of a suffix; m4a at 48 kHz, as phones record it."""
     file = io.BytesIO()
     if suffix != "m4a":
         subtype = "OPUS" if suffix == "opus" else None
@@ -74,20 +75,20 @@ def encoded(waveform: np.ndarray, suffix: str) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--noise", type=Path, help="folder for AddBackgroundNoise; white noise if not given")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=100_000, help="rows of the manifest whose first batch is awaited")
+    parser.add_argument("--noise", type=Path, help="Folder for AddBackgroundNoise; the default is white noise.")
+    parser.add_argument("--rounds", type=int, default=5, help="Number of measured rounds; the result is the median.")
+    parser.add_argument("--rows", type=int, default=100_000, help="Rows of the manifest for the first batch.")
     args = parser.parse_args()
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
-    warnings.filterwarnings("ignore", module="audiomentations")  # a silent noise file is not mixed in
+    warnings.filterwarnings("ignore", module="audiomentations")  # it warns that a silent noise file is skipped
     with tempfile.TemporaryDirectory() as folder:
         measure(Path(folder), args)
 
 
 def measure(folder: Path, args: argparse.Namespace) -> None:
     corpus = make_corpus(folder / "corpus", SyntheticCorpusArguments(train_sentences=64, validation_sentences=2))
-    rows = load_source(str(corpus), split="train")
+    rows = Source(str(corpus)).load("train")
     waveforms = [read_row(row, sampling_rate=16000) for row in rows]
     seconds = sum(map(len, waveforms)) / 16000
     noise = args.noise
@@ -140,7 +141,7 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
 
 
 def first_batch(folder: Path, corpus: Path, count: int) -> tuple[float, float]:
-    """Seconds from the manifest's name to a batch, with `--inspect_audio false`; of them, until rows are checked."""
+    """Return the seconds from the name of a manifest to a batch, without decoding all audio, and to the inspection."""
     lines = (corpus / "train" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     with open(folder / "manifest.jsonl", "w", encoding="utf-8") as file:
         for number in range(count):
@@ -148,7 +149,7 @@ def first_batch(folder: Path, corpus: Path, count: int) -> tuple[float, float]:
             row |= {"audio": str(corpus / "train" / row.pop("file_name")), "id": str(number)}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     started = time.perf_counter()
-    rows = load_source(str(folder / "manifest.jsonl"), split="train")
+    rows = Source(str(folder / "manifest.jsonl")).load("train")
     processor = ConformerProcessor(
         ConformerFeatureExtractor(), ConformerTokenizer.from_texts(rows["text"][:], text_normalization="zh-en")
     )
@@ -162,7 +163,7 @@ def first_batch(folder: Path, corpus: Path, count: int) -> tuple[float, float]:
         decode=False,
     )
     inspected = time.perf_counter() - started
-    dataset = SpeechDataset(rows.select(inspection.kept), processor=processor)
+    dataset = SpeechDataset(rows.select(inspection.kept), processor=processor, labels=inspection.labels)
     keys = next(iter(DurationBatchSampler(inspection.durations, max_batch_seconds=60)))
     SpeechCollator(processor)([dataset[key] for key in keys])
     return time.perf_counter() - started, inspected

@@ -1,9 +1,9 @@
-"""What a training run reads, writes and holds of parquet that has its audio inside: the first time and again.
+"""Measure decoding, writing and memory of training on parquet with embedded audio: the first run and the second run.
 
 python benchmarks/parquet.py [--rows 10000 100000]
 
-The bound: the first command has to decode every recording once, and `datasets` converts parquet to Arrow once, into its
-cache. The second command has to do neither, and its memory must not grow with the audio.
+The first run must decode every recording once, and `datasets` converts parquet to Arrow once, into its cache. The
+second run must do neither, and its memory must not grow with the audio.
 """
 
 import argparse
@@ -22,14 +22,14 @@ import soundfile
 
 SAMPLES = 4000  # a quarter of a second at 16 kHz
 TINY = "{hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64, subsampling_channels: 8}"
-# Runs a training in this process, and counts: recordings that are decoded, bytes that are written, memory.
+# Train in this process, and count decoded recordings, written bytes and memory.
 COUNTED = """
 import json, sys, threading, time
 import hf_asr.data.sources as sources
-from hf_asr.training.run import main
+from hf_asr.cli import main
 
 decoded, peak, read = 0, 0, sources.read_recording
-def watch():  # files that are mapped are no memory of its own: the system takes it back when it needs it
+def watch():  # RssAnon excludes mapped files, whose memory the system can reclaim
     global peak
     while True:
         status = dict(line.split(":", 1) for line in open("/proc/self/status"))
@@ -42,7 +42,7 @@ def counted(*args, **options):
     return read(*args, **options)
 sources.read_recording = counted
 started = time.perf_counter()
-main(sys.argv[1:])
+main(["train", *sys.argv[1:]])
 figures = {"seconds": time.perf_counter() - started, "decoded": decoded}
 figures["peak"] = peak
 io = dict(line.split(": ") for line in open("/proc/self/io").read().splitlines())
@@ -51,7 +51,7 @@ print(json.dumps(figures | {"written": int(io["wchar"])}))
 
 
 def write_corpus(folder: Path, count: int, *, shard_rows: int = 10_000) -> int:
-    """Write parquet shards of `count` recordings of noise, no two alike, and ten to validate; return their bytes."""
+    """Write parquet shards of `count` different recordings of noise, and ten for validation; return their bytes."""
     generator = np.random.default_rng(0)
     folder.mkdir()
     total = 0
@@ -70,7 +70,7 @@ def write_corpus(folder: Path, count: int, *, shard_rows: int = 10_000) -> int:
 
 
 def run(folder: Path, output_dir: Path, home: Path) -> dict:
-    """Train two steps on `folder` in a process of its own; return what it counted."""
+    """Train two steps on `folder` in a separate process; return its counts."""
     command = [sys.executable, "-c", COUNTED, "--dataset_name", str(folder), "--output_dir", str(output_dir)]
     command += ["--model", TINY, "--max_steps", "2", "--report_to", "none", "--dataloader_num_workers", "0"]
     environment = os.environ | {"HF_HOME": str(home)}
@@ -80,7 +80,7 @@ def run(folder: Path, output_dir: Path, home: Path) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000], help="Rows of each corpus.")
     args = parser.parse_args()
     results = {}
     print("    rows  audio, MB  command  seconds  decoded  written, MB  peak, MB")

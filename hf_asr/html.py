@@ -1,4 +1,4 @@
-"""Self-contained HTML: charts as SVG, recordings as MP3 inside the file, nothing fetched from anywhere."""
+"""Write self-contained HTML pages: charts are SVG, recordings are MP3 inside the file, and nothing is fetched."""
 
 import base64
 import io
@@ -32,25 +32,25 @@ _ENVIRONMENT = jinja2.Environment(
 
 
 def write_page(path: str | Path, template: str, **values: Any) -> None:
-    """A page of hf_asr/templates; whatever stands in `values` is escaped."""
+    """Render a template of hf_asr/templates to a file; all `values` are escaped."""
     write_text(path, _ENVIRONMENT.get_template(template).render(style=Markup(STYLE), **values))
 
 
 def audio_uri(waveform: np.ndarray, *, sampling_rate: int = 16000, max_seconds: float = 30.0) -> str:
-    """A waveform (samples,) as an MP3 data URI for an <audio> element; what is longer is cut."""
+    """Return the first `max_seconds` of a waveform (samples,) as an MP3 data URI for an <audio> element."""
     file = io.BytesIO()
-    cut = np.clip(waveform[: round(max_seconds * sampling_rate)], -1, 1)
-    soundfile.write(file, cut, sampling_rate, format="MP3", subtype="MPEG_LAYER_III")
+    samples = np.clip(waveform[: round(max_seconds * sampling_rate)], -1, 1)
+    soundfile.write(file, samples, sampling_rate, format="MP3", subtype="MPEG_LAYER_III")
     return "data:audio/mpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def histogram(values: Sequence[float], *, label: str, bins: int = 40) -> Markup:
-    """Counts of `values`, the farthest hundredth at each end gathered in the last bars, as SVG."""
+    """Return a histogram as SVG; the last bar at each end includes the most extreme hundredth of the values."""
     values = np.asarray(values, dtype=float)
     low, high = np.quantile(values, [0.01, 0.99]) if len(values) else (0, 1)
     if (values == values.round()).all():
         width = max(1, round((high - low) / bins))
-        bins = np.arange(np.floor(low), high + width + 1, width) - 0.5  # as many counts in every bar
+        bins = np.arange(np.floor(low), high + width + 1, width) - 0.5  # equally many whole numbers per bar
     figure, axis = _figure()
     axis.hist(np.clip(values, low, high), bins=bins, color="#2b6cb0")
     axis.set(xlabel=label, ylabel="utterances")
@@ -58,7 +58,7 @@ def histogram(values: Sequence[float], *, label: str, bins: int = 40) -> Markup:
 
 
 def bars(labels: Sequence[str], values: Sequence[float], *, xlabel: str, ylabel: str) -> Markup:
-    """A bar for each label, as SVG."""
+    """Return a bar chart as SVG."""
     figure, axis = _figure()
     axis.bar(list(labels), list(values), color="#2b6cb0")
     axis.set(xlabel=xlabel, ylabel=ylabel)

@@ -5,7 +5,7 @@ import argparse
 import datasets
 
 from ..data.rows import chosen_by, names_in
-from ..data.sources import load_source
+from ..data.sources import Source
 
 
 def add_source_arguments(parser: argparse.ArgumentParser, *, is_required: bool = True) -> None:
@@ -29,13 +29,13 @@ def load_rows(args: argparse.Namespace) -> tuple[datasets.Dataset, dict[str, int
     Raises:
         ValueError: The dataset, the split, a column or a speaker does not exist.
     """
-    rows = load_source(
+    source = Source(
         args.dataset_name,
-        split=args.eval_split_name,
-        config_name=args.dataset_config_name,
-        audio_column=args.audio_column_name,
-        text_column=args.text_column_name,
+        args.dataset_config_name,
+        audio_column_name=args.audio_column_name,
+        text_column_name=args.text_column_name,
     )
+    rows = source.load(args.eval_split_name)
     if not args.speakers:
         return rows, None
     column = args.speaker_column_name

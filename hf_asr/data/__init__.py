@@ -1,1 +1,1 @@
-"""From any source of recordings and transcripts to batches of log-mel features and labels."""
+"""Turn any source of recordings and transcripts into batches of log-mel features and labels."""

@@ -1,4 +1,4 @@
-"""Reading recordings: any format, rate and channels become mono float32 at one rate, and what was wrong is said."""
+"""Read recordings of any format, rate and number of channels as mono float32 at one rate, and report their defects."""
 
 import functools
 import io
@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -21,7 +22,7 @@ from .containers import (
     foreign_format,
 )
 from .media import ACCEPTED, as_float, media_duration, media_pieces
-from .mixing import Mix, Pieces, check_rate, cut, resampled
+from .mixing import Mix, Pieces, check_rate, resampled, select_part
 from .timeline import Notes
 
 __all__ = [
@@ -36,8 +37,8 @@ __all__ = [
     "read_recording",
 ]
 
-# What a folder is searched for, in lower case. What cannot be read (.silk …) stands in it too: it is named then, and
-# not passed over.
+# Suffixes of recordings in a folder, in lower case. Formats that cannot be read (.silk …) are included, so that such
+# files are reported.
 AUDIO_SUFFIXES = frozenset(
     """
     .wav .wave .rf64 .w64 .flac .aif .aiff .aifc .au .snd .caf .voc .sph .mp3 .mp2 .mpga .ogg .oga .opus .spx .m4a .m4b
@@ -45,7 +46,7 @@ AUDIO_SUFFIXES = frozenset(
     .vob .flv .ac3 .eac3 .ec3 .dts .wv .tta .ape .mpc .tak .dsf .raw .pcm .silk .slk .ra .rm .dss .ds2
     """.split()  # noqa: SIM905
 )
-# Nothing in such a file says its rate, its channels or what a sample is.
+# Such a file does not contain its rate, number of channels or sample format.
 HEADERLESS = {
     ".raw",
     ".pcm",
@@ -61,18 +62,21 @@ HEADERLESS = {
     ".s16",
     ".s16le",
 }
-MIN_BYTE_RATE = 12  # bytes a second; a header that makes it less is not believed: silence in Opus or FLAC has 50
-PIECE_SAMPLES = 4_000_000  # of all channels, at a time
+MIN_BYTE_RATE = 12  # bytes per second; a header that implies less must be wrong: silence in Opus or FLAC has 50
+PIECE_SAMPLES = 4_000_000  # of all channels together, read at a time
 
-FULL_SCALE = 100.0  # samples beyond this many times full scale were never divided by it
+FULL_SCALE = 100.0  # a larger float sample was never divided by full scale
 
 
 @dataclass
 class Recording:
-    """A waveform, float32 (samples,) at the wanted rate, and what there is to say of it.
+    """Hold a waveform and its defects.
 
-    `damage` is what lacks or could not be decoded: training refuses such a recording by name, inference goes on and
-    says so. `remarks` are about how it had to be read.
+    Attributes:
+        waveform: float32 (samples,), at the requested rate.
+        damage: What is missing or could not be decoded. Training skips and reports such a recording; inference uses it
+            and reports the damage.
+        remarks: How the recording was read, if that was unusual.
     """
 
     waveform: np.ndarray
@@ -91,16 +95,18 @@ def read_recording(
 ) -> Recording:
     """Read a recording, or a part of it, as the mean of its channels.
 
-    soundfile reads what is not compressed, and FLAC; PyAV reads the rest, and what soundfile refuses.
+    soundfile reads uncompressed formats and FLAC; PyAV reads other formats, and files that soundfile refuses.
 
     Args:
-        start, end: Seconds of the part to read, in the file's own time; the beginning and the end if not given.
-        channel: The one channel to read, from 0, instead of the mean.
-        max_seconds: Longer recordings are refused, before they fill the memory.
+        source: Path or bytes of a file.
+        sampling_rate: Rate of the result, in Hz.
+        start, end: Part to read, in seconds of the file; None is its beginning or end.
+        channel: Number of the only channel to read, from 0; None is the mean of all.
+        max_seconds: A longer recording is refused before it fills the memory.
 
     Raises:
-        AudioTooLongError: It is longer than `max_seconds`.
-        AudioError: A missing, empty or undecodable file, one that holds NaN, or a part that lies outside of it.
+        AudioTooLongError: The recording is longer than `max_seconds`.
+        AudioError: The file is missing, empty or undecodable, contains NaN, or does not contain the part.
     """
     head = _head(source)
     failures = []
@@ -116,26 +122,16 @@ def read_recording(
             )
         except AudioError:
             raise
-        except Exception as error:  # of broken files, decoders raise whatever there is
+        except Exception as error:  # decoders raise any exception for broken files
             failures.append(f"{_reason(error)} ({name})")
             continue
         return recording
-    raise AudioError(f"not decodable: {'; '.join(failures)}; read are {ACCEPTED}")
+    raise AudioError(f"not decodable: {'; '.join(failures)}; accepted are {ACCEPTED}")
 
 
-def read_audio(
-    source: str | Path | bytes,
-    *,
-    sampling_rate: int = 16000,
-    start: float | None = None,
-    end: float | None = None,
-    channel: int | None = None,
-    max_seconds: float = math.inf,
-) -> np.ndarray:
-    """Return the waveform alone of what `read_recording` reads."""
-    return read_recording(
-        source, sampling_rate=sampling_rate, start=start, end=end, channel=channel, max_seconds=max_seconds
-    ).waveform
+def read_audio(source: str | Path | bytes, **options: Any) -> np.ndarray:
+    """Return the waveform of `read_recording`, which takes the same arguments, without its defects."""
+    return read_recording(source, **options).waveform
 
 
 def read_array(
@@ -148,23 +144,27 @@ def read_array(
     channel: int | None = None,
     max_seconds: float = math.inf,
 ) -> Recording:
-    """Return samples that are there already, (samples,) or with channels before or after, as `read_recording` would.
+    """Return decoded samples as `read_recording` would return those of a file.
+
+    Args:
+        array: (samples,), (samples, channels) or (channels, samples).
+        rate: Rate of `array`, in Hz.
 
     Raises:
-        AudioError: As `read_recording`, and for what are no samples.
+        AudioError: As for `read_recording`, or the array does not contain samples.
     """
     try:
         samples = np.asarray(array)
     except ValueError as error:  # lists of different lengths
-        raise AudioError(f"is no array of samples: {error}") from error
+        raise AudioError(f"is not an array of samples: {error}") from error
     if samples.dtype.kind not in "iuf" or samples.ndim not in (1, 2):
-        raise AudioError(f"is no array of samples: {samples.ndim} dimensions of {samples.dtype}")
+        raise AudioError(f"is not an array of samples: {samples.ndim} dimensions of {samples.dtype}")
     if samples.ndim == 1:
         samples = samples[:, None]
     elif samples.shape[0] < samples.shape[1]:  # a recording has more samples than channels
         samples = samples.T
     if not isinstance(rate, int | float | np.number) or rate != rate or rate != int(rate):
-        raise AudioError(f"its sampling rate is {rate!r}: a whole number of samples a second is needed")
+        raise AudioError(f"its sampling rate is {rate!r}: expected a whole number in Hz")
     rate = int(rate)
     check_rate(rate)
 
@@ -177,10 +177,10 @@ def read_array(
 
 
 def audio_duration(source: str | Path | bytes) -> float:
-    """Return seconds, by the header alone where it says them.
+    """Return the duration in seconds, from the header alone if it contains the duration.
 
     Raises:
-        AudioError: A missing file, or one that nobody understands.
+        AudioError: The file is missing or cannot be read.
     """
     head = _head(source)
     failures = []
@@ -193,25 +193,25 @@ def audio_duration(source: str | Path | bytes) -> float:
                     seconds = file.frames / file.samplerate
         except AudioError:
             raise
-        except Exception as error:  # as above
+        except Exception as error:  # as in `read_recording`
             failures.append(f"{_reason(error)} ({name})")
             continue
         size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
-        if seconds is None or seconds * MIN_BYTE_RATE > size:  # a webm recorded live says nothing
+        if seconds is None or seconds * MIN_BYTE_RATE > size:  # a webm recorded live contains no duration
             return len(read_audio(source)) / 16000
         return seconds
-    raise AudioError(f"not readable: {'; '.join(failures)}; read are {ACCEPTED}")
+    raise AudioError(f"not readable: {'; '.join(failures)}; accepted are {ACCEPTED}")
 
 
 def missing_bytes(source: str | Path | bytes) -> int:
-    """Return how many bytes an uncompressed file lacks of what its header promises, if they last 0.1 s or more."""
+    """Return how many bytes of an uncompressed file are missing according to its header; 0 if it is less than 0.1 s."""
     _head(source)
     chunk = data_chunk(source)
     return chunk.lack if chunk else 0
 
 
 def _head(source: str | Path | bytes) -> bytes:
-    """The first bytes of a file that may be read."""
+    """Return the first bytes of a file; raise AudioError if its format cannot be read."""
     if isinstance(source, bytes):
         head = source[:64]
     else:
@@ -227,41 +227,41 @@ def _head(source: str | Path | bytes) -> bytes:
         suffix = Path(source).suffix.lower()
         if head and suffix in HEADERLESS and not head.startswith(SOUNDFILE_MAGIC):
             raise AudioError(
-                f"headerless PCM ({suffix}): nothing in it says its rate or format; make it a wav, for example with "
+                f"headerless PCM ({suffix}): its rate and format are unknown; convert it to wav, for example with "
                 "`ffmpeg -f s16le -ar RATE -ac 1 -i FILE FILE.wav`"
             )
     if not head:
         raise AudioError("file is empty (0 bytes)")
     if name := foreign_format(head):
-        raise AudioError(f"not decodable: this is {name}; read are {ACCEPTED}")
+        raise AudioError(f"not decodable: this is {name}; accepted are {ACCEPTED}")
     return head
 
 
 def _readers(source: str | Path | bytes, head: bytes) -> dict:
-    """Who tries to read a file, in which order."""
+    """Return the readers of a file, in the order in which they are tried."""
     readers = {"soundfile": _soundfile_pieces, "PyAV": media_pieces}
     return readers if head.startswith(SOUNDFILE_MAGIC) else dict(reversed(readers.items()))
 
 
 def _reason(error: Exception) -> str:
-    """A decoder's own words, without the address or the number of what it was given."""
+    """Return the message of a decoder, without the memory address or error number of its exception."""
     words = getattr(error, "error_string", None) or getattr(error, "strerror", None)
     return words or str(error) or type(error).__name__
 
 
 def _open_soundfile(source: str | Path | bytes, chunk: DataChunk | None) -> soundfile.SoundFile:
-    """Open what soundfile reads best; ValueError for what it would read in part only."""
+    """Open a file with soundfile; raise ValueError for files that it would read only partly."""
     if chunk and chunk.promised is None:
         handle = closed(source, chunk)
     elif isinstance(source, bytes):
         handle = _Memory(source)
-    elif Path(source).suffix.lower() == ".raw":  # any file of this name is headerless to soundfile; this one is not
+    elif Path(source).suffix.lower() == ".raw":  # soundfile assumes no header for this suffix, but this file has one
         handle = _Memory(Path(source).read_bytes())
     else:
         handle = str(source)
     file = soundfile.SoundFile(handle)
-    # It takes an unknown file called .au or .snd for headerless, reads the first link of an Ogg file alone, and knows
-    # no FLAC file of unknown length.
+    # soundfile reads an unknown file called .au or .snd as headerless, and only the first link of an Ogg file. It does
+    # not support FLAC files of unknown length.
     if file.format in ("RAW", "MP3", "OGG") or "MPEG" in file.subtype or file.frames >= 1 << 62:
         reason = "format not recognised" if file.format == "RAW" else "left to PyAV"
         file.close()
@@ -270,7 +270,7 @@ def _open_soundfile(source: str | Path | bytes, chunk: DataChunk | None) -> soun
 
 
 class _Memory(io.BytesIO):
-    """Bytes as a file; where a broken header asks for a place before the first, the seek fails without a traceback."""
+    """Read bytes as a file; if a broken header leads to a negative position, the seek fails without a traceback."""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         try:
@@ -280,7 +280,7 @@ class _Memory(io.BytesIO):
 
 
 def _soundfile_pieces(source: str | Path | bytes, *, notes: Notes, start: float, end: float | None) -> Pieces:
-    """What soundfile reads from `start` on; whoever takes the pieces stops at `end`."""
+    """Yield the pieces that soundfile reads from `start` on; the caller stops at `end`."""
     chunk = data_chunk(source)
     with _open_soundfile(source, chunk) as file:
         rate, frames = file.samplerate, file.frames
@@ -289,12 +289,9 @@ def _soundfile_pieces(source: str | Path | bytes, *, notes: Notes, start: float,
         if place:
             file.seek(place)
         if place == frames:
-            yield (
-                place / rate,
-                np.zeros((0, file.channels), np.float32),
-                rate,
-            )  # a part beyond the end: say where that is
-        # `blocks` ignores short reads and hands its old buffer out again.
+            # The part is beyond the end: report where the end is.
+            yield place / rate, np.zeros((0, file.channels), np.float32), rate
+        # `SoundFile.blocks` ignores short reads and returns its old buffer again.
         while len(piece := file.read(_piece_size(rate, file.channels), dtype="float32", always_2d=True)):
             yield place / rate, piece, rate
             place += len(piece)
@@ -306,7 +303,7 @@ def _soundfile_pieces(source: str | Path | bytes, *, notes: Notes, start: float,
 
 
 def _piece_size(rate: int, channels: int) -> int:
-    """Samples of a second, or fewer: many channels or a high rate shall not fill the memory."""
+    """Return the number of samples to read at a time: a second, or fewer if many channels would fill the memory."""
     return max(1, min(rate, PIECE_SAMPLES // max(1, channels)))
 
 
@@ -319,23 +316,23 @@ def _recording(
     channel: int | None,
     max_seconds: float,
 ) -> Recording:
-    """What `pieces` give, called anew where the mean of the channels turns out to be nothing."""
+    """Return the recording of `pieces`, which is called a second time if the channels cancel in their mean."""
     begin = start or 0.0
-    if not 0 <= begin < math.inf or not (end is None or begin < end < math.inf):  # NaN is neither less nor more
-        raise AudioError(f"{start} to {end} s is no part of a recording")
+    if not 0 <= begin < math.inf or not (end is None or begin < end < math.inf):  # also refuses NaN
+        raise AudioError(f"{start} to {end} s is not a valid part of a recording")
     part = {"start": start, "end": end, "max_seconds": max_seconds}
     mix, notes = Mix(channel), Notes()
-    waveform = resampled(mix.mono(cut(pieces(notes=notes), notes=notes, **part)), sampling_rate)
+    waveform = resampled(mix.mono(select_part(pieces(notes=notes), notes=notes, **part)), sampling_rate)
     if channel is None and mix.is_cancelled:
         loudest = Mix(mix.loudest)
-        waveform = resampled(loudest.mono(cut(pieces(notes=Notes()), notes=Notes(), **part)), sampling_rate)
-        notes.remarks.append(f"its channels cancel one another out: channel {mix.loudest + 1} alone is used")
+        waveform = resampled(loudest.mono(select_part(pieces(notes=Notes()), notes=Notes(), **part)), sampling_rate)
+        notes.remarks.append(f"its channels cancel each other: only channel {mix.loudest + 1} is used")
     if channel is not None and channel >= mix.channels:
-        raise AudioError(f"has {mix.channels} channel{'s' * (mix.channels != 1)}: there is no channel {channel + 1}")
+        raise AudioError(f"has {mix.channels} channel{'s' * (mix.channels != 1)}: channel {channel + 1} does not exist")
     if not len(waveform):
-        raise AudioError("holds no audio (0 samples)")
+        raise AudioError("contains no audio (0 samples)")
     if not np.isfinite(waveform).all():
-        raise AudioError("holds NaN or infinite samples")
+        raise AudioError("contains NaN or infinite samples")
     peak = max(waveform.max(), -waveform.min())
     if peak > FULL_SCALE:
         notes.remarks.append(f"its samples reach {peak:.0f}: full scale is 1")

@@ -1,4 +1,4 @@
-"""Waveform augmentation: audiomentations classes by name, drawn from (seed, epoch, utterance id) alone."""
+"""Augment waveforms with classes of audiomentations, by a function of (seed, epoch, utterance id) alone."""
 
 import difflib
 import hashlib
@@ -17,20 +17,22 @@ from .audio import AudioError
 from .sources import read_row
 from .transforms import AddBabble, Codec, Denoise, SpeedPerturbation
 
-SAMPLING_RATE = 16000  # Hz, of all that is trained on
+SAMPLING_RATE = 16000  # Hz, of all training audio
 OWN_TRANSFORMS = {cls.__name__: cls for cls in (SpeedPerturbation, AddBabble, Codec, Denoise)}
 
 
 @dataclass
 class Augmentation:
-    """A function of (waveform, sampling rate in Hz, epoch, utterance id) that augments."""
+    """Augment a waveform: a function of waveform (samples,), sampling rate in Hz, epoch and utterance id."""
 
     compose: audiomentations.Compose
     seed: int
 
     def __call__(self, waveform: np.ndarray, sampling_rate: int, epoch: int, utterance_id: str) -> np.ndarray:
-        digest = hashlib.blake2b(f"{self.seed}/{epoch}/{utterance_id}".encode(), digest_size=4).digest()
-        # audiomentations draws from the two global generators: seeded here, and put back for everybody else.
+        digest = hashlib.blake2b(
+            f"{self.seed}/{epoch}/{utterance_id}".encode(errors="backslashreplace"), digest_size=4
+        ).digest()
+        # audiomentations draws from the two global generators: their states are restored for other users.
         python_state, numpy_state = random.getstate(), np.random.get_state()
         try:
             random.seed(digest)
@@ -40,41 +42,48 @@ class Augmentation:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
 
+    def set_voices(self, rows: Sequence[dict]) -> None:
+        """Let `AddBabble` choose its voices among the recordings of `rows`."""
+        for transform in self.compose.transforms:
+            if isinstance(transform, AddBabble):
+                transform.voice, transform.num_voices = partial(_voice, rows), len(rows)
+
     def longest(self, seconds: float) -> float:
-        """Return how long a recording of `seconds` can become: what has to fit into a batch."""
+        """Return the maximum duration in seconds after augmentation of a recording of `seconds`."""
         for transform in self.compose.transforms:
             seconds = max(seconds, _longest(transform, seconds))
         return seconds
 
 
 def longest_durations(durations: Sequence[float], augment: Augmentation | None) -> list[float]:
-    """Return how long recordings of these seconds can become, which is what their batches are bounded by."""
+    """Return the maximum durations in seconds after augmentation; these bound the batches."""
     return [seconds if augment is None else augment.longest(seconds) for seconds in durations]
 
 
 def build_augmentation(
     transforms: Sequence[dict[str, Any]], *, seed: int, rows: Sequence[dict] | None = None
 ) -> Augmentation | None:
-    """The augmentation that `transforms` describe; None for an empty list.
+    """Return the augmentation that `transforms` describe; None for an empty list.
 
     Args:
-        transforms: One dict a transform: `name`, a class of audiomentations or of `transforms.py`, and its arguments.
-        rows: The training set, out of which `AddBabble` takes its voices.
+        transforms: A dict for each transform: `name`, a class of audiomentations or of `transforms.py`, and its
+            arguments.
+        rows: The training set, whose utterances are the voices of `AddBabble`.
 
     Raises:
-        ValueError: An unknown class or argument; the message says what there is.
+        ValueError: A class or argument is unknown; the message lists the known ones.
     """
     if not transforms:
         return None
     built = [_build(transform) for transform in transforms]
-    for transform in built:
-        if isinstance(transform, AddBabble):
-            transform.voice, transform.num_voices = partial(_voice, rows or []), len(rows or [])
-    return Augmentation(audiomentations.Compose(built), seed)  # on macOS and Windows, workers are sent a pickle
+    # A picklable class and not a closure, because macOS and Windows pickle it for workers.
+    augmentation = Augmentation(audiomentations.Compose(built), seed)
+    augmentation.set_voices(rows or [])
+    return augmentation
 
 
 def _longest(transform: BaseWaveformTransform, seconds: float) -> float:
-    """The most seconds that `transform` makes of a recording; the classes that are not here keep its length."""
+    """Return the maximum duration in seconds after `transform`; all other classes keep the duration."""
     if not transform.p:
         return seconds
     if isinstance(transform, SpeedPerturbation):
@@ -94,12 +103,12 @@ def _voice(rows: Sequence[dict], number: int, sampling_rate: int) -> np.ndarray:
     try:
         return read_row(rows[number], sampling_rate=sampling_rate)
     except AudioError:
-        return np.zeros(sampling_rate, np.float32)  # told when its own turn comes
+        return np.zeros(sampling_rate, np.float32)  # reported when the row itself is read
 
 
 def _build(transform: dict[str, Any]) -> BaseWaveformTransform:
     if not isinstance(transform, dict):
-        raise ValueError(f"augmentations: {transform!r} is no mapping with a name, as {{name: Gain, p: 0.5}} is")
+        raise ValueError(f"augmentations: {transform!r} is not a mapping with a name, such as {{name: Gain, p: 0.5}}")
     transform = dict(transform)
     known = OWN_TRANSFORMS | {
         name: value
@@ -112,20 +121,20 @@ def _build(transform: dict[str, Any]) -> BaseWaveformTransform:
         hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(sorted(known))}"
         raise ValueError(f"augmentations: unknown class {name!r}, {hint}")
     if name == "RoomSimulator":
-        transform.setdefault("leave_length_unchanged", True)  # as the other classes have it
+        transform.setdefault("leave_length_unchanged", True)  # the default of the other classes
     try:
         built = known[name](**transform)
     except TypeError as error:
         accepted = [argument for argument in inspect.signature(known[name]).parameters if argument != "self"]
         raise ValueError(f"augmentations: {name} takes {', '.join(accepted)} ({error})") from error
-    except (AssertionError, ValueError, OSError) as error:  # an assertion without a word: a folder without audio
+    except (AssertionError, ValueError, OSError) as error:  # a folder without audio is an empty AssertionError
         raise ValueError(f"augmentations: {name} {transform}: {str(error) or 'no audio file found there'}") from error
     if name != "TimeStretch" and not getattr(built, "leave_length_unchanged", True):
         raise ValueError(
             f"augmentations: {name} with leave_length_unchanged: false makes recordings longer without a limit, and "
-            "nothing would bound a batch: leave it out"
+            "batches could not be bounded: remove this argument"
         )
-    # Found in the order of the file system, which differs between machines: a drawn number must mean the same file.
+    # The order of the file system differs between machines, but a drawn number must select the same file.
     for files in ("sound_file_paths", "ir_files"):
         if hasattr(built, files):
             getattr(built, files).sort()

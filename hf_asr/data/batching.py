@@ -1,4 +1,4 @@
-"""Batches bounded by seconds: bucketed by length, shuffled by seed and epoch, split over ranks, always as many."""
+"""Form batches bounded in seconds: bucketed by duration, shuffled by seed and epoch, equally many on each rank."""
 
 import hashlib
 import logging
@@ -11,19 +11,20 @@ logger = logging.getLogger("hf_asr")
 
 
 class DurationBatchSampler(Sampler):
-    """Yields this rank's batches of an epoch, each a list of (epoch, index).
+    """Yield the batches of this rank for an epoch, each a list of (epoch, index).
 
-    Utterances are sorted by duration into buckets whose longest is at most `bucket_ratio` times the shortest. In an
-    epoch they change places at random inside their bucket only, so the cuts, made once for the longest of each bucket,
-    bound every epoch: the number of batches never changes, and their longest times their count stays under the limit.
-    Every utterance comes once an epoch, on one rank, and every rank has as many batches.
+    Utterances are sorted by duration into buckets; the longest utterance of a bucket is at most `bucket_ratio` times
+    the shortest. Each epoch shuffles them inside their bucket only. The sorted order is cut into batches once, with the
+    longest duration of each bucket, so the cuts are valid for every epoch: the number of batches never changes, and
+    utterances × longest utterance stays within the limit. Every utterance occurs once per epoch, on one rank, and all
+    ranks have equally many batches.
 
     Args:
-        durations: Seconds.
-        max_batch_seconds: Bound on count times longest. A longer utterance makes a batch of its own. Where nearly all
-            do and their number does not divide by the processes, some share a batch that is over the bound, which is
-            logged.
-        num_replicas, rank: Of the processes that train together.
+        durations: Seconds of each utterance.
+        max_batch_seconds: Maximum padded batch size in seconds: utterances × longest utterance. A longer utterance is a
+            batch by itself. If nearly all utterances are longer and their number is not a multiple of the number of
+            processes, some share a batch above the limit, and a warning is logged.
+        num_replicas, rank: Number of processes that train together, and the number of this one.
 
     Raises:
         ValueError: There are fewer utterances than processes.
@@ -64,8 +65,8 @@ class DurationBatchSampler(Sampler):
         joined = [(end - start) * longest[end - 1] for start, end in self.cuts if end - start > 1]
         if rank == 0 and max(joined, default=0) > max_batch_seconds:
             logger.warning(
-                f"max_batch_seconds {max_batch_seconds:g} does not hold: for {num_replicas} processes to have as many "
-                f"batches each, the largest batch is {max(joined):.0f} s (another number of processes may divide)"
+                f"max_batch_seconds {max_batch_seconds:g} is exceeded: to give {num_replicas} processes equally many "
+                f"batches, the largest batch has {max(joined):.0f} s (another number of processes may avoid this)"
             )
 
     def __len__(self) -> int:
@@ -73,12 +74,12 @@ class DurationBatchSampler(Sampler):
 
     @property
     def fingerprint(self) -> str:
-        """Of the batches of all epochs; the same where the utterances, the bound and the processes are."""
+        """Return a hash of the batches of all epochs: equal utterances, limit and processes give an equal hash."""
         cut = repr((self.seed, self.num_replicas, self.cuts, self.bucket_ends.tolist(), self.order.tolist()))
         return hashlib.blake2b(cut.encode(), digest_size=16).hexdigest()
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that the next iteration gives."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -93,10 +94,10 @@ class DurationBatchSampler(Sampler):
 
 
 def _divisible(cuts: list[tuple[int, int]], num_replicas: int, longest: np.ndarray) -> list[tuple[int, int]]:
-    """As many batches as divide by the processes: none of them is empty, and no utterance is repeated or dropped.
+    """Return a number of batches that is a multiple of `num_replicas`; none is empty, and no utterance is repeated.
 
-    The fullest are halved, which keeps the bound. Where there are too few utterances for that, the batches whose union
-    is shortest are joined, fewer of them than there are processes, and the bound does not hold for these.
+    The batches with the most utterances are halved, which keeps the limit. If there are too few utterances for that,
+    the neighbours with the shortest union are joined (fewer than `num_replicas` times), which exceeds the limit.
     """
     cuts, utterances = list(cuts), cuts[-1][1]
     if -(-len(cuts) // num_replicas) * num_replicas <= utterances:

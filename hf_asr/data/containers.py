@@ -1,4 +1,4 @@
-"""What the headers of recordings promise: read by hand, because no decoder reports it."""
+"""Read from the headers of recordings how much audio they should contain, because no decoder reports it."""
 
 import io
 import mmap
@@ -8,20 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-Data = bytes | mmap.mmap  # both are sliced and searched in the same way, and only what is touched is read
+Data = bytes | mmap.mmap  # both support slices and `find`; mmap reads only the accessed pages
 
 SOUNDFILE_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b".snd", b"dns.", b"caff", b"fLaC")
 AU_SAMPLE_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
 
-MIN_LACK = 0.1  # seconds; less than that is no truncation
+MIN_LACK = 0.1  # seconds; a smaller lack does not count as truncation
 
-# What people keep among recordings, and nobody here decodes; a name says more than "not decodable".
+# Formats that cannot be decoded but are found among recordings: a message with the name is more useful.
 FOREIGN = {
     b"#!SILK": "SILK (WeChat, QQ)",
     b"\x02#!SILK": "SILK (WeChat, QQ)",
     b".RMF": "RealMedia",
     b".ra\xfd": "RealAudio",
-    b"MThd": "MIDI: notes, no recording",
+    b"MThd": "MIDI: notes, not a recording",
     b"#EXTM3U": "a playlist (M3U)",
     b"ffconcat": "a playlist (FFmpeg's concat)",
     b"[playlist]": "a playlist (PLS)",
@@ -46,20 +46,24 @@ FOREIGN = {
 
 
 class AudioError(ValueError):
-    """A recording that cannot be used; the message says why."""
+    """Report a recording that cannot be used; the message gives the reason."""
 
 
 class AudioTooLongError(AudioError):
-    """It is longer than was allowed."""
+    """Report a recording that is longer than allowed."""
 
 
 @dataclass
 class DataChunk:
-    """Where an uncompressed file keeps its samples.
+    """Describe where the samples of an uncompressed file are.
 
-    `promised` bytes follow `start`, by the header; None if it promises nothing, because it was never closed. `field` is
-    the place of that number: (offset, a struct format); it also counts `more` bytes before the samples. Without a known
-    rate `bytes_per_second` is 0.
+    Attributes:
+        start: Offset of the samples, in bytes.
+        promised: Bytes of samples according to the header; None if the file was never closed, so that it is unknown.
+        bytes_per_second: 0 if the rate is unknown.
+        field: Offset and struct format of the header field with the number of bytes.
+        more: Bytes before the samples that this field counts as well.
+        there: Bytes from `start` to the end of the file.
     """
 
     start: int
@@ -67,14 +71,14 @@ class DataChunk:
     bytes_per_second: float
     field: tuple[int, str]
     more: int = 0
-    there: int = 0  # bytes from `start` to the end of the file
+    there: int = 0
 
     @property
     def lack(self) -> int:
-        """Bytes that are promised and not there; less than 0.1 s of them are none.
+        """Return the number of missing bytes; 0 if it is less than 0.1 s.
 
-        A common recorder counts its header among its samples. Without a rate 1000 bytes a second are assumed, fewer
-        than a recording has.
+        The tolerance exists because a common recorder counts its header as samples. If the rate is unknown, 1000 bytes
+        per second are assumed, which is less than any recording has.
         """
         missing = max(0, (self.promised or 0) - self.there)
         return missing if missing >= MIN_LACK * (self.bytes_per_second or 1000.0) else 0
@@ -82,7 +86,7 @@ class DataChunk:
 
 @contextmanager
 def opened(source: str | Path | bytes) -> Iterator[Data]:
-    """Lend the file's bytes, without reading them."""
+    """Yield the bytes of a file, mapped into memory."""
     if isinstance(source, bytes):
         yield source
     else:
@@ -91,12 +95,12 @@ def opened(source: str | Path | bytes) -> Iterator[Data]:
 
 
 def foreign_format(head: bytes) -> str | None:
-    """Return the name of a format that cannot be read, by the file's first bytes."""
+    """Return the name of a format that cannot be read, from the first bytes of a file; None for other formats."""
     return next((name for magic, name in FOREIGN.items() if head.lstrip(b"\xef\xbb\xbf \r\n").startswith(magic)), None)
 
 
 def data_chunk(source: str | Path | bytes) -> DataChunk | None:
-    """Return where a WAV, RF64, W64, AIFF, AU or CAF file keeps its samples; None for any other or a broken one."""
+    """Return where the samples of a WAV, RF64, W64, AIFF, AU or CAF file are; None for others and broken files."""
     readers = {
         b"RIFF": _of_riff,
         b"RIFX": _of_riff,
@@ -112,7 +116,7 @@ def data_chunk(source: str | Path | bytes) -> DataChunk | None:
         reader = readers.get(bytes(data[:4]))
         try:
             chunk = reader(data) if reader else None
-        except struct.error:  # it ends inside its header
+        except struct.error:  # the file ends inside its header
             return None
         if chunk:
             chunk.there = max(0, len(data) - chunk.start)
@@ -120,12 +124,12 @@ def data_chunk(source: str | Path | bytes) -> DataChunk | None:
 
 
 def closed(source: str | Path | bytes, chunk: DataChunk) -> io.BytesIO | mmap.mmap:
-    """Return a never closed file as if it had been closed: its header says how much there is.
+    """Return a copy of a file that was never closed, in which the header contains the number of bytes.
 
-    The mapping is private: the file itself stays as it is.
+    The file itself is not changed: the mapping is private.
 
     Raises:
-        struct.error: There is more than the header can say.
+        struct.error: The number is too large for the header field.
     """
     if isinstance(source, bytes):
         result: bytearray | mmap.mmap = bytearray(source)
@@ -138,13 +142,13 @@ def closed(source: str | Path | bytes, chunk: DataChunk) -> io.BytesIO | mmap.mm
 
 
 def _is_unknown(size: int) -> bool:
-    """Whether a size is what writers to a pipe put there, and what stands there until a file is closed."""
-    # 2 GiB, without or with a header of up to 36 bytes, or a little less, as in whole blocks
+    """Return whether a size is a placeholder, as in files that were written to a pipe or never closed."""
+    # About 2 GiB: with or without a header of up to 36 bytes, or a whole number of blocks; or about 4 GiB
     return size == 0 or 0x7FFFF000 <= size <= 0x80000024 or size >= 0xFFFFF000
 
 
 def _chunks(data: Data, start: int, order: str) -> Iterator[tuple[bytes, int, int]]:
-    """Name, place and size of each chunk of a RIFF or IFF file."""
+    """Yield name, offset and size in bytes of each chunk of a RIFF or IFF file."""
     while start + 8 <= len(data):
         size = struct.unpack_from(f"{order}I", data, start + 4)[0]
         yield bytes(data[start : start + 4]), start + 8, size
@@ -167,13 +171,13 @@ def _of_riff(data: Data) -> DataChunk | None:
             if long_size is not None and size == 0xFFFFFFFF:
                 size, field = long_size, (20 + 8, "<Q")
             if size == 0 and _only_chunks(data, place, order):
-                return DataChunk(place, 0, rate, field)  # closed, and empty
+                return DataChunk(place, 0, rate, field)  # the file was closed and contains no samples
             return DataChunk(place, None if _is_unknown(size) else size, rate, field)
     return None
 
 
 def _only_chunks(data: Data, start: int, order: str) -> bool:
-    """Whether whole chunks follow up to the end: then an empty chunk before them is empty indeed."""
+    """Return whether complete chunks follow up to the end of the file, so that an empty data chunk is really empty."""
     for name, place, size in _chunks(data, start, order):
         start = place + size + size % 2
         if not name.isascii() or not name.decode("ascii").isprintable() or start > len(data) + 1:
@@ -236,9 +240,10 @@ def _of_caf(data: Data) -> DataChunk | None:
 
 
 def ogg_links(data: Data) -> tuple[list[tuple[int, int]], bool, bool]:
-    """Return the parts of an Ogg file that are a file of their own, whether the last page is cut, and whether it ends.
+    """Return (start, end) of each logical stream of an Ogg file, whether its last page is cut, and if it has an end.
 
-    Radio stations and some recorders write one stream after the other. Each begins with pages that say so (flag 2).
+    Radio stations and some recorders write several streams one after another. Pages with flag 2 begin a stream; a page
+    with flag 4 ends it.
     """
     starts, place, was_first, is_cut, has_end = [0], 0, True, False, False
     while 0 <= place < len(data):
@@ -257,10 +262,10 @@ def ogg_links(data: Data) -> tuple[list[tuple[int, int]], bool, bool]:
 
 
 def mp3_promise(data: Data) -> tuple[float, int] | None:
-    """Return the seconds and the bytes that the first frame of an MP3 file promises (Xing, Info, VBRI); None without.
+    """Return the seconds and bytes in the first frame of an MP3 file (Xing, Info, VBRI); None if there are none.
 
-    FFmpeg's own duration is an estimate where the file is longer or shorter than these bytes: a cover or another
-    recording may follow. The bytes are 0 if they are not promised.
+    The duration of FFmpeg is only an estimate if the file is longer or shorter than these bytes: a picture or another
+    recording may follow. The bytes are 0 if the frame does not contain them.
     """
     start = 0
     while data[start : start + 3] == b"ID3" and len(data) >= start + 10:
@@ -268,7 +273,7 @@ def mp3_promise(data: Data) -> tuple[float, int] | None:
         start += 10 + (a << 21 | b << 14 | c << 7 | d)
     frame = bytes(data[start : start + 200]).ljust(200, b"\0")
     version, rate_index = frame[1] >> 3 & 3, frame[2] >> 2 & 3
-    if frame[0] != 0xFF or frame[1] < 0xE0 or version == 1 or rate_index == 3:  # no frame, or values that do not exist
+    if frame[0] != 0xFF or frame[1] < 0xE0 or version == 1 or rate_index == 3:  # not a frame, or reserved values
         return None
     rate = (44100, 48000, 32000)[rate_index] >> {3: 0, 2: 1, 0: 2}[version]  # MPEG-1, 2 and 2.5
     frame_samples = 1152 if version == 3 else 576
@@ -280,7 +285,7 @@ def mp3_promise(data: Data) -> tuple[float, int] | None:
             flags = struct.unpack_from(">I", frame, place + 4)[0]
             frames = struct.unpack_from(">I", frame, place + 8)[0] if flags & 1 else 0
             size = struct.unpack_from(">I", frame, place + 8 + 4 * (flags & 1))[0] if flags & 2 else 0
-            # The encoder's name follows the fields that the flags announce. It adds samples at both ends, which are no
+            # The name of the encoder follows the fields of the flags. An encoder adds samples at both ends that are not
             # part of the recording.
             place += 8 + 4 * (flags & 1) + 2 * (flags & 2) + 25 * (flags & 4) + (flags & 8) // 2
             if frame[place : place + 4] in (b"LAME", b"Lavf", b"Lavc"):
@@ -290,7 +295,7 @@ def mp3_promise(data: Data) -> tuple[float, int] | None:
 
 
 def byte_promise(data: Data) -> int:
-    """Return the bytes that an AVI or MP4 file says it has up to the end of its audio; 0 if it does not say."""
+    """Return the bytes of an AVI or MP4 file up to the end of its audio, according to its header; 0 if unknown."""
     if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
         size = int.from_bytes(data[4:8], "little")
         return 0 if _is_unknown(size) else size + 8
@@ -299,7 +304,7 @@ def byte_promise(data: Data) -> int:
         size, name = int.from_bytes(data[place : place + 4], "big"), bytes(data[place + 4 : place + 8])
         if size == 1:
             size = int.from_bytes(data[place + 8 : place + 16], "big")
-        if size < 8:  # 0: up to the end
+        if size < 8:  # 0 means up to the end of the file
             break
         place += size
         if name == b"mdat":

@@ -1,4 +1,4 @@
-"""Rows to training examples: what it takes to align them, and the features of a batch."""
+"""Turn rows into training examples, and examples into the inputs of a model."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -19,20 +19,24 @@ logger = logging.getLogger("hf_asr")
 
 
 class SpeechDataset(torch.utils.data.Dataset):
-    """Decodes, augments and denoises one utterance at a time.
+    """Read, augment and denoise one utterance at a time.
 
-    An item is asked for by (epoch, index), so that augmentation is a function of both wherever a worker stands; a plain
-    index is epoch 0. It holds `waveform` float32 (samples,), `labels`, a list of token ids, and `min_frames`, the
-    frames that its features are filled up to with silence. A recording that cannot be read any more becomes half a
-    second of silence without a word, is logged, and stops nothing.
+    The key of an item is (epoch, index), so that augmentation depends on these alone and not on the worker; a plain
+    index means epoch 0. An item holds `waveform`, float32 (samples,), `labels`, a list of token ids, and `min_frames`:
+    the number of feature frames that the processor pads with silence to. If a recording has become unreadable, the
+    dataset logs a warning and returns 0.5 s of silence with no labels.
 
-    A model that denoises does so after augmentation: noise that is added here stands for noise that is there when the
-    model is used, and the denoiser gets that too.
+    If the model denoises its input, so does the dataset, after augmentation: added noise represents the noise of real
+    recordings, which the denoiser also processes.
 
     Args:
-        augment: Function of waveform, sampling rate, epoch and utterance id.
-        pad_to_labels: Function of waveform and labels that adds the silence without which CTC cannot align them, and
-            returns the waveform and `min_frames` (training only; see `families.pad_to_labels`).
+        augment: Function of waveform, sampling rate in Hz, epoch and utterance id that returns a waveform.
+        pad_to_labels: Function of waveform and labels that adds the silence that CTC needs to align them, and returns
+            the waveform and `min_frames` (for training only; see `families.pad_to_labels`).
+        labels: Token ids of each row, from `Inspection.labels`. None tokenises a transcript whenever it is read.
+
+    Raises:
+        ValueError: There are not as many labels as rows.
     """
 
     def __init__(
@@ -42,8 +46,12 @@ class SpeechDataset(torch.utils.data.Dataset):
         processor: ConformerProcessor,
         augment: Callable[[np.ndarray, int, int, str], np.ndarray] | None = None,
         pad_to_labels: Callable[[np.ndarray, list[int]], tuple[np.ndarray, int]] | None = None,
+        labels: Sequence[list[int]] | None = None,
     ):
+        if labels is not None and len(labels) != len(rows):
+            raise ValueError(f"{len(labels)} labels for {len(rows)} rows")
         self.rows, self.processor, self.augment, self.pad_to_labels = rows, processor, augment, pad_to_labels
+        self.labels = labels
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -55,14 +63,15 @@ class SpeechDataset(torch.utils.data.Dataset):
         try:
             waveform = read_row(row, sampling_rate=extractor.sampling_rate)
         except AudioError as error:
-            logger.warning(f"skipped {row['utterance_id']} ({row['audio']['path']}): {error}")
+            logger.warning(f"skipped {row['utterance_id']} ({(row['audio'] or {}).get('path')}): {error}")
             silence = np.zeros(extractor.sampling_rate // 2, np.float32)
             return {"waveform": silence, "labels": [], "min_frames": 0}
         if self.augment is not None:
             waveform = self.augment(waveform, extractor.sampling_rate, epoch, row["utterance_id"])
         if getattr(extractor, "denoise", False):
             waveform = denoise(waveform, sampling_rate=extractor.sampling_rate)
-        labels, min_frames = self.processor.tokenizer(row["text"])["input_ids"], 0
+        labels = self.processor.tokenizer(row["text"])["input_ids"] if self.labels is None else self.labels[index]
+        min_frames = 0
         if self.pad_to_labels is not None:
             waveform, min_frames = self.pad_to_labels(waveform, labels)
         return {"waveform": waveform, "labels": labels, "min_frames": min_frames}
@@ -75,9 +84,10 @@ def extract_features(
     min_frames: torch.Tensor | None = None,
     device: str | torch.device = "cpu",
 ) -> BatchFeature:
-    """A model's inputs, computed on `device` by our extractor and on CPU by others; nothing is denoised.
+    """Return the inputs of a model, computed on `device` by our extractor and on the CPU by others, without denoising.
 
-    `min_frames` (batch,) are those of the examples, which other families' extractors do not know.
+    Args:
+        min_frames: Least number of feature frames of each example, int (batch,); other families ignore it.
     """
     extractor = processor.feature_extractor
     return extractor(
@@ -94,10 +104,11 @@ def extract_features(
 
 @dataclass
 class SpeechCollator:
-    """Examples to the model's inputs; recordings are denoised already.
+    """Collate examples of `SpeechDataset` into a batch.
 
     Args:
-        compute_features: False leaves `waveforms` and `min_frames` as they are, for features on the device that trains.
+        compute_features: Compute the features here. False returns `waveforms` and `min_frames`, so that the features
+            are computed on the device that trains.
     """
 
     processor: ConformerProcessor
@@ -116,10 +127,12 @@ class SpeechCollator:
 def feature_statistics(
     dataset: SpeechDataset, *, processor: ConformerProcessor, max_utterances: int = 500, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and inverse standard deviation of the log-mel, (num_mel_bins,) each, over a seeded sample of utterances.
+    """Return mean and inverse standard deviation of the log-mel features, (num_mel_bins,) each.
+
+    They are computed over a sample of at most `max_utterances`, drawn with `seed`.
 
     Raises:
-        ValueError: None of them can be read.
+        ValueError: No utterance of the sample can be read.
     """
     chosen = np.random.default_rng(seed).permutation(len(dataset))[:max_utterances]
     count, total, squares = 0, 0.0, 0.0
@@ -132,7 +145,7 @@ def feature_statistics(
         total = total + features.double().sum(0)
         squares = squares + features.double().square().sum(0)
     if not count:
-        raise ValueError(f"none of {len(chosen)} utterances that were tried for the statistics of features can be read")
+        raise ValueError(f"no feature statistics: none of {len(chosen)} sampled utterances can be read")
     mean = total / count
     variance = (squares / count - mean.square()).clamp(min=1e-2)
     return mean.float(), variance.rsqrt().float()

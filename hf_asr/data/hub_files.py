@@ -1,7 +1,7 @@
-"""Datasets on the Hub, those of plain audio files among them: `datasets` itself would need FFmpeg to read these.
+"""Read datasets on the Hub, including repositories of plain audio files, for which `datasets` would need FFmpeg.
 
-A repository of parquet goes through `load_dataset`. Of one that holds recordings with their metadata, or tar shards,
-the files are downloaded once and read as a folder. As a stream, only the metadata are, and the audio when it is needed.
+A repository of parquet files is read with `load_dataset`. A repository of recordings with metadata, or of tar shards,
+is downloaded once and read as a folder; streaming downloads the metadata first, and a recording when it is read.
 """
 
 import logging
@@ -27,23 +27,23 @@ def splits_on_hub(dataset_name: str, config_name: str | None, *, streaming: bool
     """Return a reader for each split of a dataset on the Hub.
 
     Raises:
-        SourceError: There is no such dataset, or nothing in it is known.
+        SourceError: The dataset does not exist, or has no known layout.
     """
     found = _recordings_on_hub(dataset_name)
     if found is None:
         try:
             names = datasets.get_dataset_split_names(dataset_name, config_name)
-        except Exception as error:  # the Hub's client raises a dozen classes
+        except Exception as error:  # the client of the Hub raises many different classes
             raise SourceError(f"{dataset_name} is neither a local path nor a dataset on the Hub: {error}") from error
         return {name: partial(_load, dataset_name, config_name, name) for name in names}
     commit, files = found
     repository = {"repo_id": dataset_name, "repo_type": "dataset", "revision": commit}
     below = f"{config_name}/" if config_name else ""
     if config_name == "default" and not any(str(file).startswith(below) for file in files):
-        below = ""  # what the Hub calls a dataset without configurations
+        below = ""  # the name on the Hub of the only configuration
     files = [file for file in files if str(file).startswith(below)]
     if not files:
-        raise SourceError(f"{dataset_name} has no folder {config_name!r}, which --dataset_config_name asks for")
+        raise SourceError(f"{dataset_name} has no folder for the configuration {config_name!r}")
     root = f"{ADDRESS}datasets/{dataset_name}@{commit}"
     if streaming:
         shards = [file for file in files if file.suffix.lower() == ".tar"]
@@ -53,7 +53,7 @@ def splits_on_hub(dataset_name: str, config_name: str | None, *, streaming: bool
         if any(file.suffix.lower() in MANIFESTS for file in files):
             tables = snapshot_download(**repository, allow_patterns=[f"{below}*{suffix}" for suffix in MANIFESTS])
             return splits_of_folder(Path(tables) / below, root=f"{root}/{below}".rstrip("/"))
-        logger.info(f"{dataset_name} has no table of its recordings, which could be streamed: all of it is downloaded")
+        logger.info(f"{dataset_name} has no table of its recordings to stream from: downloading the whole dataset")
     return splits_of_folder(Path(snapshot_download(**repository)) / below)
 
 
@@ -61,25 +61,23 @@ def read_address(address: str) -> bytes:
     """Return the bytes of a file on the Hub.
 
     Raises:
-        OSError: It cannot be fetched.
+        OSError: The file cannot be downloaded.
     """
     try:
         return HfFileSystem().cat_file(address)
     except Exception as error:
-        raise OSError(f"{address} cannot be fetched: {error}") from error
+        raise OSError(f"{address} cannot be downloaded: {error}") from error
 
 
 def _recordings_on_hub(dataset_name: str) -> tuple[str, list[PurePosixPath]] | None:
-    """Commit and files of a repository of recordings or tar shards; None of any other, or where there is none."""
+    """Return commit and files of a repository of recordings or tar shards; None if it is another kind or not found."""
     try:
         info = HfApi().dataset_info(dataset_name)
         commit, files = info.sha, [PurePosixPath(file.rfilename) for file in info.siblings or []]
-    except (
-        Exception
-    ):  # without the Hub, what was downloaded before; of other repositories, `datasets` says what is wrong
+    except Exception:  # without a connection, use an earlier download
         try:
             folder = Path(snapshot_download(dataset_name, repo_type="dataset", local_files_only=True))
-        except Exception:  # `datasets` says what is wrong
+        except Exception:  # the caller asks `datasets`, whose error explains the problem
             return None
         paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
         commit, files = folder.name, [PurePosixPath(path.as_posix()) for path in paths]

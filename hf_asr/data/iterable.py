@@ -1,9 +1,7 @@
-"""Training batches out of a stream, buffer by buffer: for data too large or too far away to be looked at first."""
+"""Build training batches from a stream, buffer by buffer, for data too large or too remote to inspect first."""
 
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import datasets
@@ -15,20 +13,25 @@ from ..model.processing_conformer import ConformerProcessor
 from .augment import Augmentation, longest_durations
 from .batching import DurationBatchSampler
 from .dataset import SpeechCollator, SpeechDataset
-from .inspection import inspect
+from .inspection import append_findings, inspect
 
 
 class StreamedBatches(torch.utils.data.IterableDataset):
-    """Batches without end: each buffer of the stream is inspected, bucketed and shuffled as a dataset of its own.
+    """Yield batches without end: each buffer of the stream is inspected, bucketed and shuffled like a small dataset.
 
-    A buffer as large as the stream gives the batches of the same rows read at once. Processes and workers share the
-    stream out by its shards (processes by its rows, if the shards do not divide); every pass over it is an epoch, which
-    visits the shards in an order of its own.
+    A buffer as large as the stream gives the same batches as reading all rows at once. Processes and workers divide the
+    shards of the stream among them (processes divide the rows if the number of shards does not fit). Every pass over
+    the stream is an epoch, which visits the shards in a different order.
 
     Args:
-        buffer_size: Rows.
-        report: data_report.jsonl, which what is skipped in the first pass is appended to.
-        max_unusable_share: Of a buffer; more raises ValueError.
+        required_samples: See `inspect`.
+        pad_to_labels: See `SpeechDataset`.
+        max_batch_seconds: See `DurationBatchSampler`.
+        buffer_size: Number of rows.
+        num_replicas, rank: Number of processes that train together, and the number of this one.
+        report: data_report.jsonl, to which the findings of the first pass are appended.
+        max_unusable_share: Largest share of a buffer that may be skipped; more is a ValueError.
+        compute_features: See `SpeechCollator`.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         max_unusable_share: float = 0.1,
         compute_features: bool = True,
     ):
-        self.rows = rows.shuffle(seed=seed, buffer_size=1) if rows.num_shards > 1 else rows  # the shards only
+        self.rows = rows.shuffle(seed=seed, buffer_size=1) if rows.num_shards > 1 else rows  # order of shards only
         if num_replicas > 1:
             self.rows = split_dataset_by_node(self.rows, rank=rank, world_size=num_replicas)
         self.split, self.processor, self.augment = split, processor, augment
@@ -62,12 +65,12 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         self.collate = SpeechCollator(processor, compute_features)
 
     def check_shares(self, workers: int) -> None:
-        """Raise ValueError if this process, or each of its workers, has no row: the other processes would wait."""
+        """Raise ValueError if this process or one of its workers has no row: the other processes would wait for it."""
         share = len(list(itertools.islice(self.rows, max(1, workers))))
         if share < max(1, workers):
             raise ValueError(
                 f"{self.split}: process {self.rank} of {self.num_replicas} has {share} rows of the stream to train on: "
-                f"give it more rows or shards, or use fewer processes (and dataloader workers, there are {workers})"
+                f"use more rows or shards, or fewer processes or dataloader workers (there are {workers})"
             )
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
@@ -79,7 +82,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
                 for batch in self._batches(buffer, epoch, first_row=count - len(buffer)):
                     kept += len(batch["labels"])
                     yield batch
-            if not count:  # more workers than shards: nothing is left for this one, and `check_shares` saw the others
+            if not count:  # more workers than shards: this worker has none, and `check_shares` counted the others' rows
                 return
             if not kept:
                 raise ValueError(f"none of {count} streamed rows can be trained on: see {self.report}")
@@ -95,9 +98,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
             first_row=first_row,
         )
         if epoch == 0 and self.report is not None and inspection.findings:
-            with open(self.report, "a", encoding="utf-8") as file:
-                lines = (json.dumps(asdict(finding), ensure_ascii=False) + "\n" for finding in inspection.findings)
-                file.write("".join(lines))
+            append_findings(self.report, inspection.findings)
         inspection.check(self.max_unusable_share)
         if not inspection.kept:
             return
@@ -106,6 +107,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
             processor=self.processor,
             augment=self.augment,
             pad_to_labels=self.pad_to_labels,
+            labels=inspection.labels,
         )
         durations = longest_durations(inspection.durations, self.augment)
         sampler = DurationBatchSampler(durations, max_batch_seconds=self.max_batch_seconds, seed=self.seed)

@@ -1,4 +1,4 @@
-"""Manifests: a table of recordings and transcripts in JSON, CSV or TSV, with every value as it is written."""
+"""Read manifests: a table of recordings and transcripts in JSON, CSV or TSV, with every value as it is written."""
 
 import csv
 import io
@@ -9,13 +9,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from .rows import SourceError, part, unusable, without_own_names
+from .rows import SourceError, is_encodable, part, unusable, without_own_names
 from .text import EncodingError, read_text
 
 MANIFESTS = (".jsonl", ".json", ".csv", ".tsv")
 
-# What a recording and a transcript are called where nobody names the columns: ours, `datasets`' audio folders, NeMo,
-# Common Voice, WeNet, LJSpeech, FLEURS, DeepSpeech.
+# Column names to try by default: our own, audio folders of `datasets`, NeMo, Common Voice, WeNet, LJSpeech, FLEURS,
+# DeepSpeech.
 AUDIO_COLUMNS = (
     "audio",
     "file_name",
@@ -32,14 +32,14 @@ NEMO_AUDIO = "audio_filepath"
 NUMERIC_COLUMNS = ("duration",)  # seconds; every other column of a CSV or TSV stays text
 DELIMITERS = ",;\t|"
 
-csv.field_size_limit(2**31 - 1)  # a transcript of an hour is longer than 128 KB
+csv.field_size_limit(2**31 - 1)  # the default of 128 KB is too small for a transcript of an hour
 
 
 def read_manifest(path: Path) -> list[dict]:
-    """Return the rows of a manifest, a dict of its columns each; a line that is no row becomes one that says why.
+    """Return the rows of a manifest as dicts; an unreadable line becomes a row with a problem.
 
     Raises:
-        SourceError: The file as a whole cannot be understood; the message names the line.
+        SourceError: The whole file cannot be understood; the message names the line.
     """
     try:
         text = read_text(path)
@@ -58,27 +58,27 @@ def read_manifest(path: Path) -> list[dict]:
 
 
 def load_json(text: str) -> Any:
-    """Return what a text in JSON holds; fractions keep their digits, and what is no number is null.
+    """Return the value of a JSON text; fractions keep their digits, and NaN and infinity are None.
 
     Raises:
-        json.JSONDecodeError: It is no JSON.
+        json.JSONDecodeError: The text is not JSON.
     """
     return json.loads(text, parse_float=Decimal, parse_constant=lambda name: None)
 
 
 def as_text(value: Any) -> str | None:
-    """Return a transcript as it is written, "" for a missing one; None for what is no text, such as a list."""
+    """Return a transcript as it is written, "" if it is None; None if it is not text: a list, half a surrogate pair."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, str | int | float | Decimal):
+    if isinstance(value, int | float | Decimal):
         return "" if isinstance(value, float) and math.isnan(value) else str(value)
-    return None
+    return value if isinstance(value, str) and is_encodable(value) else None
 
 
 def as_seconds(value: Any) -> float | None:
-    """Return a duration in seconds; None where it is not known."""
+    """Return a duration in seconds; None if it is not a number, 0 or more."""
     try:
         seconds = float(value)
     except (TypeError, ValueError):
@@ -87,7 +87,7 @@ def as_seconds(value: Any) -> float | None:
 
 
 def _json_rows(path: Path, text: str) -> Iterator[dict]:
-    """One object a line, or one list of objects; numbers keep their digits, so that the text 1.10 is not 1.1."""
+    """Yield rows of JSON Lines or of one JSON list; numbers keep their digits: the text 1.10 is not 1.1."""
     if text.lstrip().startswith("["):
         try:
             entries = load_json(text)
@@ -98,24 +98,24 @@ def _json_rows(path: Path, text: str) -> Iterator[dict]:
         return
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if len(lines) > 1 and lines[0][1].strip() == "{":
-        raise SourceError(f"{path} is one JSON object over many lines: one object a line is expected")
+        raise SourceError(f"{path} is one JSON object over many lines: expected one object per line")
     for number, line in lines:
         try:
             yield _json_row(f"line {number}", load_json(line))
         except json.JSONDecodeError as error:
-            yield unusable(f"line {number}", f"line {number} is no JSON: {error}")
+            yield unusable(f"line {number}", f"line {number} is not JSON: {error}")
 
 
 def _json_row(place: str, entry: Any) -> dict:
     if not isinstance(entry, dict):
-        return unusable(place, f"{place} is {type(entry).__name__}, an object with audio and text is expected")
+        return unusable(place, f"{place} is {type(entry).__name__}: expected an object with audio and text")
     try:
         json.dumps(entry, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
-        return unusable(place, f"{place} holds half a surrogate pair, which is no character")
+        return unusable(place, f"{place} contains half a surrogate pair, which is not a character")
     entry = without_own_names(entry)
     if as_text(entry.get(first_known(entry, TEXT_COLUMNS))) is None:
-        entry |= part(problem=f"{place}: its transcript is no text")
+        entry |= part(problem=f"{place}: its transcript is not text")
     for name in AUDIO_COLUMNS:
         if isinstance(entry.get(name), dict) and isinstance(entry[name].get("path"), str):
             entry[name] = entry[name]["path"]  # as `datasets` writes an Audio feature
@@ -123,7 +123,7 @@ def _json_row(place: str, entry: Any) -> dict:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[dict]:
-    """CSV quotes as RFC 4180 has it; in a tab-separated file a quote is a letter like any other."""
+    """Yield rows of CSV, quoted as in RFC 4180, or of TSV, where a quote is an ordinary character."""
     if path.suffix.lower() == ".tsv":
         lines = (line.removesuffix("\r") for line in text.split("\n"))
         table = ((number, line.split("\t")) for number, line in enumerate(lines, start=1) if line.strip())
@@ -136,12 +136,12 @@ def _csv_rows(path: Path, text: str) -> Iterator[dict]:
         elif header is None:
             header = [name.strip() for name in fields]
             if repeated := {name for name in header if name and header.count(name) > 1}:
-                raise SourceError(f"{path}: the header names {', '.join(sorted(repeated))} twice")
+                raise SourceError(f"{path}: the header contains {', '.join(sorted(repeated))} twice")
         elif len(fields) > len(header):
             yield unusable(
                 f"line {number}",
                 f"line {number} has {len(fields)} fields, the header {len(header)}: "
-                "a field that holds the separator must stand in double quotes (CSV)",
+                "a field that contains the separator must be in double quotes (CSV)",
             )
         else:
             row: dict[str, Any] = dict.fromkeys(header) | dict(zip(header, fields, strict=False))
@@ -150,10 +150,10 @@ def _csv_rows(path: Path, text: str) -> Iterator[dict]:
 
 
 def _quoted_fields(path: Path, text: str) -> Iterator[tuple[int, list[str] | str]]:
-    """Line number and fields of each row of a CSV; a message in place of the fields of a line that is wrong by itself.
+    """Yield line number and fields of each row of a CSV file; for a wrong line, a message instead of the fields.
 
     Raises:
-        SourceError: A quote is not closed where its field ends, so that nobody knows where the rows end.
+        SourceError: A quoted field is not closed, so that the ends of the rows are unknown.
     """
     first_line = text.split("\n", 1)[0]
     delimiter = "," if "," in first_line else max(DELIMITERS, key=first_line.count)
@@ -167,37 +167,37 @@ def _quoted_fields(path: Path, text: str) -> Iterator[tuple[int, list[str] | str
         except csv.Error as error:
             if reader.line_num > number or "unexpected end" in str(error):
                 raise SourceError(
-                    f"{path}, line {number}: a double quote opens a field there and is not closed before line "
-                    f"{reader.line_num}: inside a quoted field a quote is written twice (RFC 4180); "
+                    f"{path}, line {number}: a double quote opens a field and is not closed before line "
+                    f"{reader.line_num}: double each quote inside a quoted field (RFC 4180); "
                     "a .tsv needs no quotes"
                 ) from error
-            yield number, f"line {number} is no CSV row: {error}"
+            yield number, f"line {number} is not a CSV row: {error}"
             continue
         if fields and (len(fields) > 1 or fields[0].strip()):
             yield number, fields
 
 
 def _nemo_segment(row: dict) -> dict:
-    """NeMo's `offset` and `duration` are the part of the file that a row means."""
+    """Return a row of NeMo's manifest with the part of the file that `offset` and `duration` select."""
     offset, duration = row.get("offset"), row.get("duration")
     if offset in (None, ""):
         return row
-    return row | segment(offset, None if duration in (None, "") else duration, is_duration=True)
+    return row | between(offset, None if duration in (None, "") else duration, is_duration=True)
 
 
-def segment(start: Any, end: Any, *, is_duration: bool = False) -> dict:
-    """Return the part of a recording between two times as a manifest writes them, in seconds; None is its end.
+def between(start: Any, end: Any, *, is_duration: bool = False) -> dict:
+    """Return the part of a recording between two times of a manifest, in seconds; None is the end of the recording.
 
     Args:
-        is_duration: `end` is the length of the part.
+        is_duration: `end` is the duration of the part.
     """
     first, last = as_seconds(0 if start is None else start), as_seconds(end)
     wrong = [value for value, seconds in ((start, first), (end, last)) if seconds is None and value is not None]
     if wrong:
-        return part(problem=f"{wrong[0]!r} is no number of seconds")
+        return part(problem=f"{wrong[0]!r} is not a number of seconds")
     return part(start=first, end=first + last if is_duration and last is not None else last)
 
 
 def first_known(columns: Sequence[str], known: Sequence[str]) -> str | None:
-    """Return the first of the `known` names that there is among `columns`."""
+    """Return the first of the `known` names that is in `columns`; None if there is none."""
     return next((name for name in known if name in columns), None)

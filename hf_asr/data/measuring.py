@@ -1,7 +1,7 @@
-"""How long each recording is and what is wrong with it: decoded once, shared by the processes, and remembered.
+"""Measure the duration and the defects of each recording: decoded once, divided over the processes, and cached.
 
-What was measured is kept below Hugging Face's cache folder (`HF_HOME`), under a name made of everything that it depends
-on: the files with their sizes and times of change, the parts of them, the sampling rate and the code that reads them.
+The results are cached in Hugging Face's cache folder (`HF_HOME`), under a hash of everything that they depend on: the
+files with their sizes and modification times, the parts of them, the sampling rate, and the code that reads them.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from torch import distributed
 from tqdm.auto import tqdm
 
 from ..files import write_text
-from . import audio, containers, media, mixing, sources, timeline
+from . import audio, columns, containers, media, mixing, sources, timeline
 from .audio import AudioError
 from .rows import ARRAY, PART
 from .sources import is_duration, row_duration, row_recording
@@ -34,7 +34,7 @@ Rows = datasets.Dataset | list[dict]
 
 @dataclass
 class Measurement:
-    """Seconds of a recording, why it cannot be trained on, and how it had to be read."""
+    """Hold the seconds of a recording, why it cannot be trained on, and remarks about how it was read."""
 
     seconds: float = 0.0
     problem: str | None = None
@@ -47,7 +47,8 @@ def measure(
     """Return a measurement for each row.
 
     Args:
-        decode: Decode every recording. False believes a `duration` column, or the header of each file.
+        decode: Decode every recording. False uses a `duration` column or the header of each file.
+        label: Description of the progress bar.
     """
     key = identity(rows, sampling_rate=sampling_rate) if decode else None
     if (remembered := _recall(key)) is not None:
@@ -60,10 +61,10 @@ def measure(
 def measure_together(
     rows: Rows, *, sampling_rate: int, decode: bool = True, show_progress: bool = True, label: str = "Inspecting"
 ) -> list[Measurement]:
-    """Return the same for all processes that train together, each of which decodes a share of the rows.
+    """Return the same measurements in all processes that train together; each process decodes a share of the rows.
 
     Raises:
-        ValueError: The processes do not have the same rows, as when a folder differs between two machines.
+        ValueError: The processes have different rows, for example because a folder differs between two machines.
     """
     if not (distributed.is_initialized() and distributed.get_world_size() > 1):
         return measure(rows, sampling_rate=sampling_rate, decode=decode, show_progress=show_progress, label=label)
@@ -95,7 +96,7 @@ def _measure(
 ) -> list[Measurement]:
     if not decode and _has_column(rows, "duration") and not _has_column(rows, PART):
         durations = rows["duration"][:]
-        if all(is_duration(durations[place]) for place in places):  # no row is needed, which may hold its audio
+        if all(is_duration(durations[place]) for place in places):  # reading whole rows would load their audio
             return [Measurement(float(durations[place])) for place in places]
 
     def one(place: int) -> Measurement:
@@ -108,14 +109,14 @@ def _measure(
         problem = "; ".join(recording.damage) or None
         return Measurement(len(recording.waveform) / sampling_rate, problem, list(recording.remarks))
 
-    # By number, not by row: the pool takes all it is given at once, and rows may hold their audio.
+    # By number, not by row: the pool takes all items at once, and rows may contain audio.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         working = pool.map(one, places)
         return list(tqdm(working, total=len(places), desc=label, unit="file", disable=not show_progress))
 
 
 def identity(rows: Rows, *, sampling_rate: int) -> str | None:
-    """Return a name for what decoding `rows` depends on; None where that is not known, as of audio in memory alone."""
+    """Return a hash of everything that decoding `rows` depends on; None if unknown, as for audio only in memory."""
     if not isinstance(rows, datasets.Dataset):
         return None
     digest = hashlib.blake2b(digest_size=16)
@@ -124,7 +125,7 @@ def identity(rows: Rows, *, sampling_rate: int) -> str | None:
         digest.update(repr(values).encode() + b"\n")
 
     add(sampling_rate, av.__version__, soundfile.__version__, soxr.__version__)
-    for module in (audio, containers, media, mixing, timeline, sources):  # another way to read is another result
+    for module in (audio, columns, containers, media, mixing, timeline, sources):  # changed code, changed results
         digest.update(Path(module.__file__).read_bytes())
     stored = rows.data.column("audio")
     has_bytes, paths = pc.is_valid(pc.struct_field(stored, "bytes")), pc.struct_field(stored, "path")
@@ -134,20 +135,20 @@ def identity(rows: Rows, *, sampling_rate: int) -> str | None:
             return None
         for name in sorted({file["filename"] for file in rows.cache_files}):
             add(name, _stamp(name))
-    columns = [has_bytes, paths] + ([rows.data.column(PART)] if PART in rows.column_names else [])
-    if rows._indices is not None:  # rows that were selected out of others
+    values = [has_bytes, paths] + ([rows.data.column(PART)] if PART in rows.column_names else [])
+    if rows._indices is not None:  # rows selected from a larger dataset
         indices = rows._indices.column(0)
-        columns = [column.take(indices) for column in columns]
-        columns.append(indices)
-    for column in columns:
+        values = [column.take(indices) for column in values]
+        values.append(indices)
+    for column in values:
         add(column.to_pylist())
-    for name in sorted(set(columns[1].filter(pc.invert(columns[0])).drop_null().to_pylist())):
+    for name in sorted(set(values[1].filter(pc.invert(values[0])).drop_null().to_pylist())):
         add(os.path.abspath(name), _stamp(name))
     return digest.hexdigest()
 
 
 def _holds_audio(block: datasets.table.Table) -> bool:
-    """Whether a part of a table is in memory alone, with recordings in it."""
+    """Return whether a block of a table exists only in memory and contains recordings."""
     if not isinstance(block, datasets.table.InMemoryTable):
         return False
     in_audio = "audio" in block.column_names and pc.any(pc.is_valid(pc.struct_field(block.column("audio"), "bytes")))
@@ -203,4 +204,4 @@ def _remember(key: str | None, measured: list[Measurement]) -> None:
         _path(key).parent.mkdir(parents=True, exist_ok=True)
         write_text(_path(key), json.dumps(stored))
     except OSError as error:
-        logger.info(f"what was measured is not remembered: {error}")
+        logger.info(f"the durations of the recordings are not cached: {error}")

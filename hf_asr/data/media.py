@@ -1,4 +1,4 @@
-"""Decoding with PyAV, whose wheels carry FFmpeg: compressed recordings, with the times and the damage in them."""
+"""Decode compressed recordings with PyAV, whose wheels include FFmpeg, and note gaps and damage."""
 
 import io
 import math
@@ -12,9 +12,9 @@ import numpy as np
 from .containers import MIN_LACK, AudioError, byte_promise, data_chunk, mp3_promise, ogg_links, opened
 from .timeline import BARE, Notes, Timeline
 
-# A recording must not name other files or addresses. Playlists and session descriptions do (hls, dash, concat, sdp,
-# rtsp, image2 …); these demuxers read the one file that they are given. mov follows no references to other files unless
-# `enable_drefs` is set, and what is inside an avi (subtitles that may be a playlist) is opened under the same list.
+# A recording must not make FFmpeg open other files or addresses, as playlists and session descriptions do (hls, dash,
+# concat, sdp, rtsp, image2 …): these demuxers read only the given file. mov follows references to other files only if
+# `enable_drefs` is set, and files inside an avi (subtitles may be a playlist) are opened with the same list.
 FORMATS = (
     "matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,aac,mp3,ogg,wav,flac,amr,asf,aiff,caf,w64,au,"
     "avi,mpegts,mpeg,flv,ac3,eac3,wv,tta,ape,mpc,mpc8,dts,tak,dsf,voc,dss"
@@ -28,16 +28,22 @@ ROUGH_DURATION = {"matroska", "flv", "asf"}
 
 CHECKED = {"flac", "wavpack"}  # codecs with a checksum in each packet
 
-DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}  # by a sample format's name
+DTYPES = {
+    "u8": "u1",
+    "s16": "i2",
+    "s32": "i4",
+    "s64": "i8",
+    "flt": "f4",
+    "dbl": "f8",
+}  # by the name of the sample format
 
 
 def media_pieces(
     source: str | Path | bytes, *, notes: Notes, start: float = 0.0, end: float | None = None
 ) -> Iterator[tuple[float, np.ndarray, int]]:
-    """Yield the time in seconds, samples (samples, channels) and rate of consecutive pieces from about `start` on.
+    """Yield time in seconds, samples (samples, channels) and rate in Hz of consecutive pieces from about `start` on.
 
-    Whoever takes them stops at `end`: silence after it is not noted. `notes` are complete when the last piece has been
-    taken.
+    The caller stops at `end`: silence after `end` is not noted. `notes` are complete after the last piece.
     """
     at, is_cut, has_end = 0.0, False, True
     parts = [source]
@@ -56,7 +62,7 @@ def media_pieces(
                 yield begin + time, samples, rate
         except (AudioError, av.FFmpegError) as error:
             if i == 0 and is_cut:
-                raise AudioError(f"truncated: it ends before anything can be decoded; {error}") from error
+                raise AudioError(f"truncated: it ends before its first samples; {error}") from error
             if i == 0:
                 raise
             notes.damage.append(f"part {i + 1} of {len(parts)} is not decodable: {error}")
@@ -67,11 +73,11 @@ def media_pieces(
     elif is_cut:
         notes.damage.append(f"truncated: its last page is cut after {at:.1f} s")
     elif not has_end:
-        notes.remarks.append("has no end mark: a recording that was stopped, or one without its end")
+        notes.remarks.append("has no end mark: its recording was interrupted, or its end is missing")
 
 
 def media_duration(source: str | Path | bytes) -> float | None:
-    """Return seconds by the headers, or by counting the frames of an MP3 file without a promise; None if unknown."""
+    """Return seconds from the headers, or from the frames of an MP3 file without this header; None if unknown."""
     with opened(source) as data:
         links = ogg_links(data)[0] if data[:4] == b"OggS" else []
         parts = [bytes(data[first:last]) for first, last in links] if len(links) > 1 else [source]
@@ -82,7 +88,7 @@ def media_duration(source: str | Path | bytes) -> float | None:
             stream, kind = _audio_stream(container), _kind_of(container)
             if kind in BARE and not (promise and abs(promise[1] - size) <= 0.01 * size):
                 packets = (packet for packet in container.demux(stream) if packet.size and packet.duration)
-                if kind == "mp3":  # zeros or a cover may follow: no frame begins like them
+                if kind == "mp3":  # zeros or a picture may follow, which do not begin like a frame
                     packets = (packet for packet in packets if _is_mpeg_frame(packet))
                 total += float(sum(packet.duration for packet in packets) * stream.time_base)
             elif container.duration is None:
@@ -104,15 +110,15 @@ def _kind_of(container: av.container.InputContainer) -> str:
 
 @contextmanager
 def open_container(source: str | Path | bytes) -> Iterator[av.container.InputContainer]:
-    """Open a recording, and nothing that it names."""
+    """Open a recording, but no other file or address that it refers to."""
     with ExitStack() as stack:
         if isinstance(source, bytes):
             file = io.BytesIO(source)
         else:
-            # Without its name: FFmpeg takes 12:30.m4a for an address, and any text called .ac3 for sound.
+            # Opened without its name: FFmpeg mistakes 12:30.m4a for an address, and any text called .ac3 for audio.
             named = stack.enter_context(open(source, "rb"))
             file = stack.enter_context(open(named.fileno(), "rb", closefd=False))
-        # Tags may be in any encoding: they do not matter here.
+        # Tags may have any encoding, but are not used.
         options = {"format_whitelist": FORMATS}
         yield stack.enter_context(av.open(file, options=options, metadata_errors="replace"))
 
@@ -121,16 +127,18 @@ def _audio_stream(container: av.container.InputContainer) -> av.AudioStream:
     streams = container.streams.audio
     for stream in streams:
         if stream.codec_context is not None:
-            if stream.codec_context.name in CHECKED:  # without this, what fails its checksum comes out as noise
+            if stream.codec_context.name in CHECKED:  # otherwise a packet with a wrong checksum becomes noise
                 stream.codec_context.options = {"err_detect": "crccheck+explode"}
             return stream
-    raise AudioError("holds no audio stream" if not streams else "holds audio of a codec that FFmpeg cannot decode")
+    raise AudioError(
+        "contains no audio stream" if not streams else "contains audio of a codec that FFmpeg cannot decode"
+    )
 
 
 def _stream_pieces(
     source: str | Path | bytes, *, notes: Notes, span: tuple[float, float]
 ) -> Iterator[tuple[float, np.ndarray, int]]:
-    """The same of one stream."""
+    """Yield the pieces of one stream from `span[0]` to `span[1]` seconds; see `media_pieces`."""
     with open_container(source) as container:
         stream, kind = _audio_stream(container), _kind_of(container)
         if len(container.streams.audio) > 1:
@@ -139,7 +147,7 @@ def _stream_pieces(
         timeline = Timeline(container, stream, kind, *span)
         try:
             yield from _placed_pieces(container.demux(), stream, timeline)
-        except GeneratorExit:  # whoever wanted a part has it
+        except GeneratorExit:  # the caller has the part that it needs
             timeline.note_losses(notes)
             raise
         timeline.note_end(notes, promised=_promised(source, container, stream, kind, there=timeline.position))
@@ -149,7 +157,7 @@ def _stream_pieces(
 def _placed_pieces(
     packets: Iterator[av.Packet], stream: av.AudioStream, timeline: Timeline
 ) -> Iterator[tuple[float, np.ndarray, int]]:
-    """Pieces of `stream`, among packets of all streams: those of pictures show whether the file is whole."""
+    """Yield the pieces of `stream` from packets of all streams: those of video show whether the file is complete."""
     pending = _Pending()
     while True:
         try:
@@ -157,7 +165,7 @@ def _placed_pieces(
         except av.FFmpegError as error:
             timeline.failure = error.strerror
             break
-        except IndexError:  # at the end, where PyAV looks for a stream that turned up on the way
+        except IndexError:  # a bug of PyAV at the end, if a stream was found while reading
             break
         if packet is None:
             break
@@ -179,13 +187,13 @@ def _placed_pieces(
             pending.add(frame, kind, timeline.position)
             timeline.position += frame.samples / frame.sample_rate
     yield from pending.flush()
-    if timeline.skipped_to is not None:  # the wanted part is beyond the end: say where that is
+    if timeline.skipped_to is not None:  # the part is beyond the end: report where the end is
         timeline.position = timeline.skipped_to
         yield timeline.position, np.zeros((0, 1), np.float32), stream.codec_context.sample_rate
 
 
 class _Pending:
-    """Frames of one kind, about a second of them: one by one, those of 20 ms would cost more than decoding them."""
+    """Collect about a second of frames of one kind, because handling each of 20 ms would cost more than decoding it."""
 
     def __init__(self):
         self.frames: list[av.AudioFrame] = []
@@ -193,15 +201,18 @@ class _Pending:
         self.time, self.samples = 0.0, 0
 
     def takes(self, kind: tuple[int, int, str]) -> bool:
+        """Return whether a frame of this kind can be added before `flush`."""
         return not self.frames or (self.samples < kind[0] and self.kind == kind)
 
     def add(self, frame: av.AudioFrame, kind: tuple[int, int, str], time: float) -> None:
+        """Add a frame that begins at `time` seconds."""
         if not self.frames:
             self.kind, self.time, self.samples = kind, time, 0
         self.frames.append(frame)
         self.samples += frame.samples
 
     def flush(self) -> Iterator[tuple[float, np.ndarray, int]]:
+        """Yield the collected frames as one piece, if there are any."""
         if self.frames:
             rate, channels, _ = self.kind
             array = _samples(self.frames, channels)
@@ -210,9 +221,9 @@ class _Pending:
 
 
 def _samples(frames: list[av.AudioFrame], channels: int) -> np.ndarray:
-    """(samples, channels) of frames of one kind.
+    """Return the samples (samples, channels) of frames of one kind.
 
-    `to_ndarray` takes ten times as long, and reads beyond the memory of frames with more than eight channels (PyAV 18).
+    `to_ndarray` is ten times slower, and reads beyond the memory of frames with more than eight channels (PyAV 18).
     """
     dtype, is_planar = DTYPES[frames[0].format.name.removesuffix("p")], frames[0].format.is_planar
     count, width = (channels, 1) if is_planar else (1, channels)
@@ -225,7 +236,7 @@ def _samples(frames: list[av.AudioFrame], channels: int) -> np.ndarray:
 
 
 def as_float(array: np.ndarray) -> np.ndarray:
-    """Return samples of any kind as float32, full scale at 1."""
+    """Return samples of any type as float32, where full scale is 1."""
     if array.dtype.kind == "u":
         half = 2.0 ** (8 * array.itemsize - 1)
         return ((array.astype(np.float64) - half) / half).astype(np.float32)
@@ -235,7 +246,7 @@ def as_float(array: np.ndarray) -> np.ndarray:
 
 
 def _silent_pieces(time: float, seconds: float, frame: av.AudioFrame) -> Iterator[tuple[float, np.ndarray, int]]:
-    """Silence as the frame after it would have it, a second at a time."""
+    """Yield silence with the rate and channels of the following frame, a second at a time."""
     rate = frame.sample_rate
     left = round(seconds * rate)
     while left > 0:
@@ -251,7 +262,7 @@ def _promised(
     kind: str,
     there: float,
 ) -> tuple[float, float]:
-    """Seconds that the header promises, and by how many the file may fall short of them."""
+    """Return the seconds according to the header, and how many of them may be missing without being damage."""
     duration = (container.duration or 0) / av.time_base
     if kind in ROUGH_DURATION:
         return duration, min(1.0, max(MIN_LACK, 0.01 * duration))
@@ -259,11 +270,11 @@ def _promised(
         if kind == "mp3":
             promise = mp3_promise(data)
             return promise[0] if promise else 0.0, MIN_LACK
-        if kind == "ogg":  # its clock may start anywhere
+        if kind == "ogg":  # its clock may start at any time
             return duration - max(0.0, (container.start_time or 0) / av.time_base), MIN_LACK
         if kind in EXACT_DURATION and stream.duration:
             seconds = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
             if seconds - there >= MIN_LACK:
                 return seconds, MIN_LACK
-        size = byte_promise(data)  # and the seconds are in proportion
+        size = byte_promise(data)  # the seconds are proportional to the bytes
         return there * size / len(data), max(MIN_LACK, 0.01 * there)

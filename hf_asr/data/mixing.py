@@ -1,4 +1,4 @@
-"""From pieces of a recording to one waveform: the wanted part, channels as one, at the wanted rate."""
+"""Turn pieces of a recording into one waveform: select a part, mix the channels, and resample."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -9,24 +9,26 @@ import soxr
 from .containers import MIN_LACK, AudioError, AudioTooLongError
 from .timeline import Notes
 
-MIN_RATE, MAX_RATE = 1000, 384_000  # Hz; a header may claim any
+MIN_RATE, MAX_RATE = 1000, 384_000  # Hz; a broken header may contain any rate
 
-# The mean of channels that have nothing to do with one another has the energy of the sum of them, over the square of
-# their number, and so has the mean where only one is not silent. A tenth of that is left only where they cancel.
+# The energy of the mean of n uncorrelated channels is the sum of their energies divided by n². The same is true if all
+# channels but one are silent. Less than a tenth of it means that the channels cancel.
 CANCELLED = 0.1
-BLOCK, MIN_BLOCK = 1.0, 0.5  # seconds that are judged at a time; in less, channels may be opposite by chance
-# What is so far below the loudest block is no speech: a hum that cancels between words is no loss.
-NOTICEABLE, MIN_POWER = 0.001, 1e-10  # of the loudest block; of full scale, where only rounding is left
+BLOCK, MIN_BLOCK = 1.0, 0.5  # seconds that are tested at a time; shorter channels may be opposite by chance
+# Blocks far below the loudest one contain no speech: a hum that cancels between words is not a loss.
+NOTICEABLE, MIN_POWER = 0.001, 1e-10  # relative to the loudest block; relative to full scale, below which is rounding
 
 Pieces = Iterator[tuple[float, np.ndarray, int]]  # time in seconds, (samples, channels) and rate
 
 
-def cut(pieces: Pieces, *, start: float | None, end: float | None, max_seconds: float, notes: Notes) -> Iterator:
-    """Yield (samples, channels) and rate of what lies between `start` and `end`; a lack of it is damage.
+def select_part(
+    pieces: Pieces, *, start: float | None, end: float | None, max_seconds: float, notes: Notes
+) -> Iterator:
+    """Yield samples (samples, channels) and rate from `start` to `end` seconds; note a lack as damage.
 
     Raises:
-        AudioTooLongError: It is longer than `max_seconds`.
-        AudioError: Nothing lies there.
+        AudioTooLongError: The part is longer than `max_seconds`.
+        AudioError: The recording ends before `start`.
     """
     length = kept = 0.0
     is_part = start is not None or end is not None
@@ -44,23 +46,23 @@ def cut(pieces: Pieces, *, start: float | None, end: float | None, max_seconds: 
             if end is not None and length >= end:
                 return
     if is_part and not kept:
-        raise AudioError(f"{start} to {end} s lies outside of its {length:.2f} s")
+        raise AudioError(f"{start} to {end} s is outside of its {length:.2f} s")
     if end is not None and end - length >= MIN_LACK:
-        notes.damage.append(f"ends at {length:.2f} s, {start or 0:g} to {end:g} s are wanted")
+        notes.damage.append(f"ends at {length:.2f} s, but {start or 0:g} to {end:g} s are requested")
 
 
 class Mix:
-    """Channels as one, `channel` or the mean, and whether they cancel one another out in the mean.
+    """Mix channels to one, which is `channel` or the mean of all, and detect whether they cancel in the mean.
 
-    Each block of about a second is judged for itself: they may be opposite in a part of the recording only. Energies
-    are those without a constant offset, which is inaudible and does not cancel.
+    Each block of about a second is tested separately, because channels may be opposite in only a part of the recording.
+    Energies exclude a constant offset, which is inaudible and does not cancel.
     """
 
     def __init__(self, channel: int | None):
         self.channel = channel
         self.channels = 0
         self.energies = np.zeros(0)  # of each channel
-        self.loudest_power = self.cancelled_power = 0.0  # of the loudest block, and of the loudest that cancels
+        self.loudest_power = self.cancelled_power = 0.0  # of the loudest block, and of the loudest block that cancels
         self.is_judged = False
         self._begin_block(0)
 
@@ -69,6 +71,7 @@ class Mix:
         self.sums, self.squares = np.zeros(channels + 1), np.zeros(channels + 1)  # of each channel and of their mean
 
     def mono(self, pieces: Iterable[tuple[np.ndarray, int]]) -> Iterator[tuple[np.ndarray, int]]:
+        """Yield one channel (samples,) and the rate of each piece (samples, channels)."""
         for samples, rate in pieces:
             channels = samples.shape[1]
             self.channels = max(self.channels, channels)
@@ -81,12 +84,12 @@ class Mix:
         self._end_block()
 
     def _mean(self, samples: np.ndarray, rate: int) -> np.ndarray:
-        """The mean (samples,) of channels, whose energies are counted."""
+        """Return the mean (samples,) of the channels, and add up their energies."""
         channels = samples.shape[1]
         if len(self.sums) != channels + 1:
             self._end_block()
             self._begin_block(channels)
-        # An offset would drown the rest in single precision. A row a channel takes a twentieth of a column's time.
+        # Float64, because an offset would dominate in float32. A row per channel is 20 times faster than a column.
         wide = np.empty((channels + 1, len(samples)))
         wide[:-1] = samples.T
         wide[-1] = wide[:-1].mean(axis=0)
@@ -102,29 +105,31 @@ class Mix:
     def _end_block(self) -> None:
         if not self.count:
             return
-        with np.errstate(invalid="ignore"):  # infinite samples are refused later
+        with np.errstate(invalid="ignore"):  # infinite samples are an error later
             *energies, energy = self.squares - self.sums**2 / self.count
         self.energies = np.pad(self.energies, (0, self.channels - len(self.energies)))
         self.energies[: len(energies)] += energies
         if self.seconds < MIN_BLOCK and self.is_judged:
             return
         self.is_judged = True
-        expected = sum(energies) / len(energies) ** 2  # of the mean, if they had nothing to do with one another
+        expected = sum(energies) / len(energies) ** 2  # energy of the mean if the channels were uncorrelated
         self.loudest_power = max(self.loudest_power, expected / self.count)
         if energy < CANCELLED * expected:
             self.cancelled_power = max(self.cancelled_power, expected / self.count)
 
     @property
     def is_cancelled(self) -> bool:
+        """Return whether the channels cancel in a block that is loud enough for speech."""
         return self.cancelled_power > max(MIN_POWER, NOTICEABLE * self.loudest_power)
 
     @property
     def loudest(self) -> int:
+        """Return the number of the channel with the most energy, from 0."""
         return int(self.energies.argmax())
 
 
 def resampled(pieces: Iterable[tuple[np.ndarray, int]], sampling_rate: int) -> np.ndarray:
-    """Return consecutive pieces (samples,), each at its own rate, as one."""
+    """Return consecutive pieces (samples,) with their rates as one waveform (samples,) at `sampling_rate` Hz."""
     parts: list[np.ndarray] = []
     stream, stream_rate = None, sampling_rate
 
@@ -144,6 +149,6 @@ def resampled(pieces: Iterable[tuple[np.ndarray, int]], sampling_rate: int) -> n
 
 
 def check_rate(rate: int) -> None:
-    """Raise AudioError for a rate that no recording has, and that would fill the memory."""
+    """Raise AudioError for a rate that no recording has: resampling from it could fill the memory."""
     if not MIN_RATE <= rate <= MAX_RATE:
-        raise AudioError(f"says that it has {rate} samples a second: {MIN_RATE} to {MAX_RATE} are accepted")
+        raise AudioError(f"its sampling rate is {rate} Hz: {MIN_RATE} to {MAX_RATE} are accepted")

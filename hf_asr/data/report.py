@@ -1,4 +1,4 @@
-"""What is in the data, before it is trained on: a table to read, and a page to look at and listen to."""
+"""Describe the data before training: a table in the log, and a page with charts and players."""
 
 import logging
 import re
@@ -16,28 +16,28 @@ from ..html import audio_uri, histogram, write_page
 from ..model.spelling_conformer import HAN
 from ..model.tokenization_conformer import SPELLS_NUMBERS, VIRAMAS
 from .audio import AudioError
-from .inspection import Inspection, column_values, token_ids
+from .inspection import Inspection, column_values
 from .sources import read_row
 
 logger = logging.getLogger("hf_asr")
 
-# A joiner and a geresh that make another letter of the one before them
+# A joiner or a geresh that turns the preceding letter into another letter
 _OF_LETTERS = re.compile(rf"(?<=[^\W\d_][{VIRAMAS}])\u200d|(?<=[\u0591-\u05f2])\u05f3")
 
 
 @dataclass
 class _Example:
-    """A row worth hearing."""
+    """Show a row with a player."""
 
     utterance_id: str
     text: str
     note: str
-    audio: str  # a data URI, empty where nothing can be decoded
+    audio: str  # a data URI; empty if the recording cannot be decoded
 
 
 @dataclass
 class _Split:
-    """What the page shows of a split."""
+    """Collect what the page shows about a split."""
 
     name: str
     facts: list[tuple[str, str]]
@@ -49,18 +49,19 @@ class _Split:
 def report_data(
     inspections: dict[str, Inspection], *, processor: ProcessorMixin, path: str | Path, speaker_column: str = "speaker"
 ) -> None:
-    """Logs one table of all splits and writes data_report.html.
+    """Log one table of all splits and write data_report.html.
 
     Args:
-        inspections: By what the split is for, training first.
+        inspections: One inspection for each purpose ("training", "evaluation"), training first.
+        speaker_column: Column with the speaker, if there is one.
     """
     texts = {name: _texts(inspection, processor) for name, inspection in inspections.items()}
-    heard = set(next(iter(texts.values())))
+    trained_on = set(next(iter(texts.values())))
     splits = []
     for name, inspection in inspections.items():
         split = _Split(name, _facts(inspection, texts[name], processor, speaker_column))
         if splits:
-            unseen = sum(text not in heard for text in texts[name])
+            unseen = sum(text not in trained_on for text in texts[name])
             split.facts.append(("sentences not in training", f"{unseen} of {len(texts[name])}"))
         if inspection.kept:
             _illustrate(split, inspection, texts[name])
@@ -71,7 +72,7 @@ def report_data(
 
 
 def _texts(inspection: Inspection, processor: ProcessorMixin) -> list[str]:
-    """Normalised transcripts of what is kept."""
+    """Return the normalised transcripts of the rows that are kept."""
     texts = column_values(inspection.rows, "text")
     return [processor.tokenizer.normalize(texts[i]) for i in inspection.kept]
 
@@ -79,45 +80,53 @@ def _texts(inspection: Inspection, processor: ProcessorMixin) -> list[str]:
 def _facts(
     inspection: Inspection, texts: list[str], processor: ProcessorMixin, speaker_column: str
 ) -> list[tuple[str, str]]:
+    """Return the rows of the table of a split, as label and value."""
     seconds = np.array(inspection.durations or [0.0])
     facts = [
         ("utterances used", f"{len(inspection.kept)} of {len(inspection.rows)}"),
         ("hours", f"{seconds.sum() / 3600:.2f}"),
-        ("seconds, least/median/most", f"{seconds.min():.1f} / {np.median(seconds):.1f} / {seconds.max():.1f}"),
+        ("seconds, minimum/median/maximum", f"{seconds.min():.1f} / {np.median(seconds):.1f} / {seconds.max():.1f}"),
     ]
     if inspection.kept and speaker_column in inspection.rows[inspection.kept[0]]:
         speakers = column_values(inspection.rows, speaker_column)
         facts.insert(0, ("speakers", str(len({speakers[i] for i in inspection.kept} - {None}))))
+    return facts + _token_facts(inspection, processor) + _normalization_facts(inspection, texts, processor)
+
+
+def _token_facts(inspection: Inspection, processor: ProcessorMixin) -> list[tuple[str, str]]:
+    tokens = Counter(inspection.labels.ids)
+    unknown, total = tokens[processor.tokenizer.unk_token_id], tokens.total()
+    return [
+        ("vocabulary", f"{len(processor.tokenizer)} tokens"),
+        ("tokens", f"{total} ({len(+tokens)} different)"),
+        ("unknown tokens", f"{unknown} ({unknown / max(1, total):.2%})"),
+    ]
+
+
+def _normalization_facts(inspection: Inspection, texts: list[str], processor: ProcessorMixin) -> list[tuple[str, str]]:
+    """Return what the normalisation rule did to the transcripts; log a warning if it changed letters."""
     rule = processor.tokenizer.init_kwargs.get("text_normalization")
     written = column_values(inspection.rows, "text")
     changed = changed_letters(processor.tokenizer, [written[i] for i in inspection.kept])
     if changed:
         logger.warning(
             f"text_normalization {rule} changes {changed.total()} letters of these transcripts ({_commonest(changed)}) "
-            "and of every score's references: where they should stay, choose basic"
+            "and of the references of every score: choose basic to keep them"
         )
-    rest = Counter(word for text in texts for word in text.split() if re.search(r"\d", word))
-    tokens = Counter(token for ids in token_ids(texts, processor) for token in ids)
-    unknown, total = tokens[processor.tokenizer.unk_token_id], tokens.total()
-    return [
-        *facts,
-        ("vocabulary", f"{len(processor.tokenizer)} tokens"),
-        ("tokens", f"{total} ({len(+tokens)} different)"),
-        ("unknown tokens", f"{unknown} ({unknown / max(1, total):.2%})"),
+    facts = [
         ("normalisation", str(rule)),
         ("letters it changes", f"{changed.total()} ({_commonest(changed)})" if changed else "0"),
-        *(
-            [("numbers left as written", f"{rest.total()} ({_commonest(rest)})")]
-            if rest and rule in SPELLS_NUMBERS
-            else []
-        ),
     ]
+    numbers = Counter(word for text in texts for word in text.split() if re.search(r"\d", word))
+    if numbers and rule in SPELLS_NUMBERS:
+        facts.append(("numbers left as written", f"{numbers.total()} ({_commonest(numbers)})"))
+    return facts
 
 
 def changed_letters(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Counter[str]:
-    """Count letters, with their marks, that normalising makes others of, or nothing: `{"ä → a": 12}`.
+    """Count the letters, with their marks, that normalisation replaces or removes: `{"ä → a": 12}`.
 
-    Upper and lower case, and what Unicode holds for the same letter (ﬁ, full width), are one.
+    Differences of case and of Unicode compatibility (ﬁ, full width) do not count.
     """
     counts: Counter[str] = Counter()
     for text in texts:
@@ -134,9 +143,7 @@ def changed_letters(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) ->
             for place, character in enumerate(letters)
             if unicodedata.category(character)[0] in "LM" or _OF_LETTERS.match(letters, place)
         )
-        letters = re.sub(
-            "[\u034f\u17b4\u17b5\ufe00-\ufe0f\U000e0100-\U000e01ef]", "", letters
-        )  # marks that nobody sees
+        letters = re.sub("[\u034f\u17b4\u17b5\ufe00-\ufe0f\U000e0100-\U000e01ef]", "", letters)  # invisible marks
         if letters.isascii() or HAN.match(letters):
             continue
         if folded(result := tokenizer.normalize(letters)) != folded(letters):
@@ -149,7 +156,7 @@ def _commonest(counts: Counter[str]) -> str:
 
 
 def _illustrate(split: _Split, inspection: Inspection, texts: list[str]) -> None:
-    """Histograms, and the longest, shortest and oddest utterances with players."""
+    """Add histograms, and the longest, shortest and most unusual utterances with players."""
     seconds = np.array(inspection.durations)
     rates = np.array([len(text) for text in texts]) / seconds
     split.charts = [
@@ -158,8 +165,8 @@ def _illustrate(split: _Split, inspection: Inspection, texts: list[str]) -> None
         histogram([len(text) for text in texts], label="characters"),
     ]
     by_length = np.argsort(seconds, kind="stable")
-    # A transcript far too long or short for its recording is often another recording's.
-    oddness = np.abs(np.log(np.maximum(rates, 1e-3) / np.median(rates)))
+    # A transcript far too long or too short for its recording often belongs to another recording.
+    deviation = np.abs(np.log(np.maximum(rates, 1e-3) / np.median(rates)))
 
     def examples(places: np.ndarray) -> list[_Example]:
         return [
@@ -170,12 +177,12 @@ def _illustrate(split: _Split, inspection: Inspection, texts: list[str]) -> None
     split.examples = [
         ("Longest", examples(by_length[::-1][:5])),
         ("Shortest", examples(by_length[:5])),
-        ("Oddest: most or fewest characters per second", examples(np.argsort(-oddness, kind="stable")[:10])),
+        ("Most unusual: most or fewest characters per second", examples(np.argsort(-deviation, kind="stable")[:10])),
     ]
 
 
 def _account(split: _Split, inspection: Inspection) -> None:
-    """What was skipped or changed, by reason, with its first fifty examples, three of them to be heard."""
+    """Add the findings by reason, each with its first fifty rows; the first three have players."""
     by_reason = defaultdict(list)
     for finding in inspection.findings:
         by_reason[finding.reason].append(finding)
@@ -188,20 +195,25 @@ def _account(split: _Split, inspection: Inspection) -> None:
 
 
 def _table(splits: list[_Split]) -> list[str]:
+    """Return the lines of the table in the log."""
     width = max(len(label) for split in splits for label, _ in split.facts)
     lines = [" " * width + "".join(f"  {split.name:>22}" for split in splits)]
     for label in dict.fromkeys(label for split in splits for label, _ in split.facts):
         lines.append(f"{label:<{width}}" + "".join(f"  {dict(split.facts).get(label, ''):>22}" for split in splits))
     for split in splits:
         for reason, count, examples in split.skipped:
-            told = "; ".join(f"{example.utterance_id} ({example.note})" for example in examples[:3])
-            lines.append(f"{split.name}: {count} {reason}: {told}{' …' if count > 3 else ''}")
+            named = "; ".join(f"{example.utterance_id} ({example.note})" for example in examples[:3])
+            lines.append(f"{split.name}: {count} {reason}: {named}{' …' if count > 3 else ''}")
     return lines
 
 
 def _example(row: dict, note: str, *, with_audio: bool = True) -> _Example:
+    return _Example(row["utterance_id"], row["text"], note, row_audio_uri(row) if with_audio else "")
+
+
+def row_audio_uri(row: dict, *, sampling_rate: int = 16000) -> str:
+    """Return the recording of a row as a data URI for an <audio> element; empty if it cannot be read."""
     try:
-        audio = audio_uri(read_row(row, sampling_rate=16000)) if with_audio else ""
+        return audio_uri(read_row(row, sampling_rate=sampling_rate))
     except AudioError:
-        audio = ""
-    return _Example(row["utterance_id"], row["text"], note, audio)
+        return ""

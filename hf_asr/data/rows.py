@@ -1,7 +1,7 @@
-"""A row, whatever source it comes from: which part of a recording it means, and how rows become a table.
+"""Build rows and turn them into a table, whatever source they come from.
 
-`audio_part` is the one column in which a source says that a row is less than its whole file. A column that somebody
-calls `start`, `size` or `error` keeps its own meaning.
+Only the column `audio_part` selects a part of a recording. Columns of the source that are called `start`, `size` or
+`error` have no special meaning.
 """
 
 import json
@@ -15,40 +15,47 @@ import datasets
 import pyarrow as pa
 
 PART = "audio_part"
-ARRAY = "audio_array"  # {"array", "sampling_rate"}, of a source that holds decoded audio
+ARRAY = "audio_array"  # {"array", "sampling_rate"}, if the source contains decoded audio
 PART_FEATURES = datasets.Features(
     {
-        "start": datasets.Value("float64"),  # seconds, of an utterance inside a longer recording
+        "start": datasets.Value("float64"),  # seconds, if the utterance is part of a longer recording
         "end": datasets.Value("float64"),
-        "channel": datasets.Value("int32"),  # the only one to use
-        "offset": datasets.Value("int64"),  # bytes, of a file inside a tar shard
+        "channel": datasets.Value("int32"),  # the only channel to use, from 0
+        "offset": datasets.Value("int64"),  # bytes, if the file is inside a tar shard
         "size": datasets.Value("int64"),
-        "problem": datasets.Value("string"),  # why there is no recording
+        "problem": datasets.Value("string"),  # why the row has no recording
     }
 )
 
 
 class SourceError(ValueError):
-    """A dataset, split or column that is not there or cannot be read; the message lists what is accepted."""
+    """Report a dataset, split or column that does not exist or cannot be read; the message lists what is accepted."""
 
 
 def part(**values: Any) -> dict[str, dict]:
-    """Return the column that says which part of its file a row means, with the fields of `PART_FEATURES`."""
+    """Return the column `audio_part` with these fields of `PART_FEATURES`."""
     return {PART: dict.fromkeys(PART_FEATURES) | values}
 
 
 def without_own_names(entry: dict) -> dict:
-    """Return somebody's columns without those that only a source may write."""
+    """Return the columns of a manifest's row without those names that only this package may use."""
     return {name: value for name, value in entry.items() if name not in (PART, ARRAY)}
 
 
 def unusable(utterance_id: str, problem: str, *, text: str = "") -> dict:
-    """Return a row without a recording, which is named in the data report instead of being lost."""
+    """Return a row without a recording, so that the data report names it."""
     return {"audio": "", "text": text, "utterance_id": utterance_id} | part(problem=problem)
 
 
 def rows_to_dataset(rows: Sequence[dict]) -> datasets.Dataset:
-    """Return rows with different columns and types as one table: what a row lacks is null, mixed types become text."""
+    """Return rows as one table: missing columns are null, and a column of mixed types becomes text."""
+    try:
+        return _to_dataset(rows)
+    except UnicodeEncodeError:
+        return _to_dataset([encodable(row) for row in rows])
+
+
+def _to_dataset(rows: Sequence[dict]) -> datasets.Dataset:
     names = dict.fromkeys(name for row in rows for name in row)
     columns, features = {}, {}
     for name in names:
@@ -59,7 +66,7 @@ def rows_to_dataset(rows: Sequence[dict]) -> datasets.Dataset:
 
 
 def _typed(values: list) -> tuple[list, datasets.Value]:
-    """Values with the one type that holds them all: whole numbers, seconds, truth values, or else text as written."""
+    """Return the values with the one type that fits them all: int, float, bool, or else text as written."""
     kinds = {type(value) for value in values} - {type(None)}
     if kinds == {int} and all(value is None or abs(value) < 2**63 for value in values):
         return values, datasets.Value("int64")
@@ -70,18 +77,40 @@ def _typed(values: list) -> tuple[list, datasets.Value]:
     return [None if value is None else written(value) for value in values], datasets.Value("string")
 
 
+def encodable(row: dict) -> dict:
+    """Return a row that UTF-8 can encode; a file name that is not UTF-8 becomes a problem of the row."""
+    result = escaped(row)
+    if result.get("audio") != row.get("audio"):
+        result |= {"audio": ""} | part(problem="its file name is not UTF-8: rename the file")
+    return result
+
+
+def escaped(value: Any) -> Any:
+    """Return `value` with half surrogate pairs, which file names that are not UTF-8 contain, as escapes (`\\udce9`)."""
+    if isinstance(value, dict):
+        return {escaped(name): escaped(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return list(map(escaped, value))
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
+def is_encodable(text: str) -> bool:
+    """Return whether UTF-8 can encode a text: it has no half of a surrogate pair."""
+    return text.isascii() or escaped(text) == text
+
+
 def written(value: Any) -> str:
-    """Return a value as JSON would write it, text as it is."""
+    """Return a value as JSON would write it; text stays unchanged."""
     if isinstance(value, str | Decimal):
         return str(value)
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def without_repeats(names: Iterable[str], seen: Counter | None = None) -> list[str]:
-    """Return the names, the second of two equal ones with `(2)` behind it.
+    """Return unique names: the second of two equal names ends in ` (2)`.
 
     Args:
-        seen: How often each name came before; it is counted on.
+        seen: How often each name occurred before; the count is continued.
     """
     seen = Counter() if seen is None else seen
     unique = []
@@ -101,13 +130,13 @@ def without_repeats(names: Iterable[str], seen: Counter | None = None) -> list[s
 def with_column(
     rows: datasets.Dataset, name: str, values: Sequence | pa.Array | pa.ChunkedArray, *, feature: Any = None
 ) -> datasets.Dataset:
-    """Return `rows` with a column that takes the place of one of the same name; the others are not copied.
+    """Return `rows` with a column added or replaced; the other columns are not copied.
 
-    `Dataset.map` and `cast_column` would write all of them anew, the audio as well. Rows that were selected out of a
-    larger dataset would be copied: give them their columns before.
+    `Dataset.map` and `cast_column` would write all columns again, including the audio. If `rows` were selected from a
+    larger dataset, this function copies them: add columns before selecting.
     """
     before = f"{name} before"
-    if name in rows.column_names:  # a table without a column would have no rows
+    if name in rows.column_names:  # a table without any column would lose its rows
         rows = rows.rename_column(name, before)
     feature = datasets.Value("string") if feature is None else feature
     is_column = isinstance(values, pa.Array | pa.ChunkedArray)
@@ -117,7 +146,7 @@ def with_column(
 
 
 def names_in(rows: datasets.Dataset, column: str) -> list[str | None]:
-    """Return the values of a column as text, those of a ClassLabel by their names; None where it is not known."""
+    """Return the values of a column as text, and a ClassLabel by its names; None for a missing value."""
     feature = rows.features[column]
     if isinstance(feature, datasets.ClassLabel):
         return [None if value is None or value < 0 else feature.int2str(value) for value in rows[column]]
@@ -125,13 +154,13 @@ def names_in(rows: datasets.Dataset, column: str) -> list[str | None]:
 
 
 def chosen_by(rows: datasets.Dataset, column: str, is_wanted: Callable[[str | None], bool]) -> datasets.Dataset:
-    """Return the rows whose value of `column`, as text, is wanted.
+    """Return the rows for whose value of `column`, as text, `is_wanted` is true.
 
-    `Dataset.filter` would write its choice into the folder of the data.
+    `Dataset.filter` would write its result into the folder of the data.
     """
     return rows.select([place for place, name in enumerate(names_in(rows, column)) if is_wanted(name)])
 
 
 def join_path(root: str | os.PathLike | None, path: str) -> str:
-    """Return a path relative to `root`; an absolute path, an address or an empty one as it is."""
+    """Return `path`, relative to `root` unless it is absolute, an address or empty."""
     return path if root is None or not path or "://" in path else os.path.join(root, path)

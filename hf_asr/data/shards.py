@@ -1,4 +1,4 @@
-"""Tar shards of webdataset and WeNet: the files of one utterance have one name and different suffixes."""
+"""Read tar shards of webdataset and WeNet: the files of one utterance have the same name and different suffixes."""
 
 import io
 import tarfile
@@ -8,18 +8,18 @@ from typing import IO, Any
 
 from .audio import AUDIO_SUFFIXES
 from .manifests import TEXT_COLUMNS, as_text, first_known, load_json
-from .rows import SourceError, part, unusable, without_own_names
+from .rows import SourceError, encodable, part, unusable, without_own_names
 from .text import EncodingError, decode_text
 
 
 def read_tar(path: Path) -> list[dict]:
-    """Return the rows of a shard, whose audio stays in it: `audio` is the shard's path, `audio_part` the place.
+    """Return the rows of a shard; `audio` is the path of the shard and `audio_part` the place of the recording in it.
 
-    The name of an utterance is what stands before the last dot, as WeNet has it. The transcript is a `.txt`, or `text`
-    (or one of its other names) in a `.json`, whose other entries become columns.
+    The id of an utterance is the file name up to the last dot, as in WeNet. The transcript is a `.txt`, or the entry
+    `text` (or an alternative to that name) of a `.json`, whose other entries become columns.
 
     Raises:
-        SourceError: It is no tar archive, or a compressed one.
+        SourceError: The file is not a tar archive, or a compressed one.
     """
     groups: dict[str, dict[str, tarfile.TarInfo]] = {}
     rows = []
@@ -41,18 +41,18 @@ def read_tar(path: Path) -> list[dict]:
                 continue
             member, key, suffix = found
             if suffix in groups.setdefault(key, {}):
-                rows.append(unusable(member.name, f"{path.name} holds {member.name} twice"))
+                rows.append(unusable(member.name, f"{path.name} contains {member.name} twice"))
             else:
                 groups[key][suffix] = member
         for key, members in groups.items():
             rows += _utterances(key, members, read, place)
-    return rows
+    return list(map(encodable, rows))
 
 
 def _archives(file: IO[bytes], path: Path) -> Iterator[tuple[tarfile.TarInfo, str, str] | str]:
-    """The members of a shard, and of those that were joined to it; a message where it cannot be read on.
+    """Yield the members of a shard and of shards appended to it; a message if the rest of the file cannot be read.
 
-    Python's tarfile takes a damaged header for the end.
+    Python's tarfile mistakes a damaged header for the end of the archive.
     """
     start = 0
     while True:
@@ -61,7 +61,7 @@ def _archives(file: IO[bytes], path: Path) -> Iterator[tuple[tarfile.TarInfo, st
             with tarfile.open(fileobj=file, mode="r:") as shard:
                 try:
                     yield from _members(shard)
-                except tarfile.ReadError:  # it ends inside a member, which has been given
+                except tarfile.ReadError:  # the file ends inside a member, which was yielded before
                     return
                 end = shard.offset
         except tarfile.TarError as error:
@@ -74,25 +74,30 @@ def _archives(file: IO[bytes], path: Path) -> Iterator[tuple[tarfile.TarInfo, st
             return
         rest = file.tell() - len(block)
         if rest == start:
-            yield f"{path.name} is damaged at byte {start}: what follows there is not read"
+            yield f"{path.name} is damaged at byte {start}: the rest is not read"
             return
         start = rest
 
 
 def stream_tar(file: IO[bytes], *, name: str) -> Iterator[dict]:
-    """Yield the rows of a shard that arrives from its beginning to its end, with the bytes of their audio.
+    """Yield the rows of a shard that can only be read forwards, with the bytes of their audio.
 
-    The files of one utterance follow one another.
+    The files of an utterance must be adjacent.
+
+    Args:
+        file: The shard, open for reading.
+        name: Its name for messages.
 
     Raises:
-        SourceError: It is no tar archive, or a compressed one.
+        SourceError: The file is not a tar archive, or a compressed one.
     """
     key, members, contents = None, {}, {}
 
     def rows() -> list[dict]:
-        return _utterances(
+        found = _utterances(
             key, members, lambda member: contents[member.name], lambda member: {"audio": contents[member.name]}
         )
+        return list(map(encodable, found))
 
     try:
         with tarfile.open(fileobj=file, mode="r|") as shard:
@@ -102,7 +107,7 @@ def stream_tar(file: IO[bytes], *, name: str) -> Iterator[dict]:
                     members, contents = {}, {}
                 key = member_key
                 if suffix in members:
-                    yield unusable(member.name, f"{name} holds {member.name} twice")
+                    yield unusable(member.name, f"{name} contains {member.name} twice")
                     continue
                 members[suffix] = member
                 contents[member.name] = shard.extractfile(member).read()
@@ -116,10 +121,10 @@ def stream_tar(file: IO[bytes], *, name: str) -> Iterator[dict]:
 
 
 def _members(shard: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, str, str]]:
-    """Each file with the name and the suffix that it has in its utterance."""
+    """Yield each file with the id of its utterance and its suffix."""
     for member in shard:
         base = member.name.rpartition("/")[2]
-        if not member.isfile() or base.startswith("._") or base == ".DS_Store":  # macOS adds these
+        if not member.isfile() or base.startswith("._") or base == ".DS_Store":  # files that macOS adds
             continue
         stem, dot, suffix = member.name.rpartition(".") if "." in base else (member.name, "", "")
         yield member, stem.removeprefix("./"), (dot + suffix).lower()
@@ -131,7 +136,12 @@ def _utterances(
     read: Callable[[tarfile.TarInfo], bytes],
     place: Callable[[tarfile.TarInfo], dict],
 ) -> Iterable[dict]:
-    """The row of one utterance, and a row for each further recording of the same name."""
+    """Return the row of an utterance, and a row with a problem for each further recording of the same name.
+
+    Args:
+        read: Function of a member that returns its bytes.
+        place: Function of a member that returns the columns of its recording.
+    """
     audio = [suffix for suffix in members if suffix in AUDIO_SUFFIXES]
     row: dict[str, Any] = {"text": "", "utterance_id": key}
     problem = None
@@ -139,11 +149,11 @@ def _utterances(
         try:
             entry = load_json(decode_text(read(members[".json"])))
             if not isinstance(entry, dict):
-                raise ValueError(f"is {type(entry).__name__}, an object is expected")
+                raise ValueError(f"is {type(entry).__name__}: expected an object")
             text = as_text(entry.get(first_known(entry, TEXT_COLUMNS)))
             if text is None:
-                raise ValueError("has a transcript that is no text")
-            # Only a `.txt`, and the shard itself, say what these are.
+                raise ValueError("has a transcript that is not text")
+            # Nested values are left out; the shard itself determines the columns of `row`.
             entry = {name: value for name, value in entry.items() if not isinstance(value, list | dict)}
             row = without_own_names(entry) | row | {"text": text}
         except ValueError as error:

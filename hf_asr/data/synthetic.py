@@ -1,9 +1,9 @@
-"""A small spoken Mandarin and English corpus, made offline with espeak-ng.
+"""Generate a small spoken Mandarin and English corpus offline with espeak-ng.
 
-It exists for tests, examples and smoke runs: no download, no licence, the same audio from the same seed. The sentences
+It is for tests, examples and smoke runs: no download, no licence, and the same audio from the same seed. The sentences
 are spoken numbers and short household commands, drawn from templates over a small set of characters.
 
-`espeakng_loader` (PyPI) brings the espeak-ng library and its data, so no espeak-ng program needs to be installed.
+`espeakng_loader` (PyPI) contains the espeak-ng library and its data, so that no program needs to be installed.
 """
 
 import _ctypes
@@ -25,7 +25,7 @@ from ..model.spelling_conformer import spell_english, spell_mandarin
 SAMPLE_RATE = 16_000
 VOICE_VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4")
 
-# Stored in corpus.json; raise it when the sentences or the audio change, so that no old folder is taken for a new one.
+# Stored in corpus.json. Increase it when sentences or audio change, so that an old folder is not reused.
 CORPUS_VERSION = 1
 
 # From espeak-ng's speak_lib.h.
@@ -39,19 +39,19 @@ _SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), 
 
 @dataclass
 class SyntheticCorpusArguments:
-    """What goes into a synthetic corpus. The counts are over all languages together, shared out evenly."""
+    """Configure a synthetic corpus. The counts are divided evenly over the languages."""
 
     languages: list[str] = field(
-        default_factory=lambda: ["zh", "en"], metadata={"help": "Languages to speak, out of zh and en."}
+        default_factory=lambda: ["zh", "en"], metadata={"help": "Languages to speak: zh, en or both."}
     )
     train_sentences: int = field(default=800, metadata={"help": "Number of sentences in the train split."})
     validation_sentences: int = field(default=100, metadata={"help": "Number of sentences in the validation split."})
     test_sentences: int = field(default=0, metadata={"help": "Number of sentences in the test split; 0 for no split."})
-    seed: int = field(default=0, metadata={"help": "Seed of the sentences, the voices and the noise."})
+    seed: int = field(default=0, metadata={"help": "Seed for the sentences, the voices and the noise."})
 
 
 class _Language(NamedTuple):
-    """Templates of one language; a slot holds words to choose from, or a range of numbers to spell."""
+    """Hold the templates of a language; a slot is a list of words or a range of numbers to spell."""
 
     voice: str
     spell: Callable[[int], str]
@@ -59,7 +59,7 @@ class _Language(NamedTuple):
     slots: dict[str, Sequence[str] | range]
 
 
-# Between them the words use all 26 letters. Sentences take 1 to 4 seconds to say.
+# Together the words use all 26 letters. A spoken sentence takes 1 to 4 seconds.
 _ENGLISH = _Language(
     voice="en-us",
     spell=spell_english,
@@ -130,9 +130,10 @@ def _language(code: str) -> _Language:
 
 
 def make_sentences(language: str, *, count: int, generator: np.random.Generator) -> list[str]:
-    """Draws `count` different sentences, in lower case, without punctuation and with all digits spelled.
+    """Return `count` different sentences in lower case, without punctuation and with all digits spelled.
 
-    Raises `ValueError` for an unknown language, or when the templates do not hold `count` different sentences.
+    Raises:
+        ValueError: The language is unknown, or the templates have fewer than `count` different sentences.
     """
     grammar = _language(language)
     sentences: dict[str, None] = {}  # a set that keeps its order
@@ -152,13 +153,19 @@ def make_sentences(language: str, *, count: int, generator: np.random.Generator)
 
 
 def speak(text: str, *, language: str, voice_variant: str, rate_wpm: int, pitch: int) -> np.ndarray:
-    """Speaks `text` with espeak-ng and returns float32 samples in [-1, 1], 16 kHz mono, without silence at the ends.
+    """Return the speech of espeak-ng, float32 (samples,) in [-1, 1] at 16 kHz, without silence at the ends.
 
-    `voice_variant` is one of espeak's voice variants, such as "m3" or "f2"; `rate_wpm` is in words per minute (80 to
-    450), `pitch` from 0 to 99. The audio depends on the arguments only. Not safe to call from several threads at once.
+    The audio depends on the arguments only. Do not call this function from several threads at once.
 
-    Raises `ValueError` for an unknown language or variant or when nothing was said, `ImportError` when
-    `espeakng-loader` or `soxr` is not installed and `RuntimeError` when espeak-ng does not start.
+    Args:
+        voice_variant: A voice variant of espeak, such as "m3" or "f2".
+        rate_wpm: Words per minute, 80 to 450.
+        pitch: 0 to 99.
+
+    Raises:
+        ValueError: The language or the variant is unknown, or the speech is silent.
+        ImportError: `espeakng-loader` or `soxr` is not installed.
+        RuntimeError: espeak-ng does not start.
     """
     try:
         import espeakng_loader
@@ -170,7 +177,24 @@ def speak(text: str, *, language: str, voice_variant: str, rate_wpm: int, pitch:
     if not (data_path / "voices" / "!v" / voice_variant).is_file():  # espeak itself would silently ignore it
         raise ValueError(f"Unknown voice variant {voice_variant!r}; choose from {', '.join(VOICE_VARIANTS)}.")
     voice = f"{_language(language).voice}+{voice_variant}"
+    library = ctypes.CDLL(espeakng_loader.get_library_path())
+    try:
+        samples, espeak_rate = _synthesize(library, data_path, text, voice=voice, rate_wpm=rate_wpm, pitch=pitch)
+    finally:
+        # espeak keeps the phase of its pitch flutter from one sentence to the next, and has no call to reset it. The
+        # audio would depend on the previous sentences, so the library is unloaded, which takes 1 ms.
+        (_ctypes.FreeLibrary if os.name == "nt" else _ctypes.dlclose)(library._handle)
+    sounding = np.flatnonzero(samples)
+    if not len(sounding):
+        raise ValueError(f"espeak-ng produced only silence for {text!r}; pass text with words in it.")
+    samples = samples[sounding[0] : sounding[-1] + 1].astype(np.float32) / 32_768
+    return np.clip(soxr.resample(samples, espeak_rate, SAMPLE_RATE), -1, 1)
 
+
+def _synthesize(
+    library: ctypes.CDLL, data_path: Path, text: str, *, voice: str, rate_wpm: int, pitch: int
+) -> tuple[np.ndarray, int]:
+    """Return the samples of espeak-ng, int16 (samples,), and their rate in Hz."""
     chunks: list[np.ndarray] = []
 
     @_SynthCallback
@@ -179,42 +203,30 @@ def speak(text: str, *, language: str, voice_variant: str, rate_wpm: int, pitch:
             chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0
 
-    espeak = ctypes.CDLL(espeakng_loader.get_library_path())
+    home = str(data_path.parent).encode()
+    rate = library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, home, _INITIALIZE_DONT_EXIT)
+    if rate <= 0:
+        raise RuntimeError(
+            f"espeak-ng did not start with the data in {data_path}; reinstall espeakng-loader, "
+            "in a folder whose path is shorter than 160 characters."
+        )
     try:
-        home = str(data_path.parent).encode()
-        espeak_rate = espeak.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, home, _INITIALIZE_DONT_EXIT)
-        if espeak_rate <= 0:
-            raise RuntimeError(
-                f"espeak-ng did not start with the data in {data_path}; reinstall espeakng-loader, "
-                "in a folder whose path is shorter than 160 characters."
-            )
-        try:
-            espeak.espeak_SetSynthCallback(collect)
-            if espeak.espeak_SetVoiceByName(voice.encode()) != 0:
-                raise RuntimeError(f"espeak-ng has no voice {voice}; reinstall espeakng-loader.")
-            espeak.espeak_SetParameter(_PARAMETER_RATE, rate_wpm, 0)
-            espeak.espeak_SetParameter(_PARAMETER_PITCH, pitch, 0)
-            espeak.espeak_ng_SetRandSeed(ctypes.c_long(1))
-            encoded = text.encode() + b"\0"
-            espeak.espeak_Synth(encoded, ctypes.c_size_t(len(encoded)), 0, 1, 0, _CHARS_UTF8, None, None)
-            espeak.espeak_Synchronize()
-        finally:
-            espeak.espeak_Terminate()  # ends espeak's own thread, so it must come before the library is unloaded
+        library.espeak_SetSynthCallback(collect)
+        if library.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise RuntimeError(f"espeak-ng has no voice {voice}; reinstall espeakng-loader.")
+        library.espeak_SetParameter(_PARAMETER_RATE, rate_wpm, 0)
+        library.espeak_SetParameter(_PARAMETER_PITCH, pitch, 0)
+        library.espeak_ng_SetRandSeed(ctypes.c_long(1))
+        encoded = text.encode() + b"\0"
+        library.espeak_Synth(encoded, ctypes.c_size_t(len(encoded)), 0, 1, 0, _CHARS_UTF8, None, None)
+        library.espeak_Synchronize()
     finally:
-        # espeak carries the phase of its pitch flutter from one sentence to the next, with no call to reset it. Only
-        # unloading the library does, and without it the audio would depend on what was said before. It costs 1 ms.
-        (_ctypes.FreeLibrary if os.name == "nt" else _ctypes.dlclose)(espeak._handle)
-
-    samples = np.concatenate(chunks) if chunks else np.zeros(0, dtype=np.int16)
-    sounding = np.flatnonzero(samples)
-    if not len(sounding):
-        raise ValueError(f"espeak-ng said nothing for {text!r}; pass text with words in it.")
-    samples = samples[sounding[0] : sounding[-1] + 1].astype(np.float32) / 32_768
-    return np.clip(soxr.resample(samples, espeak_rate, SAMPLE_RATE), -1, 1)
+        library.espeak_Terminate()  # ends the thread of espeak, before the library is unloaded
+    return np.concatenate(chunks) if chunks else np.zeros(0, dtype=np.int16), rate
 
 
 def make_recording(text: str, *, language: str, generator: np.random.Generator) -> tuple[np.ndarray, str]:
-    """Speaks a sentence in a random voice, and returns its samples and its speaker, such as "en-us+m3"."""
+    """Return a sentence in a random voice, float32 (samples,) at 16 kHz, and the speaker, such as "en-us+m3"."""
     variant = VOICE_VARIANTS[generator.integers(len(VOICE_VARIANTS))]
     rate_wpm = int(generator.integers(155, 211))
     pitch = int(generator.integers(30, 71))
@@ -222,7 +234,7 @@ def make_recording(text: str, *, language: str, generator: np.random.Generator) 
     speech *= generator.uniform(0.3, 0.9) / np.abs(speech).max()
     before, after = (generator.uniform(0.05, 0.2, size=2) * SAMPLE_RATE).astype(int)
     samples = np.pad(speech, (before, after))
-    # Noise at -60 dB of full scale: the log of digital silence is a feature no microphone gives.
+    # Noise at -60 dB of full scale: no microphone produces digital silence, whose log-mel features are extreme.
     samples += generator.normal(scale=1e-3, size=len(samples)).astype(np.float32)
     return np.clip(samples, -1, 1), f"{_language(language).voice}+{variant}"
 
@@ -234,7 +246,7 @@ def _normalise(text: str) -> str:
 def _draw_splits(
     arguments: SyntheticCorpusArguments, generator: np.random.Generator
 ) -> dict[str, list[dict[str, str]]]:
-    """Draws the sentences of every split, each with its language, shuffled, and none of them twice."""
+    """Return the sentences of every split with their languages, shuffled and all different."""
     counts = {
         "train": arguments.train_sentences,
         "validation": arguments.validation_sentences,
@@ -255,27 +267,30 @@ def _draw_splits(
 
 
 def make_corpus(output_dir: str | os.PathLike, arguments: SyntheticCorpusArguments) -> Path:
-    """Writes the corpus as an `audiofolder` and returns its folder.
+    """Write the corpus as an `audiofolder` and return its folder.
 
     Each split is a folder of 16 kHz mono 16-bit FLAC files with a `metadata.jsonl` of `file_name`, `text`, `language`,
-    `speaker` and `duration` (seconds). The corpus is a function of `arguments` only, and `corpus.json` records them: a
-    folder made with the same arguments is reused. Everything is written beside `output_dir` and renamed at the end, so
+    `speaker` and `duration` (seconds). The corpus depends only on `arguments`, which are stored in `corpus.json`: a
+    folder with the same arguments is reused. The corpus is written to a temporary folder that is renamed at the end, so
     that a folder with a `corpus.json` is always complete.
 
-    Raises `ValueError` when `output_dir` holds anything else, or when the arguments cannot be met; see also `speak`.
+    Raises:
+        ValueError: `output_dir` contains anything else, or the arguments cannot be satisfied; see also `speak`.
     """
     output_dir = Path(output_dir).absolute()
     if not arguments.languages or len(set(arguments.languages)) < len(arguments.languages):
-        raise ValueError(f"languages is {arguments.languages}; name at least one language, and each only once.")
+        raise ValueError(f"languages is {arguments.languages}; give at least one language, and each only once.")
     if arguments.train_sentences + arguments.validation_sentences + arguments.test_sentences < 1:
-        raise ValueError("No sentences were asked for; set train_sentences to 1 or more.")
+        raise ValueError("The corpus would have no sentences; set train_sentences to 1 or more.")
 
     manifest = {"version": CORPUS_VERSION, **asdict(arguments)}
     manifest_path = output_dir / "corpus.json"
     if manifest_path.is_file() and json.loads(manifest_path.read_text(encoding="utf-8")) == manifest:
         return output_dir
     if output_dir.exists() and not (output_dir.is_dir() and not any(output_dir.iterdir())):
-        raise ValueError(f"{output_dir} holds something else than this corpus; remove it or choose another output_dir.")
+        raise ValueError(
+            f"{output_dir} contains something other than this corpus; remove it or choose another output_dir."
+        )
 
     generator = np.random.default_rng(arguments.seed)
     splits = _draw_splits(arguments, generator)

@@ -1,4 +1,4 @@
-"""Waveform transforms that audiomentations lacks, in its own form: they mix with its classes in one list."""
+"""Define waveform transforms that audiomentations lacks, as subclasses of its base class."""
 
 import io
 import random
@@ -11,7 +11,7 @@ from audiomentations.core.transforms_interface import BaseWaveformTransform
 
 from ..model.feature_extraction_conformer import denoise
 
-# name: (FFmpeg's encoder, container, sampling rates in Hz, bit rates in bit/s)
+# name: (encoder of FFmpeg, container, sampling rates in Hz, bit rates in bit/s)
 CODECS = {
     "opus": ("libopus", "ogg", (16000,), (8000, 12000, 16000, 24000)),
     "mp3": ("libmp3lame", "mp3", (16000,), (16000, 24000, 32000, 64000)),
@@ -23,7 +23,7 @@ CODECS = {
 
 
 class SpeedPerturbation(BaseWaveformTransform):
-    """Plays faster or slower, pitch and all (Ko et al. 2015); `factors` are drawn evenly."""
+    """Change speed and pitch together by one of `factors`, drawn uniformly (Ko et al. 2015)."""
 
     supports_multichannel = False
 
@@ -31,7 +31,7 @@ class SpeedPerturbation(BaseWaveformTransform):
         super().__init__(p)
         self.factors = list(factors)
         if not self.factors or not min(self.factors) > 0:
-            raise ValueError(f"factors are numbers above 0, not {self.factors}")
+            raise ValueError(f"factors must be numbers above 0, not {self.factors}")
 
     def randomize_parameters(self, samples: np.ndarray, sample_rate: int) -> None:
         super().randomize_parameters(samples, sample_rate)
@@ -43,15 +43,16 @@ class SpeedPerturbation(BaseWaveformTransform):
 
 
 class AddBabble(BaseWaveformTransform):
-    """Other utterances of the training set talk over one another in the background.
+    """Add other utterances of the training set as background babble.
 
     Args:
-        min_snr_db, max_snr_db: Of the speech over the whole babble.
-        min_voices, max_voices: Utterances in it.
+        min_snr_db, max_snr_db: Signal-to-noise ratio of the speech to the sum of all voices.
+        min_voices, max_voices: Number of utterances in the babble.
     """
 
     supports_multichannel = False
-    # An utterance of the training set by (number, sampling rate), and how many there are: set by `build_augmentation`.
+    # Function of (number, sampling rate) that returns an utterance of the training set, and their number.
+    # `Augmentation.set_voices` sets both.
     voice: Callable[[int, int], np.ndarray] | None = None
     num_voices: int = 0
 
@@ -78,17 +79,17 @@ class AddBabble(BaseWaveformTransform):
         babble = np.zeros(len(samples), np.float32)
         for number, start in zip(self.parameters["voices"], self.parameters["starts"], strict=True):
             voice = self.voice(number, sample_rate)
-            voice = voice / max(rms(voice), 1e-8)  # every voice as loud as the others
-            # It goes round: it has begun before and goes on after.
+            voice = voice / max(rms(voice), 1e-8)  # all voices have the same level
+            # The voice repeats, and starts at a random place.
             babble += np.resize(np.roll(voice, -int(start * len(voice))), len(samples))
         return mix(samples, babble, snr_db=self.parameters["snr_db"])
 
 
 class Codec(BaseWaveformTransform):
-    """There and back through a lossy codec, as a call, a messenger or a video has it.
+    """Encode and decode with a lossy codec, as phone calls, messengers and videos do.
 
     Args:
-        codecs: Out of opus, mp3, aac, g722, and mulaw and alaw, which are the telephone's 8 kHz.
+        codecs: Names to draw from: opus, mp3, aac, g722, mulaw and alaw. The last two are telephony at 8 kHz.
     """
 
     supports_multichannel = False
@@ -96,7 +97,7 @@ class Codec(BaseWaveformTransform):
     def __init__(self, codecs: Sequence[str] = ("opus", "mp3", "aac", "mulaw"), p: float = 0.5):
         super().__init__(p)
         if unknown := set(codecs) - set(CODECS):
-            raise ValueError(f"augmentations: Codec knows {', '.join(CODECS)}, not {', '.join(sorted(unknown))}")
+            raise ValueError(f"codecs can be {', '.join(CODECS)}, not {', '.join(sorted(unknown))}")
         self.codecs = list(codecs)
 
     def randomize_parameters(self, samples: np.ndarray, sample_rate: int) -> None:
@@ -110,7 +111,7 @@ class Codec(BaseWaveformTransform):
         file = io.BytesIO()
         with av.open(file, "w", format=container) as output:
             stream = output.add_stream(encoder, rate=rate, layout="mono", bit_rate=self.parameters["bit_rate"])
-            stream.options = {"compression_level": "0"} if encoder == "libopus" else {}  # ten times as fast
+            stream.options = {"compression_level": "0"} if encoder == "libopus" else {}  # ten times faster
             pcm = (np.clip(narrow, -1, 1) * 32767).astype(np.int16)[None]
             frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout="mono")
             frame.sample_rate = rate
@@ -121,12 +122,12 @@ class Codec(BaseWaveformTransform):
             resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
             frames = [out for frame in coded.decode(audio=0) for out in resampler.resample(frame)]
             frames += resampler.resample(None)
-            heard = np.concatenate([frame.to_ndarray()[0] for frame in frames])
-        return _aligned(heard, samples)
+            decoded = np.concatenate([frame.to_ndarray()[0] for frame in frames])
+        return _aligned(decoded, samples)
 
 
 class Denoise(BaseWaveformTransform):
-    """Training copies as a denoiser leaves them (see ConformerFeatureExtractor's `denoise`, which is for inference)."""
+    """Denoise a share of the training examples (`denoise` of ConformerFeatureExtractor does so for inference)."""
 
     supports_multichannel = False
 
@@ -138,20 +139,23 @@ class Denoise(BaseWaveformTransform):
 
 
 def rms(waveform: np.ndarray) -> float:
-    """Root mean square of a waveform (samples,)."""
+    """Return the root mean square of a waveform (samples,)."""
     return float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))) if len(waveform) else 0.0
 
 
 def mix(speech: np.ndarray, noise: np.ndarray, *, snr_db: float) -> np.ndarray:
-    """`speech` with `noise` of the same length `snr_db` below it, float32 (samples,)."""
+    """Return `speech` plus `noise` of the same length, scaled to `snr_db` below the speech, float32 (samples,)."""
     gain = rms(speech) / max(rms(noise), 1e-8) * 10 ** (-snr_db / 20)
     return (speech + gain * noise).astype(np.float32)
 
 
-def _aligned(heard: np.ndarray, original: np.ndarray) -> np.ndarray:
-    """`heard` without the encoder's delay, as long as `original`: the shift where they agree most, 0 to 0.15 s."""
-    length = 1 << (len(heard) + len(original)).bit_length()
-    spectrum = np.fft.rfft(heard, length) * np.conj(np.fft.rfft(original, length))
+def _aligned(decoded: np.ndarray, original: np.ndarray) -> np.ndarray:
+    """Return `decoded` without the delay of the codec, as long as `original`.
+
+    The delay is the shift of 0 to 0.15 s (2400 samples) with the largest cross-correlation.
+    """
+    length = 1 << (len(decoded) + len(original)).bit_length()
+    spectrum = np.fft.rfft(decoded, length) * np.conj(np.fft.rfft(original, length))
     delay = int(np.argmax(np.fft.irfft(spectrum, length)[:2400]))
-    heard = heard[delay : delay + len(original)]
-    return np.pad(heard, (0, len(original) - len(heard))).astype(np.float32)
+    decoded = decoded[delay : delay + len(original)]
+    return np.pad(decoded, (0, len(original) - len(decoded))).astype(np.float32)

@@ -1,1 +1,1 @@
-"""Metrics, evaluation of a checkpoint, and their files."""
+"""Evaluate checkpoints: metrics, comparison and error reports."""

@@ -1,4 +1,4 @@
-"""Scores a checkpoint on a split: every row counts, and what cannot be read counts as deleted."""
+"""Score a checkpoint on a split: every row counts, and an unreadable recording counts as deleted."""
 
 import json
 import math
@@ -12,26 +12,26 @@ from ..data.rows import names_in
 from ..data.sources import row_recording
 from ..decoding.bulk import recognize_all
 from ..decoding.recognizer import Recognizer
-from ..files import write_text
+from ..files import METRICS, PREDICTIONS, write_text
 from .metrics import check_references, count_errors, error_rates
 from .selection import is_partial
 
 COUNTS = ("substitutions", "deletions", "insertions", "characters")
-# What a record says by itself: a column of the source with one of these names would be taken for it.
+# Keys that this module writes; columns of the source with these names are left out of the records.
 OWN_NAMES = {"audio", "text", "duration", "reference", "prediction", "error", "damage", *COUNTS}
 
 
 def evaluate_rows(
     recognizer: Recognizer, rows: datasets.Dataset, *, show_progress: bool = True
 ) -> tuple[dict, list[dict]]:
-    """Return metrics, and a record with the prediction for each row.
+    """Return metrics, and a record with reference and prediction for each row.
 
-    Of damaged recordings, what can be decoded is scored; what cannot be read counts as deleted. A bounded number of
-    seconds of audio is in memory. The real-time factor is the time of features, model and decoding (not of reading
-    files) over the audio's.
+    The readable part of a damaged recording is scored; an unreadable recording counts as deleted. The number of seconds
+    of audio in memory is bounded. The real-time factor is the time for features, model and decoding, without reading
+    files, divided by the duration of the audio.
 
     Raises:
-        ValueError: No reference has a character, so that there is no error rate.
+        ValueError: All references are empty, so that there is no error rate.
     """
     check_references([recognizer.processor.tokenizer.normalize(text) for text in rows["text"]])
     records, elapsed = predict_rows(recognizer, rows, show_progress=show_progress)
@@ -52,7 +52,7 @@ def evaluate_rows(
 def predict_rows(
     recognizer: Recognizer, rows: datasets.Dataset, *, show_progress: bool = True
 ) -> tuple[list[dict], float]:
-    """Return a record with the reference and the prediction for each row, and the seconds that computing took."""
+    """Return a record with reference and prediction for each row, and the seconds of computation."""
     rate, normalize = recognizer.sampling_rate, recognizer.processor.tokenizer.normalize
     references = [normalize(text) for text in rows["text"]]
     columns = {name: _values(rows, name) for name in _metadata(rows)}
@@ -82,7 +82,7 @@ def predict_rows(
 
 
 def _metadata(rows: datasets.Dataset) -> list[str]:
-    """The source's own columns, without those that hold audio."""
+    """Return the names of the columns that are copied into the records: those of the source, without audio."""
     plain = (datasets.Value, datasets.ClassLabel)
     return [
         name
@@ -92,32 +92,32 @@ def _metadata(rows: datasets.Dataset) -> list[str]:
 
 
 def _values(rows: datasets.Dataset, name: str) -> list:
-    """A column as JSON can hold it: labels by their names, and null for what is no number."""
+    """Return a column as JSON values: labels by their names, and null for NaN and infinity."""
     if isinstance(rows.features[name], datasets.ClassLabel):
         return names_in(rows, name)
     return [None if isinstance(value, float) and not math.isfinite(value) else value for value in rows[name]]
 
 
 def check_place(output_dir: str | Path, selection: dict | None) -> None:
-    """Raise ValueError if a score of chosen speakers would replace that of a whole split."""
-    path = Path(output_dir) / "metrics.json"
+    """Raise ValueError if a score of some speakers would replace the score of a whole split in `output_dir`."""
+    path = Path(output_dir) / METRICS
     if not is_partial({"selection": selection}) or not path.is_file():
         return
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): delete it, or name another --output_dir") from error
+        raise ValueError(f"{path} is damaged ({error}): delete it, or choose another output_dir") from error
     if not is_partial(there):
         raise ValueError(
-            f"{path} is the score of {there.get('split') or 'a split'!r} without a choice of speakers, and a score of "
-            f"some speakers would replace it: name another folder, as --output_dir {path.parent / 'speakers'}"
+            f"{path} is the score of {there.get('split') or 'a split'!r} without a selection of speakers, and a score "
+            f"of selected speakers would replace it: choose another output_dir, as {path.parent / 'speakers'}"
         )
 
 
 def write_results(output_dir: str | Path, metrics: dict, records: list[dict]) -> None:
-    """metrics.json and predictions.jsonl."""
+    """Write metrics.json and predictions.jsonl."""
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(record, ensure_ascii=False, default=str) + "\n" for record in records)
-    write_text(output_dir / "predictions.jsonl", lines)
-    write_text(output_dir / "metrics.json", json.dumps(metrics, ensure_ascii=False, indent=2) + "\n")
+    write_text(output_dir / PREDICTIONS, lines)
+    write_text(output_dir / METRICS, json.dumps(metrics, ensure_ascii=False, indent=2) + "\n")

@@ -1,7 +1,7 @@
-"""CER and WER as `evaluate.Metric`s over jiwer, and what a report needs beside them.
+"""Compute CER and WER as `evaluate.Metric`s over jiwer, with their intervals and counts.
 
-Characters include the spaces between words. A Han character is a word, so that WER means something in Mandarin (the
-mixed error rate of code-switching corpora).
+Characters include the spaces between words. A Han character counts as a word, so that WER is meaningful in Mandarin
+(the mixed error rate of code-switching corpora).
 """
 
 from collections.abc import Sequence
@@ -15,53 +15,60 @@ from ..model.spelling_conformer import HAN
 
 
 def split_words(text: str) -> str:
-    """Words separated by single spaces, each Han character a word."""
+    """Return the words separated by single spaces; each Han character is a word."""
     return " ".join(HAN.sub(lambda match: f" {match.group()} ", text).split())
 
 
+# How a text is prepared, split into units, and aligned by jiwer.
+UNITS = {
+    "character": (str.strip, list, jiwer.process_characters),
+    "word": (split_words, str.split, jiwer.process_words),
+}
+
+
 def count_errors(references: Sequence[str], predictions: Sequence[str], *, unit: str) -> np.ndarray:
-    """Substitutions, deletions, insertions and reference length of each utterance, int (utterances, 4).
+    """Return substitutions, deletions, insertions and reference length of each utterance, int (utterances, 4).
 
     Args:
         unit: `"character"` or `"word"`.
 
     Raises:
-        ValueError: Not as many predictions as references.
+        ValueError: The number of predictions differs from the number of references.
     """
     if len(references) != len(predictions):
         raise ValueError(f"{len(references)} references but {len(predictions)} predictions")
-    prepare, process = (
-        (str.strip, jiwer.process_characters) if unit == "character" else (split_words, jiwer.process_words)
-    )
+    prepare, split, process = UNITS[unit]
     counts = []
     for reference, prediction in zip(references, predictions, strict=True):
         reference, prediction = prepare(reference), prepare(prediction)
-        units = (list if unit == "character" else str.split)(reference)
         if not reference:  # jiwer refuses an empty reference
-            counts.append((0, 0, len((list if unit == "character" else str.split)(prediction)), 0))
+            counts.append((0, 0, len(split(prediction)), 0))
             continue
         output = process(reference, prediction)
-        counts.append((output.substitutions, output.deletions, output.insertions, len(units)))
+        counts.append((output.substitutions, output.deletions, output.insertions, len(split(reference))))
     return np.array(counts, dtype=np.int64).reshape(-1, 4)
 
 
 def check_references(references: Sequence[str]) -> None:
-    """Raise ValueError if there is nothing to divide the errors by."""
+    """Raise ValueError if all references are empty, so that there is nothing to divide the errors by."""
     if not any(reference.strip() for reference in references):
         what = (
             f"all {len(references)} references are empty once normalised"
             if len(references)
             else "there is no utterance"
         )
-        raise ValueError(f"{what}: an error rate needs at least one character that was said")
+        raise ValueError(f"{what}: an error rate needs at least one character in a reference")
 
 
 def bootstrap_interval(
     counts: np.ndarray, *, samples: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile interval of the error rate, utterances drawn with replacement (Bisani and Ney 2004).
+    """Return the percentile interval of the error rate; utterances are drawn with replacement (Bisani and Ney 2004).
 
-    One draw is in memory at a time.
+    Only one draw is in memory at a time.
+
+    Args:
+        counts: As `count_errors` returns them, int (utterances, 4).
     """
     generator = np.random.default_rng(seed)
     errors, lengths = counts[:, :3].sum(1), counts[:, 3]
@@ -75,6 +82,8 @@ def bootstrap_interval(
 
 
 class _ErrorRate(evaluate.Metric):
+    """Compute the error rate of a unit, which a subclass names."""
+
     unit: str
     short_name: str
 
@@ -103,22 +112,22 @@ class _ErrorRate(evaluate.Metric):
 
 
 class CharacterErrorRate(_ErrorRate):
-    """`cer`, its 95 % bootstrap interval, and the counts behind it."""
+    """Compute `cer` with its 95 % bootstrap interval and its counts."""
 
     unit, short_name = "character", "cer"
 
 
 class WordErrorRate(_ErrorRate):
-    """`wer`, likewise."""
+    """Compute `wer` with its 95 % bootstrap interval and its counts."""
 
     unit, short_name = "word", "wer"
 
 
 def error_rates(references: list[str], predictions: list[str]) -> dict[str, float | int | list[float]]:
-    """CER and WER of normalised transcripts with their intervals and counts, in one dict.
+    """Return CER and WER of normalised transcripts with their intervals and counts, in one dict.
 
     Raises:
-        ValueError: No reference has a character, so that there is no error rate.
+        ValueError: All references are empty, so that there is no error rate.
     """
     check_references(references)
     rates = {}

@@ -1,5 +1,6 @@
-"""Where a recogniser fails: one self-contained page with players, alignments, confusions and error by group."""
+"""Write a page about the errors of a recogniser: players, alignments, confusions, and error by group."""
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,20 +12,20 @@ import jiwer
 import numpy as np
 from markupsafe import Markup
 
-from ..data.audio import AudioError
-from ..data.sources import read_row
-from ..html import audio_uri, bars, write_page
-from .metrics import bootstrap_interval, split_words
+from ..data.report import row_audio_uri
+from ..html import bars, write_page
+from .evaluation import COUNTS
+from .metrics import UNITS, bootstrap_interval, split_words
 from .selection import describe_selection
 
-# What evaluate_rows adds to a source's own columns; those are groups to compare if they have few values.
-OWN_COLUMNS = {"audio", "reference", "prediction", "substitutions", "deletions", "insertions", "characters", "error"}
+# Keys that `evaluate_rows` adds to the columns of the source. The other columns are groups if they have few values.
+OWN_COLUMNS = {"audio", "reference", "prediction", "error", *COUNTS}
 MAX_GROUPS = 50
 
 
 @dataclass
 class _Group:
-    """Error of the utterances that share a value."""
+    """Hold the CER of the utterances that have the same value in a column, with its 95 % interval."""
 
     name: str
     utterances: int
@@ -33,7 +34,7 @@ class _Group:
     high: float
 
 
-def write_report(
+def write_error_report(
     path: str | Path,
     metrics: dict[str, Any],
     records: Sequence[dict],
@@ -43,107 +44,128 @@ def write_report(
     num_worst: int = 30,
     sampling_rate: int = 16000,
 ) -> None:
-    """Write report.html from what `evaluate_rows` returned for `rows`; without the rows, without players."""
+    """Write report.html with all details of an evaluation.
+
+    Args:
+        metrics, records: As `evaluate_rows` returned them for `rows`.
+        rows: The rows that were scored, for players; None leaves these out.
+        num_worst: Number of utterances to show, the highest error rate first.
+        sampling_rate: Of the players, in Hz.
+    """
     counts = _counts(records)
     errors = counts[:, :3].sum(1)
-    # The highest error rate first; among equal ones the most errors.
+    # The highest error rate first; among equal rates the most errors.
     worst = sorted(range(len(records)), key=lambda i: (-errors[i] / max(1, counts[i, 3]), -errors[i]))
     worst = [i for i in worst[:num_worst] if errors[i]]
-    write_page(
+    _write(
         path,
-        "report.html",
+        metrics,
+        records,
+        counts,
         title=title,
-        metrics=metrics,
         worst=[_utterance(records[i], rows and rows[i], errors[i], sampling_rate) for i in worst],
         confusions={unit: confusions(records, unit=unit) for unit in ("word", "character")},
-        by_duration=_duration_chart(records, counts),
         groups={name: _groups(values, counts) for name, values in _metadata(records).items()},
         unreadable=[record for record in records if "error" in record],
-        perfect=int((errors == 0).sum()),
-        selection=describe_selection(metrics),
     )
 
 
-def write_public_report(path: str | Path, metrics: dict[str, Any], records: Sequence[dict], *, title: str) -> None:
-    """Write report.html for everybody: sums over many recordings, and nothing that stands for one or names anybody.
+def write_public_error_report(
+    path: str | Path, metrics: dict[str, Any], records: Sequence[dict], *, title: str
+) -> None:
+    """Write report.html for the public: only sums over many recordings, without names of speakers or words.
 
-    Words that are confused stay out, for they are of the transcripts; characters are of the vocabulary. Speakers and
-    other groups have numbers.
+    Confused words are left out, because they come from the transcripts; characters are part of the vocabulary. Speakers
+    and other groups have numbers instead of names.
     """
     counts = _counts(records)
     groups = {name: _groups(values, counts) for name, values in _metadata(records).items()}
     for members in groups.values():
         for number, group in enumerate(members, start=1):
             group.name = str(number)
+    _write(
+        path,
+        metrics,
+        records,
+        counts,
+        title=title,
+        worst=[],
+        confusions={"character": confusions(records, unit="character")},
+        groups=groups,
+        unreadable=[],
+    )
+
+
+def _write(
+    path: str | Path, metrics: dict[str, Any], records: Sequence[dict], counts: np.ndarray, **values: Any
+) -> None:
+    """Render the page; `values` are those in which the public and the full report differ."""
     write_page(
         path,
         "report.html",
-        title=title,
         metrics=metrics,
-        worst=[],
-        confusions={"character": confusions(records, unit="character")},
         by_duration=_duration_chart(records, counts),
-        groups=groups,
-        unreadable=[],
         perfect=int((counts[:, :3].sum(1) == 0).sum()),
         selection=describe_selection(metrics),
+        **values,
     )
 
 
 def _counts(records: Sequence[dict]) -> np.ndarray:
-    """Substitutions, deletions, insertions and characters, (utterances, 4)."""
-    names = ("substitutions", "deletions", "insertions", "characters")
-    return np.array([[record[name] for name in names] for record in records], dtype=np.int64).reshape(-1, 4)
+    """Return substitutions, deletions, insertions and characters, int (utterances, 4)."""
+    return np.array([[record[name] for name in COUNTS] for record in records], dtype=np.int64).reshape(-1, 4)
 
 
 def align(reference: str, prediction: str) -> list[tuple[str, str, str]]:
-    """(operation, reference, prediction) of runs of words; the operation is equal, substitute, delete or insert."""
+    """Return runs of words as (operation, reference, prediction).
+
+    The operation is equal, substitute, delete or insert.
+    """
     reference, prediction = split_words(reference), split_words(prediction)
     if not reference:
         return [("insert", "", prediction)] if prediction else []
     output = jiwer.process_words(reference, prediction)
-    said, heard = output.references[0], output.hypotheses[0]
+    reference_words, prediction_words = output.references[0], output.hypotheses[0]
     return [
         (
             chunk.type,
-            " ".join(said[chunk.ref_start_idx : chunk.ref_end_idx]),
-            " ".join(heard[chunk.hyp_start_idx : chunk.hyp_end_idx]),
+            " ".join(reference_words[chunk.ref_start_idx : chunk.ref_end_idx]),
+            " ".join(prediction_words[chunk.hyp_start_idx : chunk.hyp_end_idx]),
         )
         for chunk in output.alignments[0]
     ]
 
 
 def confusions(records: Sequence[dict], *, unit: str, most: int = 20) -> list[tuple[str, str, int]]:
-    """The commonest (reference, prediction, count) that differ; an empty side is an insertion or a deletion."""
+    """Return the most frequent confusions as (reference, prediction, count).
+
+    An empty reference is an insertion, an empty prediction a deletion.
+
+    Args:
+        unit: `"character"` or `"word"`.
+        most: Number of confusions to return.
+    """
     counter: Counter[tuple[str, str]] = Counter()
-    prepare, process = (
-        (str.strip, jiwer.process_characters) if unit == "character" else (split_words, jiwer.process_words)
-    )
+    prepare, _, process = UNITS[unit]
     for record in records:
         reference, prediction = prepare(record["reference"]), prepare(record["prediction"])
         if not reference or reference == prediction:
             continue
         output = process(reference, prediction)
-        said, heard = output.references[0], output.hypotheses[0]
         for chunk in output.alignments[0]:
             if chunk.type == "equal":
                 continue
-            left = said[chunk.ref_start_idx : chunk.ref_end_idx]
-            right = heard[chunk.hyp_start_idx : chunk.hyp_end_idx]
-            for i in range(max(len(left), len(right))):
-                pair = (left[i] if i < len(left) else "", right[i] if i < len(right) else "")
+            left = output.references[0][chunk.ref_start_idx : chunk.ref_end_idx]
+            right = output.hypotheses[0][chunk.hyp_start_idx : chunk.hyp_end_idx]
+            for pair in itertools.zip_longest(left, right, fillvalue=""):
                 counter[tuple("␣" if side == " " else side for side in pair)] += 1
-    return [(said, heard, count) for (said, heard), count in counter.most_common(most)]
+    return [(reference, prediction, count) for (reference, prediction), count in counter.most_common(most)]
 
 
 def _utterance(record: dict, row: dict | None, errors: int, sampling_rate: int) -> dict[str, Any]:
-    try:
-        audio = audio_uri(read_row(row, sampling_rate=sampling_rate)) if row else ""
-    except AudioError:
-        audio = ""
     return {
         "id": record["utterance_id"],
-        "audio": audio,
+        "audio": row_audio_uri(row, sampling_rate=sampling_rate) if row else "",
         "alignment": align(record["reference"], record["prediction"]),
         "cer": errors / max(1, record["characters"]),
         "errors": int(errors),
@@ -153,7 +175,7 @@ def _utterance(record: dict, row: dict | None, errors: int, sampling_rate: int) 
 
 
 def _duration_chart(records: Sequence[dict], counts: np.ndarray) -> Markup | None:
-    """CER of as many utterances in each of at most eight bars, by length."""
+    """Return a chart of the CER by duration; each of up to eight bars has equally many utterances."""
     seconds = np.array([record.get("duration", np.nan) for record in records], dtype=float)
     known = np.flatnonzero(np.isfinite(seconds))
     if len(known) < 16:
@@ -165,7 +187,7 @@ def _duration_chart(records: Sequence[dict], counts: np.ndarray) -> Markup | Non
 
 
 def _metadata(records: Sequence[dict]) -> dict[str, list[str]]:
-    """Columns of the source with 2 to 50 different values, fewer than there are utterances."""
+    """Return the columns of the source that form groups: 2 to 50 values, at least two utterances each on average."""
     columns: dict[str, list[str]] = {}
     for name in records[0] if records else ():
         if name in OWN_COLUMNS:
@@ -177,7 +199,7 @@ def _metadata(records: Sequence[dict]) -> dict[str, list[str]]:
 
 
 def _groups(values: Sequence[str], counts: np.ndarray) -> list[_Group]:
-    """The hardest first."""
+    """Return the groups of a column, the highest CER first."""
     members = defaultdict(list)
     for place, value in enumerate(values):
         members[value].append(place)

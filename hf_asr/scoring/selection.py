@@ -1,15 +1,15 @@
-"""Which rows of a split a score is of, in words; metrics.json holds it as `selection`."""
+"""Describe which rows of a split were scored; metrics.json stores this as `selection`."""
 
 from typing import Any
 
 
 def is_partial(metrics: dict[str, Any]) -> bool:
-    """Return whether somebody chose speakers for a score, so that it does not stand for the split."""
+    """Return whether only some speakers were scored, so that the score is not the score of the split."""
     return "speakers" in (metrics.get("selection") or {})
 
 
 def describe_selection(metrics: dict[str, Any]) -> str:
-    """Return the choice in words, nothing for a whole split: "1 of 6 speakers"."""
+    """Return the selection in words, such as "1 of 6 speakers"; empty for a whole split."""
     if "selection" not in metrics:
         return "not recorded whether all of it"
     choice, words = dict(metrics["selection"] or {}), []

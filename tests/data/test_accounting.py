@@ -1,9 +1,10 @@
-"""Nothing is left out of a source: rows in are rows used and rows named, with their texts as they were written."""
+"""Check that every row of a source is used or reported, with its text as it was written."""
 
 import csv
 import io
 import json
 import tarfile
+from functools import partial
 
 import hypothesis.strategies as st
 import numpy as np
@@ -12,9 +13,10 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 
 from hf_asr.data.inspection import inspect
-from hf_asr.data.sources import load_source
+from hf_asr.data.sources import Source
+from hf_asr.families import required_samples
 
-# What people write, and what breaks readers: quotes, separators, marks, other scripts, numbers.
+# Characters of real transcripts, and those that break readers: quotes, separators, marks, other scripts, numbers.
 TEXTS = st.text(
     st.one_of(
         st.sampled_from(" \"',;|\t\u2028\u0085\ufeff<>#%01.9aé你の"), st.characters(exclude_categories=["Cs", "Cc"])
@@ -26,7 +28,7 @@ SEPARATED = {"csv": ",", "tsv": "\t"}
 
 
 def write(folder, kind: str, rows: list[tuple[str, str]]) -> tuple[str, list[str]]:
-    """A source of `rows` (recording, text); its name, and the texts that it then holds in their order."""
+    """Write a source of `rows` (recording, text); return its name and the texts that it should contain."""
     texts = [text for _, text in rows]
     path = folder / f"m.{kind}"
     if kind in ("jsonl", "json"):
@@ -66,7 +68,7 @@ def write(folder, kind: str, rows: list[tuple[str, str]]) -> tuple[str, list[str
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "tsv", "list", "kaldi", "tar"])
-def test_rows_in_are_rows_used_and_rows_named(kind, processor, tiny_model, tmp_path_factory):
+def test_every_row_is_used_or_reported(kind, processor, tiny_model, tmp_path_factory):
     sound = np.full(16000, 0.1, np.float32)
 
     @given(ROWS)
@@ -76,16 +78,17 @@ def test_rows_in_are_rows_used_and_rows_named(kind, processor, tiny_model, tmp_p
         soundfile.write(folder / "good.wav", sound, 16000)
         (folder / "broken.wav").write_bytes(b"no audio")
         name, texts = write(folder, kind, rows)
-        loaded = load_source(name, split="train")
+        loaded = Source(name).load("train")
         assert loaded["text"][:] == texts
         assert len(set(loaded["utterance_id"])) == len(rows)
-        options = {"processor": processor, "config": tiny_model.config, "max_duration_seconds": 30}
+        options = {"processor": processor, "max_duration_seconds": 30}
+        options["required_samples"] = partial(required_samples, config=tiny_model.config)
         found = inspect(loaded, split="train", show_progress=False, **options)
         named = [finding.row for finding in found.findings if finding.is_skipped]
         assert sorted(found.kept + named) == list(range(len(rows)))
         assert all(rows[i][0] == "good" for i in found.kept)
         assert all(finding.reason == "unreadable audio" for finding in found.findings if rows[finding.row][0] != "good")
-        streamed = list(load_source(name, split="train", streaming=True))
+        streamed = list(Source(name).load("train", streaming=True))
         assert [row["text"] for row in streamed] == texts
 
     check()

@@ -1,4 +1,4 @@
-"""Recordings that were cut, never closed or damaged: what is there is read, once, and what lacks is said."""
+"""Check recordings that were cut, never closed or damaged: readable audio is read once, and losses are reported."""
 
 import io
 import struct
@@ -12,7 +12,7 @@ from hf_asr.data.audio import AudioError, audio_duration, missing_bytes, read_au
 
 
 def chirp(seconds: float, rate: int = 16000) -> np.ndarray:
-    """No second of it sounds like another."""
+    """Return a chirp, in which no two seconds are alike."""
     time = np.arange(int(seconds * rate)) / rate
     return (0.3 * np.sin(2 * np.pi * (200 * time + 100 * time**2))).astype(np.float32)
 
@@ -46,7 +46,7 @@ def written_with_av(
 
 
 def set_size(data: bytearray, name: bytes, size: int, form: str = "<I", after: int = 4) -> bytes:
-    """The file with another size in the chunk of that name."""
+    """Return the file with another size in the header of a chunk."""
     struct.pack_into(form, data, data.index(name) + after, size)
     return bytes(data)
 
@@ -64,7 +64,7 @@ def test_a_wav_that_was_never_closed_is_read_to_its_end(tmp_path, subtype, size)
         np.testing.assert_allclose(recording.waveform[: len(expected)], expected, atol=1e-6)
         assert abs(len(recording.waveform) - len(expected)) < 200 and not recording.damage
         assert audio_duration(source) == pytest.approx(2, abs=0.05)
-    assert path.read_bytes()[4:8] == struct.pack("<I", 4088)  # the file itself is as it was
+    assert path.read_bytes()[4:8] == struct.pack("<I", 4088)  # the file itself is unchanged
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_wav_that_was_never_closed_is_read_to_its_end(tmp_path, subtype, size)
         ("CAF", b"data", ">q", 4),
     ],
 )
-def test_so_are_its_relatives(container, name, form, after):
+def test_other_formats_that_were_never_closed_are_read_to_their_end(container, name, form, after):
     whole = written(np.stack([chirp(1), noise(1)], 1), container)
     expected = read_audio(bytes(whole))
     sizes = {"CAF": (0, -1), "WAVEX": (0, 0x80000000), "AIFF": (0, 0x80000000, 0x80000008), "AU": (0, 0x80000000)}
@@ -88,16 +88,16 @@ def test_so_are_its_relatives(container, name, form, after):
         assert len(recording.waveform) - len(expected) < 32 and not recording.damage
 
 
-def test_a_closed_file_without_samples_is_empty_whatever_follows():
+def test_a_closed_file_without_samples_is_empty():
     empty = written(np.zeros(0), "WAV")
     for more in (b"", b"LIST\x04\x00\x00\x00abcd"):
         with pytest.raises(AudioError, match="0 samples"):
             read_audio(bytes(empty + more))
 
 
-def test_a_size_that_is_a_little_too_large_is_no_truncation():
+def test_a_size_that_is_slightly_too_large_is_not_truncation():
     whole = written(chirp(2), "WAV")
-    almost = set_size(whole, b"data", len(whole))  # with its header, as a common recorder counts
+    almost = set_size(whole, b"data", len(whole))  # a common recorder counts the header, too
     assert missing_bytes(almost) == 0
     assert not read_recording(almost).damage and len(read_audio(almost)) == 32000
     cut = bytes(written(chirp(2), "WAV")[:-4000])
@@ -132,30 +132,30 @@ CODED = [
         ),
     ],
 )
-def test_half_of_a_file_is_read_once_and_called_truncated(whole):
+def test_half_of_a_file_is_read_and_reported_as_truncated(whole):
     complete = read_recording(bytes(whole))
     assert len(complete.waveform) == pytest.approx(160000, abs=1600) and not complete.damage + complete.remarks
     half = read_recording(bytes(whole[: len(whole) // 2]))
     assert 56000 < len(half.waveform) < 88000  # an Ogg page lasts a second
     assert [note for note in half.damage if note.startswith("truncated")]
-    compared = min(len(half.waveform), 100000) - 1600  # where a codec's delay may end
+    compared = min(len(half.waveform), 100000) - 1600  # without the delay of the codec
     assert np.corrcoef(half.waveform[1600:compared], complete.waveform[1600:compared])[0, 1] > 0.95
     tail, before = half.waveform[-16000:], half.waveform[-32000:-16000]
     assert not np.allclose(tail, before)
 
 
-def test_an_ogg_without_a_whole_page_is_called_truncated():
-    ogg = written(chirp(10), "OGG", "VORBIS")  # so little in it that it is one page
+def test_an_ogg_without_a_complete_page_is_reported_as_truncated():
+    ogg = written(chirp(10), "OGG", "VORBIS")  # short enough for one page
     with pytest.raises(AudioError, match="truncated"):
         read_audio(bytes(ogg[: len(ogg) // 2]))
 
 
-def test_a_length_that_was_only_estimated_is_no_promise():
+def test_an_estimated_duration_is_not_used_to_detect_truncation():
     whole = written_with_av(noise(10, 24000), "mp3", "libmp3lame", rate=24000, write_xing="0")
     half = whole[: len(whole) // 2]
     assert not read_recording(bytes(half)).damage
     assert audio_duration(bytes(half)) == pytest.approx(len(read_audio(bytes(half))) / 16000, abs=0.05)
-    # Of variable bit rate: a quiet beginning makes an estimate twice as long.
+    # With a variable bit rate, a quiet beginning doubles the estimated duration.
     loudness = np.repeat([0.001, 1], [80000, 160000]).astype(np.float32)
     options = {"rate": 24000, "is_variable": True, "write_xing": "0"}
     variable = bytes(written_with_av(noise(10, 24000) * loudness, "mp3", "libmp3lame", **options))
@@ -164,14 +164,14 @@ def test_a_length_that_was_only_estimated_is_no_promise():
     assert audio_duration(variable) == pytest.approx(10, abs=0.1)
 
 
-def test_a_live_webm_promises_nothing():
+def test_a_live_webm_without_a_duration_is_read():
     live = written_with_av(chirp(4, 48000), "webm", "libopus", rate=48000, live="1")
     half = bytes(live[: len(live) // 2])
     assert not read_recording(bytes(live)).damage and not read_recording(half).damage
     assert audio_duration(half) == pytest.approx(len(read_audio(half)) / 16000, abs=0.1)
 
 
-def test_tags_at_the_end_are_no_damage():
+def test_tags_at_the_end_are_not_damage():
     mp3 = written(chirp(3), "MP3")
     tag = b"TAG" + b"\xd6\xd0\xce\xc4".ljust(125, b"\0")  # in GBK
     recording = read_recording(bytes(mp3 + tag))
@@ -194,14 +194,14 @@ COVER = b"APETAGEX" + struct.pack("<IIII8x", 2000, 60000, 1, 0) + np.random.defa
         pytest.param(bytes(written(noise(10, 44100), "MP3", rate=44100)) + COVER, 10, id="MPEG-1"),
     ],
 )
-def test_what_follows_an_mp3_is_no_part_that_lacks(mp3, seconds):
+def test_data_after_an_mp3_is_not_a_missing_part(mp3, seconds):
     recording = read_recording(mp3)
     assert not recording.damage and len(recording.waveform) / 16000 == pytest.approx(seconds, abs=0.2)
     assert audio_duration(mp3) == pytest.approx(seconds, abs=0.2)
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100])
-def test_an_mp3_that_was_cut_lacks_what_its_first_frame_promises(rate):
+def test_a_cut_mp3_is_truncated_according_to_its_first_frame(rate):
     whole = bytes(written(noise(10, rate), "MP3", rate=rate))
     assert not read_recording(whole).damage
     for more in (b"", bytes(4096), COVER):
@@ -210,7 +210,7 @@ def test_an_mp3_that_was_cut_lacks_what_its_first_frame_promises(rate):
         assert audio_duration(half) == pytest.approx(5, abs=0.4)
 
 
-def test_a_flac_of_unknown_length_is_as_long_as_it_is():
+def test_a_flac_of_unknown_length_is_read_to_its_end():
     flac = written(chirp(3), "FLAC")
     flac[21] &= 0xF0
     flac[22:26] = bytes(4)
@@ -232,7 +232,7 @@ def test_a_flac_of_unknown_length_is_as_long_as_it_is():
         pytest.param(written(noise(10), "OGG", "VORBIS"), id="vorbis"),
     ],
 )
-def test_a_damaged_packet_is_a_hole_that_keeps_its_time(whole):
+def test_a_damaged_packet_becomes_silence_of_the_same_duration(whole):
     complete = read_audio(bytes(whole))
     place = len(whole) * 7 // 10
     whole[place : place + 400] = bytes(np.random.default_rng(0).integers(0, 256, 400, dtype=np.uint8))
@@ -250,7 +250,7 @@ def test_without_time_stamps_a_damaged_packet_is_counted():
     assert "damaged packet" in recording.damage[0] and 155000 < len(recording.waveform) < 161000
 
 
-def test_what_hardly_decodes_is_no_recording():
+def test_a_recording_that_hardly_decodes_is_refused():
     m4a = written_with_av(noise(5, 44100), "ipod", "aac", rate=44100)
     start = m4a.index(b"mdat") + 300
     length = m4a.index(b"moov") - 300 - start
@@ -259,8 +259,8 @@ def test_what_hardly_decodes_is_no_recording():
         read_audio(bytes(m4a))
 
 
-def test_a_damaged_part_does_not_concern_another():
-    """A row of a long recording is its segment."""
+def test_damage_outside_of_a_part_is_not_reported():
+    """Training reads a row of a long recording as a part of it."""
     ogg = written(noise(10), "OGG", "OPUS")
     half = bytes(ogg[: len(ogg) // 2])
     assert not read_recording(half, start=1, end=2).damage

@@ -1,4 +1,4 @@
-"""Times are the file's: gaps and a late start are silence, joined recordings follow one another at their own rates."""
+"""Check times: gaps and a late start become silence, and joined recordings are concatenated at their own rates."""
 
 import io
 from fractions import Fraction
@@ -24,7 +24,7 @@ def written(waveform: np.ndarray, container: str, subtype: str | None = None, *,
 def stamped(
     container: str, codec: str, *spans: tuple[float, float], rate: int, channels: int = 1, video: float = 0
 ) -> bytes:
-    """A tone at each span of (start, seconds), and black pictures of `video` seconds."""
+    """Return a file with a tone at each span of (start, seconds) and `video` seconds of black video."""
     file, layout = io.BytesIO(), {1: "mono", 2: "stereo"}[channels]
     with av.open(file, "w", format=container) as output:
         stream = output.add_stream(codec, rate=rate, layout=layout)
@@ -53,7 +53,7 @@ def stamped(
 
 
 def loud_spans(waveform: np.ndarray) -> list[tuple[float, float]]:
-    """Start and end in seconds of what is not silent, by tenths of a second."""
+    """Return start and end of each section that is not silent, in seconds, to a tenth of a second."""
     blocks = waveform[: len(waveform) // 1600 * 1600].reshape(-1, 1600)
     edges = np.flatnonzero(np.diff([0, *(np.abs(blocks).max(axis=1) > 0.05).astype(int), 0])) / 10
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
@@ -77,18 +77,18 @@ def test_silence_fills_a_gap(container, codec, rate):
     assert audio_duration(data) == pytest.approx(9, abs=0.1)
     part = read_audio(data, start=6.5, end=8)
     assert loud_spans(part)[0][0] == pytest.approx(0.5, abs=0.15) and len(part) == 24000
-    # Of the gap, a part concerns what lies in it.
+    # A part includes only its section of the gap.
     for start, end, silence in ((0, 1.5, ""), (0, 3.5, "1.5 s"), (3, 4, "1.0 s"), (4, 8, "3.0 s"), (7.5, 8.5, "")):
         remarks = read_recording(data, start=start, end=end).remarks
         assert [silence] * bool(silence) == [" ".join(remark.split()[:2]) for remark in remarks]
 
 
 @pytest.mark.parametrize(("container", "codec", "rate"), [*CLOCKED, ("mpegts", "aac", 48000)])
-def test_sound_that_starts_late_in_a_film_stays_there(container, codec, rate):
-    film = read_recording(stamped(container, codec, (4, 3), rate=rate, video=10 if container != "webm" else 0))
-    ((start, end),) = loud_spans(film.waveform)
+def test_audio_that_starts_late_in_a_video_keeps_its_place(container, codec, rate):
+    video_file = read_recording(stamped(container, codec, (4, 3), rate=rate, video=10 if container != "webm" else 0))
+    ((start, end),) = loud_spans(video_file.waveform)
     assert start == pytest.approx(4, abs=0.15) and end == pytest.approx(7, abs=0.15)
-    assert not film.damage  # the pictures go on to the promised end
+    assert not video_file.damage  # the video continues to the promised end
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,8 @@ def test_sound_that_starts_late_in_a_film_stays_there(container, codec, rate):
         ("avi", "mp2", 48000),
     ],
 )
-def test_nothing_is_put_into_a_recording_without_a_gap(container, codec, rate):
-    """Not for an encoder's delay, nor for time stamps in milliseconds."""
+def test_a_recording_without_gaps_is_unchanged(container, codec, rate):
+    """Neither the delay of an encoder nor rounding to milliseconds is a gap."""
     recording = read_recording(stamped(container, codec, (0, 5), rate=rate))
     assert not recording.damage + recording.remarks
     assert len(recording.waveform) / 16000 == pytest.approx(5, abs=0.1)
@@ -110,11 +110,11 @@ def test_nothing_is_put_into_a_recording_without_a_gap(container, codec, rate):
     assert (np.abs(blocks).max(axis=1) > 0.1).all()
 
 
-def test_a_broken_time_stamp_fills_no_memory():
+def test_a_broken_time_stamp_does_not_fill_the_memory():
     data = stamped("matroska", "pcm_s16le", (0, 2), (36000, 2), rate=16000)
     recording = read_recording(data)
     assert len(recording.waveform) == 4 * 16000 and "jump by 35998 s" in recording.damage[0]
-    with pytest.raises(AudioTooLongError):  # silence counts
+    with pytest.raises(AudioTooLongError):  # inserted silence counts
         read_audio(stamped("matroska", "pcm_s16le", (0, 2), (3000, 2), rate=16000), max_seconds=1200)
 
 
@@ -124,7 +124,7 @@ STEREO = written(np.stack([tone(1, 8000, 900)] * 2, 1), "OGG", "VORBIS", rate=80
 
 
 @pytest.mark.parametrize("links", [[VORBIS, VORBIS], [OPUS, OPUS], [OPUS, VORBIS, STEREO]], ids=len)
-def test_streams_of_a_chained_ogg_follow_one_another(tmp_path, links):
+def test_streams_of_a_chained_ogg_are_concatenated(tmp_path, links):
     (tmp_path / "a.ogg").write_bytes(b"".join(links))
     alone = [read_audio(link) for link in links]
     for source in (tmp_path / "a.ogg", b"".join(links)):
@@ -153,15 +153,15 @@ def test_streams_of_a_chained_ogg_follow_one_another(tmp_path, links):
     ],
     ids=["mp3", "mp3-48", "aac", "channels"],
 )
-def test_a_stream_that_changes_its_rate_is_heard_at_each(parts, frequency):
+def test_a_stream_that_changes_its_rate_is_resampled_from_each_rate(parts, frequency):
     recording = read_recording(b"".join(parts))
     assert len(recording.waveform) / 16000 == pytest.approx(6, abs=0.4) and not recording.damage
     for second in (1, 4):
         assert main_frequency(recording.waveform[second * 16000 :][:16000]) == pytest.approx(frequency, abs=5)
 
 
-def test_clips_of_a_browser_that_were_joined_follow_one_another():
-    """The time stamps of the second begin at zero again."""
+def test_joined_browser_clips_are_concatenated():
+    """The time stamps of the second clip restart at zero."""
     joined = b"".join(stamped("webm", "libopus", (0, 3), rate=48000) for _ in range(2))
     assert len(read_audio(joined)) / 16000 == pytest.approx(6, abs=0.05)
     assert len(read_audio(joined, start=4.5, end=5)) == 8000
@@ -178,16 +178,16 @@ def test_clips_of_a_browser_that_were_joined_follow_one_another():
         pytest.param(written(tone(20, 48000) * np.linspace(0, 1, 960000), "WAV", rate=48000), id="wav"),
     ],
 )
-def test_a_part_is_what_it_is_in_the_whole(whole):
+def test_a_part_equals_the_same_section_of_the_whole(whole):
     waveform = read_audio(whole)
     for start, end in ((0.0, 1.0), (3.3, 8.25), (9.5, 9.75), (17.0, 19.5)):
         part = read_recording(whole, start=start, end=end)
         expected = waveform[round(start * 16000) : round(end * 16000)]
         assert abs(len(part.waveform) - len(expected)) <= 1 and not part.damage
-        common = slice(200, min(len(expected), len(part.waveform)) - 200)  # a resampler's edges
+        common = slice(200, min(len(expected), len(part.waveform)) - 200)  # without the edges of the resampler
         np.testing.assert_allclose(part.waveform[common], expected[common], atol=2e-3)
-    with pytest.raises(AudioError, match="100 to 101 s lies outside of its (19|20)[.]"):
+    with pytest.raises(AudioError, match="100 to 101 s is outside of its (19|20)[.]"):
         read_audio(whole, start=100, end=101)
-    assert not read_recording(whole, start=19.0, end=20.05).damage  # a duration that was rounded
+    assert not read_recording(whole, start=19.0, end=20.05).damage  # the duration is rounded
     (damage,) = read_recording(whole, start=19.0, end=21.0).damage
-    assert damage.startswith("ends at ") and damage.endswith("19 to 21 s are wanted")
+    assert damage.startswith("ends at ") and damage.endswith("19 to 21 s are requested")

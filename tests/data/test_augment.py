@@ -15,7 +15,7 @@ RECIPE = [
 WAVEFORM = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
 
 
-def test_seed_epoch_and_utterance_decide_alone():
+def test_augmentation_depends_on_seed_epoch_and_utterance_only():
     augment = build_augmentation(RECIPE, seed=1)
     first = augment(WAVEFORM, 16000, 2, "a.wav")
     augment(WAVEFORM, 16000, 2, "b.wav")
@@ -26,7 +26,7 @@ def test_seed_epoch_and_utterance_decide_alone():
         assert other.shape != first.shape or not np.array_equal(other, first)
 
 
-def test_nobody_elses_random_numbers_change():
+def test_global_random_states_are_restored():
     random.seed(5), np.random.seed(5)
     expected = random.random(), np.random.rand()
     random.seed(5), np.random.seed(5)
@@ -35,7 +35,7 @@ def test_nobody_elses_random_numbers_change():
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.1])
-def test_speed_changes_length_and_pitch(factor):
+def test_speed_perturbation_changes_duration_and_pitch(factor):
     tone = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000).astype(np.float32)
     faster = SpeedPerturbation([factor])(tone, 16000)
     assert len(faster) == pytest.approx(16000 / factor, abs=2)
@@ -56,36 +56,36 @@ def test_speed_changes_length_and_pitch(factor):
     ],
     ids=lambda transform: transform["name"],
 )
-def test_how_long_a_recording_can_become(transform):
+def test_longest_bounds_the_augmented_duration(transform):
     augment = build_augmentation([{"p": 1.0} | transform, {"name": "SpeedPerturbation", "factors": [0.9]}], seed=1)
-    heard = max(len(augment(WAVEFORM, 16000, epoch, "a")) / 16000 for epoch in range(8))
-    assert 0.8 * augment.longest(1.0) <= heard <= augment.longest(1.0) + 0.001
+    longest = max(len(augment(WAVEFORM, 16000, epoch, "a")) / 16000 for epoch in range(8))
+    assert 0.8 * augment.longest(1.0) <= longest <= augment.longest(1.0) + 0.001
     assert build_augmentation([transform | {"p": 0.0}], seed=1).longest(1.0) == 1.0
 
 
-def test_what_has_no_limit_or_no_sense_is_refused(tmp_path):
+def test_unbounded_or_invalid_arguments_are_an_error(tmp_path):
     soundfile.write(tmp_path / "room.wav", WAVEFORM, 16000)
     rooms = {"name": "ApplyImpulseResponse", "ir_path": str(tmp_path), "leave_length_unchanged": False}
     with pytest.raises(ValueError, match="ApplyImpulseResponse with leave_length_unchanged: false makes recordings"):
         build_augmentation([rooms], seed=0)
-    with pytest.raises(ValueError, match="SpeedPerturbation .*factors are numbers above 0, not .0.0."):
+    with pytest.raises(ValueError, match="SpeedPerturbation .*factors must be numbers above 0, not .0.0."):
         build_augmentation([{"name": "SpeedPerturbation", "factors": [0.0]}], seed=0)
-    with pytest.raises(ValueError, match="'Gain' is no mapping with a name"):
+    with pytest.raises(ValueError, match="'Gain' is not a mapping with a name"):
         build_augmentation(["Gain"], seed=0)
 
 
-def test_no_transforms_is_no_augmentation():
+def test_an_empty_list_is_no_augmentation():
     assert build_augmentation([], seed=0) is None
 
 
-def test_a_wrong_class_or_argument_is_named():
+def test_an_unknown_class_or_argument_is_an_error():
     with pytest.raises(ValueError, match="unknown class 'Gian', did you mean Gain"):
         build_augmentation([{"name": "Gian"}], seed=0)
     with pytest.raises(ValueError, match="Gain takes min_gain_db"):
         build_augmentation([{"name": "Gain", "loudness": 3}], seed=0)
 
 
-def test_workers_that_are_sent_a_pickle_draw_the_same(tmp_path):
+def test_a_pickled_augmentation_draws_the_same(tmp_path):
     soundfile.write(tmp_path / "voice.wav", WAVEFORM, 16000)
     rows = [{"audio": {"path": str(tmp_path / "voice.wav"), "bytes": None}}]
     augment = build_augmentation([*RECIPE, {"name": "AddBabble", "p": 1.0}], seed=1, rows=rows)

@@ -1,4 +1,4 @@
-"""Repositories of recordings on the Hub load without FFmpeg, at once and as a stream that leaves the audio there."""
+"""Check that repositories of recordings load without FFmpeg, at once and as a stream without downloading all audio."""
 
 import os
 import subprocess
@@ -8,24 +8,24 @@ import pytest
 
 from .test_shards import tar
 
-# Against a stand-in for the Hub, in a process of its own: the address is read at import.
+# Runs in a separate process with a fake Hub, because the address of the Hub is read at import.
 CODE = """
 import pathlib, sys
-from hf_asr.data.sources import load_source, read_row, split_names
+from hf_asr.data.sources import Source, read_row
 
 sys.modules["torchcodec"] = None
 for name in ("someone/recordings", "someone/shards", "someone/pairs"):
     for streaming in (True, False):
-        assert split_names(name, streaming=streaming) == ["dev", "train"], (name, split_names(name))
+        assert Source(name).split_names(streaming=streaming) == ["dev", "train"], (name, Source(name).split_names())
         downloaded = [path for path in pathlib.Path(sys.argv[1]).rglob("*") if path.suffix in (".wav", ".tar")]
         is_here = any(name.replace("/", "--") in str(path) for path in downloaded)
         assert is_here == (not streaming or name == "someone/pairs")
         for split, count in (("train", 2), ("dev", 1)):
-            rows = list(load_source(name, split=split, streaming=streaming))
+            rows = list(Source(name).load(split, streaming=streaming))
             assert [row["text"] for row in rows] == ["one", "two"][:count], rows
             assert [len(read_row(row, sampling_rate=16000)) for row in rows] == [1600, 3200][:count]
 try:
-    split_names("someone/nothing")
+    Source("someone/nothing").split_names()
 except ValueError as error:
     assert "neither a local path nor a dataset on the Hub" in str(error)
 else:
@@ -54,7 +54,7 @@ def repositories(folder):
     return {"someone/recordings": recordings, "someone/shards": shards, "someone/pairs": pairs}
 
 
-def test_recordings_shards_and_pairs(repositories, fake_hub, tmp_path):
+def test_recordings_shards_and_pairs_on_the_hub_are_read(repositories, fake_hub, tmp_path):
     with fake_hub(repositories) as endpoint:
         more = {"HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "home")}
         environment = os.environ | more | {"HF_HUB_OFFLINE": "0"}

@@ -1,3 +1,4 @@
+import json
 from functools import partial
 
 import datasets
@@ -10,7 +11,7 @@ from hf_asr.data.batching import DurationBatchSampler
 from hf_asr.data.dataset import SpeechCollator, SpeechDataset
 from hf_asr.data.inspection import inspect
 from hf_asr.data.iterable import StreamedBatches
-from hf_asr.data.sources import load_source
+from hf_asr.data.sources import Source
 from hf_asr.families import pad_to_labels, required_samples
 
 AUGMENTATIONS = [{"name": "SpeedPerturbation"}, {"name": "Gain", "p": 1.0}]
@@ -18,7 +19,7 @@ AUGMENTATIONS = [{"name": "SpeedPerturbation"}, {"name": "Gain", "p": 1.0}]
 
 @pytest.fixture
 def stream(corpus):
-    return load_source(str(corpus), split="train", streaming=True)
+    return Source(str(corpus)).load("train", streaming=True)
 
 
 @pytest.fixture
@@ -40,8 +41,8 @@ def first(batches: StreamedBatches, count: int) -> list[dict]:
     return [next(iterator) for _ in range(count)]
 
 
-def test_a_buffer_as_large_as_the_stream_gives_the_batches_of_the_rows_at_once(corpus, stream, options):
-    rows = load_source(str(corpus), split="train")
+def test_a_buffer_as_large_as_the_stream_gives_the_batches_of_a_dataset(corpus, stream, options):
+    rows = Source(str(corpus)).load("train")
     shared = {name: options[name] for name in ("processor", "required_samples", "max_duration_seconds")}
     inspection = inspect(rows, split="train", **shared)
     shared = {name: options[name] for name in ("processor", "augment", "pad_to_labels")}
@@ -59,9 +60,9 @@ def test_a_buffer_as_large_as_the_stream_gives_the_batches_of_the_rows_at_once(c
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_every_row_comes_once_a_pass_on_every_world_size(corpus, options, world_size):
+def test_every_row_occurs_once_per_pass_for_every_world_size(corpus, options, world_size):
     options["augment"] = None
-    rows = load_source(str(corpus), split="train")
+    rows = Source(str(corpus)).load("train")
     expected = sorted(tuple(labels) for labels in options["processor"].tokenizer(rows["text"])["input_ids"])
     found = []
     for rank in range(world_size):
@@ -75,13 +76,16 @@ def test_every_row_comes_once_a_pass_on_every_world_size(corpus, options, world_
     assert sorted(found) == expected
 
 
-def test_workers_share_the_shards(corpus, options):
+def test_workers_divide_the_shards(corpus, options):
     options["augment"] = None
-    rows = load_source(str(corpus), split="train")
+    rows = Source(str(corpus)).load("train")
     expected = sorted(tuple(labels) for labels in options["processor"].tokenizer(rows["text"])["input_ids"])
     batches = StreamedBatches(rows.to_iterable_dataset(num_shards=2), **options)
     loader = torch.utils.data.DataLoader(batches, batch_size=None, num_workers=3, prefetch_factor=1)
-    found = [[], []]  # batches come from the first two in turn: the third has no shard, and stops nothing
+    found = [
+        [],
+        [],
+    ]  # batches alternate between the first two workers; the third has no shard and must not end the iteration
     for i, batch in enumerate(loader):
         found[i % 2] += [tuple(row[row != -100].tolist()) for row in batch["labels"]]
         if min(map(len, found)) >= len(rows) // 2:
@@ -90,7 +94,7 @@ def test_workers_share_the_shards(corpus, options):
     assert sorted(one_pass[0] + one_pass[1]) == expected
 
 
-def test_what_is_skipped_is_appended_and_too_much_is_an_error(stream, options, tmp_path):
+def test_findings_are_appended_and_too_many_are_an_error(stream, options, tmp_path):
     rows = [*stream, {"audio": {"bytes": None, "path": "gone.wav"}, "text": "the dog", "utterance_id": "gone"}]
     columns = {name: [row[name] for row in rows] for name in ("audio", "text", "utterance_id")}
     bad = datasets.Dataset.from_dict(columns).to_iterable_dataset()
@@ -104,8 +108,20 @@ def test_what_is_skipped_is_appended_and_too_much_is_an_error(stream, options, t
         first(StreamedBatches(alone, max_unusable_share=1, **options), 1)
 
 
-def test_an_epoch_visits_the_shards_in_an_order_of_its_own(corpus, options):
-    rows = load_source(str(corpus), split="train")
+def test_half_a_surrogate_pair_is_escaped_in_the_findings(stream, options, tmp_path):
+    undecodable = {"audio": {"bytes": None, "path": "gone.wav"}, "text": "the dog", "utterance_id": "caf\udce9.wav"}
+
+    def rows():
+        yield from (dict.fromkeys(undecodable) | {name: row[name] for name in undecodable} for row in stream)
+        yield undecodable
+
+    report = tmp_path / "data_report.jsonl"
+    first(StreamedBatches(datasets.IterableDataset.from_generator(rows), report=report, **options), 1)
+    assert json.loads(report.read_text(encoding="utf-8"))["utterance_id"] == "caf\udce9.wav"
+
+
+def test_each_epoch_visits_the_shards_in_a_different_order(corpus, options):
+    rows = Source(str(corpus)).load("train")
     batches = StreamedBatches(rows.to_iterable_dataset(num_shards=8), buffer_size=5, **options)
     orders = []
     for epoch in (0, 1, 0):
@@ -116,17 +132,17 @@ def test_an_epoch_visits_the_shards_in_an_order_of_its_own(corpus, options):
     assert np.unique(orders[0]).size == 40
 
 
-def test_a_process_or_a_worker_without_rows_is_named_before_training(corpus, options):
-    one_row = load_source(str(corpus), split="train").select([0]).to_iterable_dataset()
+def test_a_process_or_worker_without_rows_is_an_error(corpus, options):
+    one_row = Source(str(corpus)).load("train").select([0]).to_iterable_dataset()
     StreamedBatches(one_row, **options).check_shares(workers=0)
     with pytest.raises(ValueError, match="process 1 of 2 has 0 rows of the stream"):
         StreamedBatches(one_row, num_replicas=2, rank=1, **options).check_shares(workers=0)
-    with pytest.raises(ValueError, match="process 0 of 1 has 1 rows .*workers, there are 2"):
+    with pytest.raises(ValueError, match="process 0 of 1 has 1 rows .*dataloader workers .there are 2"):
         StreamedBatches(one_row, **options).check_shares(workers=2)
 
 
-def test_batches_are_bounded_however_slowly_augmentation_plays(corpus, options):
-    rows = load_source(str(corpus), split="train").select(range(10))
+def test_batches_are_bounded_with_slowed_down_audio(corpus, options):
+    rows = Source(str(corpus)).load("train").select(range(10))
     options |= {
         "max_batch_seconds": 7,
         "augment": build_augmentation([{"name": "SpeedPerturbation", "factors": [0.8]}], seed=3),
@@ -136,8 +152,8 @@ def test_batches_are_bounded_however_slowly_augmentation_plays(corpus, options):
         assert count == 1 or count * frames / 100 <= 7.1
 
 
-def test_a_process_without_rows_says_so_instead_of_ending_while_the_others_wait(corpus, options):
-    rows = load_source(str(corpus), split="train").select(range(3))
+def test_a_process_with_fewer_rows_than_workers_is_an_error(corpus, options):
+    rows = Source(str(corpus)).load("train").select(range(3))
     for stream, workers in ((rows.to_iterable_dataset(), 1), (rows.to_iterable_dataset(num_shards=3), 2)):
         shares = [
             StreamedBatches(stream, num_replicas=5 // workers, rank=rank, **options) for rank in range(5 // workers)

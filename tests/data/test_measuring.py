@@ -1,4 +1,4 @@
-"""Recordings are decoded once: a second look remembers, and processes share the work and compare their data."""
+"""Check that recordings are decoded once: results are cached, and processes divide the work and compare their data."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import soundfile
 
 from hf_asr.data import measuring
 from hf_asr.data.measuring import Measurement, measure
-from hf_asr.data.sources import load_source
+from hf_asr.data.sources import Source
 
 
 @pytest.fixture(autouse=True)
@@ -24,12 +24,12 @@ def rows(folder):
     names = ["a.wav", "broken.wav", "b.wav"]
     lines = (json.dumps({"audio": name, "text": name}) + "\n" for name in names)
     (folder / "m.jsonl").write_text("".join(lines))
-    return lambda: load_source(str(folder / "m.jsonl"), split="train")
+    return lambda: Source(str(folder / "m.jsonl")).load("train")
 
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The paths that are decoded, as they are."""
+    """Return a list to which the path of each decoded recording is appended."""
     found, read = [], measuring.row_recording
 
     def counted(row, **options):
@@ -44,23 +44,23 @@ def look(rows, **options) -> list[Measurement]:
     return measure(rows, sampling_rate=16000, show_progress=False, **options)
 
 
-def test_what_was_measured_is_remembered_until_a_file_changes(rows, decoded, folder):
+def test_measurements_are_cached_until_a_file_changes(rows, decoded, folder):
     first = look(rows())
     assert [item.seconds for item in first] == pytest.approx([0.1, 0, 0.2])
     assert first[1].problem and first[0].problem is None and sorted(decoded) == ["a.wav", "b.wav", "broken.wav"]
     decoded.clear()
     assert look(rows()) == first and not decoded
-    assert look(rows().select([2, 0])) == [first[2], first[0]]  # chosen rows are others: decoded, not mixed up
+    assert look(rows().select([2, 0])) == [first[2], first[0]]  # selected rows are decoded again
     assert sorted(decoded) == ["a.wav", "b.wav"]
     soundfile.write(folder / "broken.wav", [0.1] * 800, 16000)
     assert look(rows())[1] == Measurement(0.05)
 
 
-def test_another_rate_or_part_is_another_measurement(folder, decoded):
+def test_another_rate_or_part_is_measured_again(folder, decoded):
     def segments(*offsets: float) -> datasets.Dataset:
         lines = ({"audio_filepath": "c.wav", "offset": offset, "duration": 0.1, "text": "x"} for offset in offsets)
         (folder / "n.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        return load_source(str(folder / "n.jsonl"), split="train")
+        return Source(str(folder / "n.jsonl")).load("train")
 
     look(segments(0, 0.1))
     look(segments(0, 0.2))
@@ -70,36 +70,36 @@ def test_another_rate_or_part_is_another_measurement(folder, decoded):
     assert len(decoded) == 6
 
 
-def test_audio_inside_files_is_remembered_by_these(folder, decoded):
+def test_embedded_audio_is_cached_by_its_dataset_files(folder, decoded):
     stored = [{"bytes": (folder / f"{name}.wav").read_bytes(), "path": f"{name}.wav"} for name in "ab"]
     datasets.Dataset.from_dict({"audio": stored, "text": ["x", "y"]}).save_to_disk(folder / "saved")
-    rows = load_source(str(folder / "saved"), split="train")
+    rows = Source(str(folder / "saved")).load("train")
     assert [item.seconds for item in look(rows)] == pytest.approx([0.1, 0.2])
-    look(load_source(str(folder / "saved"), split="train"))
+    look(Source(str(folder / "saved")).load("train"))
     assert len(decoded) == 2
     assert look(rows.select([1]))[0].seconds == pytest.approx(0.2)
     datasets.Dataset.from_dict({"audio": stored[::-1], "text": ["x", "y"]}).save_to_disk(folder / "other")
-    assert look(load_source(str(folder / "other"), split="train"))[0].seconds == pytest.approx(0.2)
+    assert look(Source(str(folder / "other")).load("train"))[0].seconds == pytest.approx(0.2)
 
 
-def test_a_home_that_cannot_be_written_costs_the_memory_only(rows, memory):
+def test_an_unwritable_cache_folder_is_not_an_error(rows, memory):
     memory.write_text("a file in its place")
     assert [item.seconds for item in look(rows())] == pytest.approx([0.1, 0, 0.2])
 
 
-def test_known_durations_need_no_file(tmp_path):
+def test_known_durations_are_used_without_reading_files(tmp_path):
     lines = ({"audio": "gone.wav", "text": "x", "duration": duration} for duration in (1.5, 2))
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = look(load_source(str(tmp_path / "m.jsonl"), split="train"), decode=False)
+    found = look(Source(str(tmp_path / "m.jsonl")).load("train"), decode=False)
     assert found == [Measurement(1.5), Measurement(2.0)]
 
 
-# Two processes with gloo; `argv[2]` says whether the second one reads other data.
+# Two processes with gloo; `argv[2]` selects whether the second one reads different data.
 TOGETHER = """
 import os, sys
 import torch.distributed as distributed
 from hf_asr.data import measuring
-from hf_asr.data.sources import load_source
+from hf_asr.data.sources import Source
 
 distributed.init_process_group("gloo")
 rank, count = distributed.get_rank(), 0
@@ -109,7 +109,7 @@ def counted(row, **options):
     count += 1
     return read(row, **options)
 measuring.row_recording = counted
-rows = load_source(sys.argv[1], split="train")
+rows = Source(sys.argv[1]).load("train")
 if sys.argv[2] == "other" and rank == 1:
     rows = rows.select([0, 1])
 try:
@@ -123,7 +123,7 @@ distributed.destroy_process_group()
 
 @pytest.fixture
 def together(torchrun, folder, memory):
-    """Runs the script above in two processes: what they print."""
+    """Run the script in two processes and return their output."""
     script = memory.parent / "together.py"
     script.write_text(TOGETHER)
 
@@ -134,31 +134,31 @@ def together(torchrun, folder, memory):
     return run
 
 
-def test_processes_share_the_work_and_compare_their_data(rows, together):
+def test_processes_divide_the_work_and_compare_their_data(rows, together):
     rows()
-    told = together("same")
-    assert "rank 0: 2 decoded, [0.1, 0.0, 0.2]" in told and "rank 1: 1 decoded, [0.1, 0.0, 0.2]" in told
+    output = together("same")
+    assert "rank 0: 2 decoded, [0.1, 0.0, 0.2]" in output and "rank 1: 1 decoded, [0.1, 0.0, 0.2]" in output
     again = together("same")
     assert again.count(": 0 decoded, [0.1, 0.0, 0.2]") == 2
     other = together("other")
     assert other.count("the processes read different data: process 0 has 3 rows, process 1 2") == 2
 
 
-def test_files_of_one_name_in_two_folders_are_two(tmp_path, decoded, monkeypatch):
+def test_files_of_the_same_name_in_two_folders_are_measured_separately(tmp_path, decoded, monkeypatch):
     for name, seconds in (("x", 1), ("y", 2)):
         (tmp_path / name).mkdir()
         soundfile.write(tmp_path / name / "a.wav", [0.1] * 16000, 16000 // seconds)
         os.utime(tmp_path / name / "a.wav", ns=(0, 0))
         (tmp_path / name / "m.jsonl").write_text('{"audio": "a.wav", "text": "x"}')
         monkeypatch.chdir(tmp_path / name)
-        rows = load_source("./m.jsonl", split="train")
+        rows = Source("./m.jsonl").load("train")
         assert look(rows)[0].seconds == pytest.approx(seconds)
 
 
-def test_audio_in_memory_alone_is_not_remembered(folder, decoded):
+def test_audio_only_in_memory_is_not_cached(folder, decoded):
     stored = [{"bytes": (folder / f"{name}.wav").read_bytes(), "path": "x.wav"} for name in "abc"]
     datasets.Dataset.from_dict({"audio": stored[:1], "text": ["x"]}).save_to_disk(folder / "saved")
-    saved = load_source(str(folder / "saved"), split="train").select_columns(["audio", "text"])
+    saved = Source(str(folder / "saved")).load("train").select_columns(["audio", "text"])
     for number in (1, 2):
         memory = datasets.Dataset.from_dict({"audio": [stored[number]], "text": ["y"]})
         both = datasets.concatenate_datasets([saved, memory.cast_column("audio", datasets.Audio(decode=False))])

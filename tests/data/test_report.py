@@ -4,7 +4,7 @@ from hf_asr import ConformerTokenizer
 from hf_asr.data.report import changed_letters
 
 
-def test_letters_that_a_rule_changes_are_counted():
+def test_letters_changed_by_normalisation_are_counted():
     texts = ["Äpfel für Straße", "हिन्दी น้ำ が G̃ fi ﬁ 呃 ΣΑΣ İ ❤️", "für"]
 
     def changed(rule: str) -> dict[str, int]:
@@ -14,7 +14,7 @@ def test_letters_that_a_rule_changes_are_counted():
     assert changed("basic") == changed("none") == changed("zh") == {}
 
 
-def test_signs_that_make_another_letter_are_counted():
+def test_joiners_that_change_a_letter_are_counted():
     texts = ["അവന്\u200d হঠাত্\u200d סנדוויץ׳", "ශ්\u200dරී می\u200cخواهم ה\u200d צה״ל a׳"]
     careless = SimpleNamespace(normalize=lambda text: text.translate({0x200C: None, 0x200D: None, 0x5F3: None}))
     assert set(changed_letters(careless, texts)) == {

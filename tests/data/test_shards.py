@@ -1,14 +1,15 @@
-"""Parquet and tar: what is in them is a row, and audio is not copied out of them."""
+"""Check that every entry of parquet and tar shards becomes a row, and that audio is not copied."""
 
 import io
 import json
+import os
 import tarfile
 
 import datasets
 import numpy as np
 import pytest
 
-from hf_asr.data.sources import SourceError, load_source, read_row, split_names
+from hf_asr.data.sources import Source, SourceError, read_row
 
 
 def tar(path, files: dict[str, bytes]):
@@ -20,19 +21,19 @@ def tar(path, files: dict[str, bytes]):
     return path
 
 
-def test_a_name_ends_at_its_last_dot(folder, read):
+def test_an_utterance_id_ends_at_the_last_dot(folder, read):
     wav = (folder / "a.wav").read_bytes()
     files = {"sp0.9-utt1.wav": wav, "sp0.9-utt1.txt": b"slow", "sp1.1-utt1.txt": b"fast", "sp1.1-utt1.wav": wav}
     assert sorted(read(tar(folder / "s.tar", files))) == [("fast", 1600), ("slow", 1600)]
 
 
-def test_files_of_an_utterance_may_stand_apart(folder, read):
+def test_files_of_an_utterance_need_not_be_adjacent(folder, read):
     wav = (folder / "a.wav").read_bytes()
     files = {"1.wav": wav, "2.wav": wav, "1.txt": b"one", "2.txt": b"two"}
     assert read(tar(folder / "s.tar", files)) == [("one", 1600), ("two", 1600)]
 
 
-def test_what_is_left_out_of_a_tar_is_named(folder, read):
+def test_unusable_members_of_a_tar_are_reported(folder, read):
     wav = (folder / "a.wav").read_bytes()
     files = {
         "1.xyz": b"?",
@@ -53,21 +54,21 @@ def test_what_is_left_out_of_a_tar_is_named(folder, read):
     assert [text for text, _ in found] == ["one", "", "", "", "five", "", ""]
     reasons = [reason for _, reason in found]
     assert "no recording of a known suffix among 1.txt, 1.xyz" in reasons[0]
-    assert "2.json is list, an object is expected" in reasons[1] and "3.json" in reasons[2]
+    assert "2.json is list: expected an object" in reasons[1] and "3.json" in reasons[2]
     assert "its transcript 4.txt is not UTF-8" in reasons[3]
     assert reasons[4] == 1600 and "5.wav is used in its place" in reasons[5] and "README" in reasons[6]
 
 
-def test_columns_of_a_json_do_not_move_the_audio(folder, read):
+def test_columns_of_a_json_do_not_change_the_recording(folder, read):
     wav = (folder / "a.wav").read_bytes()
     entry = {"sentence": "one", "offset": 99, "size": 3, "audio": "x", "start": 1, "path": "p", "n": [1]}
     path = tar(folder / "s.tar", {"1.json": json.dumps(entry).encode(), "1.wav": wav})
     assert read(path) == read(path, streaming=True) == [("one", 1600)]
-    row = load_source(str(path), split="train")[0]
+    row = Source(str(path)).load("train")[0]
     assert (row["offset"], row["size"], row["start"], row["path"]) == (99, 3, 1, "p")
 
 
-def test_a_tar_that_ends_too_early_names_its_last_utterance(folder, read):
+def test_the_last_utterance_of_a_truncated_tar_is_reported(folder, read):
     wav = (folder / "c.wav").read_bytes()
     path = tar(folder / "s.tar", {"1.txt": b"one", "1.wav": wav, "2.txt": b"two", "2.wav": wav})
     cut = path.read_bytes().rindex(b"RIFF") + 1000
@@ -89,9 +90,9 @@ def test_a_tar_that_ends_too_early_names_its_last_utterance(folder, read):
         ("x.tar", "train"),
     ],
 )
-def test_a_word_of_a_shards_name_is_its_split(tmp_path, name, split):
+def test_a_word_in_the_name_of_a_shard_is_its_split(tmp_path, name, split):
     (tmp_path / name).touch()
-    assert split_names(str(tmp_path)) == [split]
+    assert Source(str(tmp_path)).split_names() == [split]
 
 
 def parquet(folder, table: dict, features: datasets.Features | None = None):
@@ -101,18 +102,18 @@ def parquet(folder, table: dict, features: datasets.Features | None = None):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_parquet_with_decoded_audio_or_none(folder, read, streaming):
+def test_parquet_with_decoded_or_missing_audio_is_read(folder, read, streaming):
     audio = [{"array": [0.1] * 16000, "sampling_rate": 8000}, {"array": None, "sampling_rate": None}]
     found = read(parquet(folder, {"audio": audio, "text": ["one", "two"]}), streaming=streaming)
-    assert found[0] == ("one", 32000) and found[1][0] == "two" and "names no recording" in found[1][1]
+    assert found[0] == ("one", 32000) and found[1][0] == "two" and "has no recording" in found[1][1]
     empty = {"bytes": None, "path": None}
     whole = {"bytes": (folder / "a.wav").read_bytes(), "path": "a.wav"}
     found = read(parquet(folder, {"audio": [whole, empty], "text": ["one", "two"]}), streaming=streaming)
-    assert found[0] == ("one", 1600) and "names no recording" in found[1][1]
+    assert found[0] == ("one", 1600) and "has no recording" in found[1][1]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_labels_and_numbers_as_texts(folder, read, streaming):
+def test_labels_and_numbers_become_transcripts(folder, read, streaming):
     features = {"audio": datasets.Value("string"), "text": datasets.ClassLabel(names=["no", "yes"])}
     path = parquet(folder, {"audio": ["../a.wav"] * 3, "text": [1, 0, None]}, datasets.Features(features))
     assert read(path, streaming=streaming) == [("yes", 1600), ("no", 1600), ("", 1600)]
@@ -127,13 +128,13 @@ def test_a_second_audio_column_is_not_decoded(folder):
         table = table.cast_column(name, datasets.Audio(decode=False))
     table.to_parquet(folder / "train.parquet")
     for streaming in (False, True):
-        row = next(iter(load_source(str(folder / "train.parquet"), split="train", streaming=streaming)))
+        row = next(iter(Source(str(folder / "train.parquet")).load("train", streaming=streaming)))
         assert len(read_row(row, sampling_rate=16000)) == 1600 and row["noisy"]["bytes"] == stored[1]["bytes"]
-        row = next(iter(load_source(str(folder / "train.parquet"), split="train", audio_column="noisy")))
+        row = next(iter(Source(str(folder / "train.parquet"), audio_column_name="noisy").load("train")))
         assert len(read_row(row, sampling_rate=16000)) == 3200
 
 
-def test_audio_inside_is_not_copied_and_a_folder_that_is_read_only_works(folder, monkeypatch):
+def test_embedded_audio_is_not_copied_and_a_read_only_folder_works(folder, monkeypatch):
     table = {"sound": [{"bytes": (folder / "a.wav").read_bytes(), "path": None}] * 4, "sentence": list("abcd")}
     datasets.DatasetDict({"train": datasets.Dataset.from_dict(table)}).save_to_disk(folder / "saved")
     before = sorted(folder.rglob("*"))
@@ -141,36 +142,36 @@ def test_audio_inside_is_not_copied_and_a_folder_that_is_read_only_works(folder,
         path.chmod(0o555 if path.is_dir() else 0o444)
     monkeypatch.setattr(datasets.Dataset, "map", lambda *_, **__: pytest.fail("map copies the audio"))
     monkeypatch.setattr(datasets.Dataset, "flatten_indices", lambda *_, **__: pytest.fail("copies the audio"))
-    rows = load_source(str(folder / "saved"), split="train", audio_column="sound", text_column="sentence")
+    rows = Source(str(folder / "saved"), audio_column_name="sound", text_column_name="sentence").load("train")
     assert [len(read_row(row, sampling_rate=16000)) for row in rows.select([3, 1])] == [1600, 1600]
     assert sorted(folder.rglob("*")) == before
     stored = rows.data.column("audio").chunk(0).field("bytes").buffers()[-1]
     original = (
         datasets.load_from_disk(folder / "saved")["train"].data.column("sound").chunk(0).field("bytes").buffers()[-1]
     )
-    assert stored.size == original.size and rows.cache_files  # it is the file that is mapped, not memory
+    assert stored.size == original.size and rows.cache_files  # the file is mapped, not loaded
 
 
-def test_text_that_is_a_list_is_refused(folder, read):
+def test_a_transcript_that_is_a_list_is_an_error(folder, read):
     path = parquet(folder, {"audio": [{"array": [0.1] * 800, "sampling_rate": 8000}], "text": [["a", "b"]]})
-    with pytest.raises(SourceError, match="column 'text' holds List.*text is expected"):
+    with pytest.raises(SourceError, match="column 'text' contains List.*text is expected"):
         read(path)
 
 
-def test_numbers_without_a_rate_are_no_audio(folder, read):
+def test_numbers_without_a_rate_are_an_error(folder, read):
     path = parquet(folder, {"audio": [[0.1] * 800], "text": ["a"]})
-    with pytest.raises(SourceError, match="array and sampling_rate are expected"):
+    with pytest.raises(SourceError, match="expected a path, .* or array and sampling_rate"):
         read(path)
 
 
-def test_waveforms_from_parquet_are_the_recordings(folder):
+def test_waveforms_from_parquet_equal_the_recordings(folder):
     wave = np.linspace(-0.5, 0.5, 1600, dtype=np.float32)
     audio = [{"array": wave.tolist(), "sampling_rate": 16000}]
-    row = load_source(str(parquet(folder, {"audio": audio, "text": ["one"]})), split="train")[0]
+    row = Source(str(parquet(folder, {"audio": audio, "text": ["one"]}))).load("train")[0]
     np.testing.assert_allclose(read_row(row, sampling_rate=16000), wave, atol=1e-6)
 
 
-def test_a_damaged_header_and_what_was_joined(folder, read):
+def test_damaged_headers_are_reported_and_joined_shards_are_read(folder, read):
     wav = (folder / "a.wav").read_bytes()
     one = tar(folder / "1.tar", {"1.wav": wav, "1.txt": b"one", "2.wav": wav, "2.txt": b"two"})
     two = tar(folder / "2.tar", {"3.wav": wav, "3.txt": b"three"})
@@ -183,7 +184,7 @@ def test_a_damaged_header_and_what_was_joined(folder, read):
     assert found[1] == ("one", 1600) and len(found) == 2 and "1.tar is damaged at byte" in found[0][1]
 
 
-def test_paths_of_several_folders_are_not_mixed_up(folder, read):
+def test_paths_in_shards_of_several_folders_are_not_joined(folder, read):
     for name in ("x", "y"):
         (folder / "shards" / name).mkdir(parents=True)
         (folder / "a.wav" if name == "x" else folder / "b.wav").rename(folder / "shards" / name / "0.wav")
@@ -193,7 +194,7 @@ def test_paths_of_several_folders_are_not_mixed_up(folder, read):
         assert read(folder / "shards", streaming=streaming) == [("x", "file not found"), ("y", "file not found")]
 
 
-def test_columns_with_our_own_names_are_left_out(folder, read):
+def test_columns_with_reserved_names_are_left_out(folder, read):
     more = {"audio_part": ["x"], "audio_array": [7]}
     path = parquet(folder, {"audio": ["../a.wav"], "text": ["one"]} | more)
     assert read(path) == read(path, streaming=True) == [("one", 1600)]
@@ -219,7 +220,7 @@ def test_audio_inside_other_columns_is_left_out(folder, read):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_bytes_and_paths_in_one_column_and_bytes_alone(folder, read, streaming):
+def test_bytes_with_and_without_paths_are_read(folder, read, streaming):
     wav = (folder / "a.wav").read_bytes()
     both = [{"bytes": wav, "path": "x.wav"}, {"bytes": None, "path": "../b.wav"}]
     path = parquet(folder, {"audio": both, "text": ["one", "two"]})
@@ -230,17 +231,28 @@ def test_bytes_and_paths_in_one_column_and_bytes_alone(folder, read, streaming):
     assert read(path, streaming=streaming) == [("one", 1600)]
 
 
-def test_a_shard_without_rows_is_none(folder, read):
+def test_a_shard_without_rows_is_ignored(folder, read):
     path = parquet(folder, {"audio": ["../a.wav"], "text": ["one"]})
     datasets.Dataset.from_dict({"audio": ["x"], "text": ["x"]}).select([]).to_parquet(path / "train-1.parquet")
     assert read(path) == [("one", 1600)]
 
 
-def test_streamed_ids_differ_in_every_shard(folder):
+def test_streamed_ids_differ_between_shards(folder):
     for number, names in enumerate(("ab", "c")):
         stored = [{"bytes": (folder / f"{name}.wav").read_bytes(), "path": None} for name in names]
         (folder / "shards").mkdir(exist_ok=True)
         table = datasets.Dataset.from_dict({"audio": stored, "text": list(names)})
         table.to_parquet(folder / "shards" / f"train-{number}.parquet")
-    rows = load_source(str(folder / "shards"), split="train", streaming=True).shuffle(seed=1, buffer_size=1)
+    rows = Source(str(folder / "shards")).load("train", streaming=True).shuffle(seed=1, buffer_size=1)
     assert len({row["utterance_id"] for row in rows}) == 3
+
+
+def test_names_and_transcripts_in_a_tar_that_are_not_utf_8_are_reported(folder, read):
+    wav, entry = (folder / "a.wav").read_bytes(), b'{"text": "a\\ud800"}'
+    name = os.fsdecode(b"caf\xe9")
+    tar(folder / "t.tar", {f"{name}.wav": wav, f"{name}.txt": b"one", "b.wav": wav, "b.json": entry})
+    for streaming in (False, True):
+        assert read(folder / "t.tar", streaming=streaming) == [
+            ("one", 1600),
+            ("", "b.json has a transcript that is not text"),
+        ]

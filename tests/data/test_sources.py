@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from hf_asr.data import sources
 from hf_asr.data.audio import AudioError
-from hf_asr.data.sources import SourceError, load_source, read_row, row_duration, split_names
+from hf_asr.data.sources import Source, SourceError, read_row, row_duration
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +25,9 @@ def recordings(tmp_path_factory):
 
 
 def check(dataset_name, **options) -> list[dict]:
-    """Both rows are there, whole, at once and streamed."""
-    rows = list(load_source(str(dataset_name), split="train", **options))
-    streamed = list(load_source(str(dataset_name), split="train", streaming=True, **options))
+    """Check both rows of a source, at once and streamed, and return them."""
+    source = Source(str(dataset_name), **options)
+    rows, streamed = list(source.load("train")), list(source.load("train", streaming=True))
     for found in (rows, streamed):
         assert [row["text"] for row in found] == ["one", "null"]
         assert [len(read_row(row, sampling_rate=16000)) for row in found] == [1600, 1600]
@@ -43,21 +44,21 @@ def write_jsonl(path, column: str) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-def test_folder_with_splits(corpus):
-    assert split_names(str(corpus)) == ["train", "validation"]
-    rows = load_source(str(corpus), split="validation")
+def test_a_folder_with_splits_is_read(corpus):
+    assert Source(str(corpus)).split_names() == ["train", "validation"]
+    rows = Source(str(corpus)).load("validation")
     assert len(rows) == 8
     assert {"speaker", "language", "duration"} <= set(rows.column_names)
 
 
-def test_folder_without_splits(recordings):
+def test_a_folder_without_splits_is_read(recordings):
     write_jsonl(recordings / "metadata.jsonl", "file_name")
-    assert split_names(str(recordings)) == ["train"]
+    assert Source(str(recordings)).split_names() == ["train"]
     check(recordings)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv"])
-def test_manifest(recordings, suffix):
+def test_a_manifest_is_read(recordings, suffix):
     path = recordings / f"manifest{suffix}"
     separator = "\t" if suffix == ".tsv" else ","
     if suffix == ".jsonl":
@@ -68,24 +69,24 @@ def test_manifest(recordings, suffix):
     check(path)
 
 
-def test_saved_dataset_with_bytes_and_other_columns(recordings, tmp_path):
+def test_a_saved_dataset_with_other_columns_is_read(recordings, tmp_path):
     rows = {
         "sound": [{"bytes": (recordings / name).read_bytes(), "path": None} for name in ("a.wav", "b c 你好.wav")],
         "sentence": ["one", "null"],
     }
     datasets.DatasetDict({"train": datasets.Dataset.from_dict(rows)}).save_to_disk(tmp_path / "saved")
-    check(tmp_path / "saved", audio_column="sound", text_column="sentence")
+    check(tmp_path / "saved", audio_column_name="sound", text_column_name="sentence")
 
 
 @pytest.mark.parametrize("declares_audio", [False, True])
-def test_parquet_shards(recordings, tmp_path, declares_audio):
+def test_parquet_shards_are_read(recordings, tmp_path, declares_audio):
     (tmp_path / "data").mkdir()
     names = ["a.wav", "b c 你好.wav"]
     for number, (name, text) in enumerate(zip(names, ["one", "null"], strict=True)):
         rows = datasets.Dataset.from_dict(
             {"audio": [{"bytes": (recordings / name).read_bytes(), "path": name}], "text": [text]}
         )
-        if declares_audio:  # as a dataset on the Hub has it
+        if declares_audio:  # like a dataset on the Hub
             rows = rows.cast_column("audio", datasets.Audio(decode=False))
         rows.to_parquet(tmp_path / "data" / f"train-{number:05d}-of-00002.parquet")
     check(tmp_path)
@@ -100,7 +101,7 @@ def tar(path, files: dict[str, bytes]) -> None:
             shard.addfile(member, io.BytesIO(content))
 
 
-def test_webdataset_shards(recordings, tmp_path):
+def test_webdataset_shards_are_read(recordings, tmp_path):
     wav = (recordings / "a.wav").read_bytes()
     tar(tmp_path / "train-0000.tar", {"x/1.wav": wav, "x/1.txt": b"one\n"})
     tar(tmp_path / "train-0001.tar", {"x/2.json": b'{"text": "null", "speaker": "y"}', "x/2.wav": wav})
@@ -111,7 +112,7 @@ def test_webdataset_shards(recordings, tmp_path):
         check(tmp_path)
 
 
-def test_wenet_data_list_raw_and_shards(recordings, tmp_path):
+def test_a_wenet_data_list_of_objects_and_shards_is_read(recordings, tmp_path):
     raw = [{"key": "1", "wav": str(recordings / "a.wav"), "txt": "one"}]
     raw += [{"key": "2", "wav": "b c 你好.wav", "txt": "null"}]
     (recordings / "data.list").write_text("".join(json.dumps(row) + "\n" for row in raw))
@@ -124,7 +125,7 @@ def test_wenet_data_list_raw_and_shards(recordings, tmp_path):
     check(tmp_path)
 
 
-def test_kaldi_folder_with_segments(tmp_path):
+def test_a_kaldi_folder_with_segments_is_read(tmp_path):
     folder = tmp_path / "train"
     folder.mkdir()
     ramp = np.linspace(-0.5, 0.5, 16000, dtype=np.float32)
@@ -137,26 +138,26 @@ def test_kaldi_folder_with_segments(tmp_path):
     assert [row["speaker"] for row in rows] == ["ann", "bob"]
     np.testing.assert_array_equal(read_row(rows[0], sampling_rate=16000), ramp[3200:4800])
     (folder / "segments").write_text("u1 rec 2.0 3.0\nu2 piped 0 1\n")
-    rows = list(load_source(str(tmp_path), split="train"))
-    with pytest.raises(AudioError, match="2.0 to 3.0 s lies outside of its 1.00 s"):
+    rows = list(Source(str(tmp_path)).load("train"))
+    with pytest.raises(AudioError, match="2.0 to 3.0 s is outside of its 1.00 s"):
         read_row(rows[0], sampling_rate=16000)
     with pytest.raises(AudioError, match="commands are not run: sox x.wav"):
         read_row(rows[1], sampling_rate=16000)
 
 
-def test_recordings_beside_their_transcripts(recordings, tmp_path):
+def test_recordings_beside_their_transcripts_are_read(recordings, tmp_path):
     for split in ("train", "dev"):
         for speaker, name, text in (("ann", "1", "one"), ("bob", "2", "null")):
             (tmp_path / split / speaker).mkdir(parents=True)
             shutil.copy(recordings / "a.wav", tmp_path / split / speaker / f"{name}.wav")
             (tmp_path / split / speaker / f"{name}.txt").write_text(f"\ufeff{text}\n", encoding="utf-8")
-    assert split_names(str(tmp_path)) == ["dev", "train"]
+    assert Source(str(tmp_path)).split_names() == ["dev", "train"]
     check(tmp_path)
-    assert split_names(str(tmp_path / "train")) == ["train"]  # ann and bob are no splits
+    assert Source(str(tmp_path / "train")).split_names() == ["train"]  # ann and bob are not splits
 
 
-def test_hub_id_at_once_and_streamed(recordings, tmp_path, fake_hub):
-    """Against a stand-in for the Hub, in a process of its own: the address is read at import."""
+def test_a_hub_id_is_read_at_once_and_streamed(recordings, tmp_path, fake_hub):
+    """Uses a separate process with a fake Hub, because the address of the Hub is read at import."""
     (tmp_path / "data").mkdir()
     table = {
         "audio": [{"bytes": (recordings / "a.wav").read_bytes(), "path": "a.wav"}] * 2,
@@ -165,10 +166,10 @@ def test_hub_id_at_once_and_streamed(recordings, tmp_path, fake_hub):
     rows = datasets.Dataset.from_dict(table).cast_column("audio", datasets.Audio(decode=False))
     rows.to_parquet(tmp_path / "data" / "train-00000-of-00001.parquet")
     code = """
-from hf_asr.data.sources import load_source, read_row, split_names
-assert split_names("someone/speech") == ["train"], split_names("someone/speech")
+from hf_asr.data.sources import Source, read_row
+assert Source("someone/speech").split_names() == ["train"], Source("someone/speech").split_names()
 for streaming in (False, True):
-    rows = list(load_source("someone/speech", split="train", text_column="sentence", streaming=streaming))
+    rows = list(Source("someone/speech", text_column_name="sentence").load("train", streaming=streaming))
     assert [row["text"] for row in rows] == ["one", "null"]
     assert [len(read_row(row, sampling_rate=16000)) for row in rows] == [1600, 1600]
 """
@@ -183,13 +184,25 @@ for streaming in (False, True):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_what_is_not_there_is_told_with_what_is(corpus, tmp_path):
+def test_an_error_lists_the_existing_splits_and_columns(corpus, tmp_path):
     with pytest.raises(SourceError, match="no split 'dev', it has: train, validation"):
-        load_source(str(corpus), split="dev")
-    with pytest.raises(SourceError, match="no column 'txt' .did you mean 'text'.*--text_column_name"):
-        load_source(str(corpus), split="train", text_column="txt")
+        Source(str(corpus)).load("dev")
+    with pytest.raises(SourceError, match="no column 'txt' .did you mean 'text'.*choose one with text_column_name"):
+        Source(str(corpus), text_column_name="txt").load("train")
     with pytest.raises(SourceError, match="does not exist"):
-        load_source(str(tmp_path / "nowhere"), split="train")
+        Source(str(tmp_path / "nowhere")).load("train")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match="holds nothing that is known"):
-        load_source(str(tmp_path / "empty"), split="train")
+    with pytest.raises(SourceError, match="has no known layout"):
+        Source(str(tmp_path / "empty")).load("train")
+
+
+def test_a_folder_is_listed_and_its_columns_are_logged_once(recordings, tmp_path, monkeypatch, caplog):
+    rows = [{"file_name": str(recordings / "a.wav"), "text": "one", "split": split} for split in ("train", "dev")]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    listed, original = [], sources.local_splits
+    monkeypatch.setattr(sources, "local_splits", lambda name: listed.append(name) or original(name))
+    caplog.set_level("INFO", logger="hf_asr")
+    source = Source(str(tmp_path / "m.jsonl"))
+    assert source.split_names() == ["dev", "train"]
+    assert len(source.load("train")) == len(source.load("dev")) == 1
+    assert len(listed) == 1 and caplog.text.count("column 'file_name' is used as 'audio'") == 1

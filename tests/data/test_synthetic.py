@@ -137,7 +137,7 @@ def test_finished_corpus_is_reused(corpus_dir):
     written = audio.stat().st_mtime_ns
     assert make_corpus(corpus_dir, ARGUMENTS) == corpus_dir
     assert audio.stat().st_mtime_ns == written
-    assert [path.name for path in corpus_dir.parent.iterdir()] == ["corpus"]  # nothing temporary is left behind
+    assert [path.name for path in corpus_dir.parent.iterdir()] == ["corpus"]  # no temporary folder is left
 
 
 def test_other_arguments_are_refused(corpus_dir):
@@ -145,7 +145,7 @@ def test_other_arguments_are_refused(corpus_dir):
         make_corpus(corpus_dir, SyntheticCorpusArguments(seed=1))
 
 
-def test_foreign_folder_is_refused_and_kept(tmp_path):
+def test_another_folder_is_refused_and_kept(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(ValueError, match="choose another output_dir"):
         make_corpus(tmp_path, ARGUMENTS)

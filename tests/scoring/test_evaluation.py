@@ -1,4 +1,4 @@
-"""Every row of a split is scored, each is read once, and a source's own columns stay what they are."""
+"""Check that every row of a split is scored and read once, and that columns of the source are kept."""
 
 import json
 
@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from hf_asr.data.sources import load_source
+from hf_asr.data.sources import Source
 from hf_asr.decoding import bulk
 from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.decoding.transcript import Transcript
@@ -26,17 +26,17 @@ def rows(tmp_path) -> datasets.Dataset:
     (tmp_path / "4.wav").write_bytes(whole[: len(whole) // 2])
     lines = ({"audio": f"{place}.wav", "text": "fox", "error": "none", "duration": None} for place in range(20))
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return load_source(str(tmp_path / "m.jsonl"), split="train")
+    return Source(str(tmp_path / "m.jsonl")).load("train")
 
 
-def test_every_row_is_scored_in_its_place_however_many_fit_into_memory(rows, tiny_model, processor, monkeypatch):
+def test_every_row_is_scored_in_order_with_any_memory_limit(rows, tiny_model, processor, monkeypatch):
     at_once, records = evaluate_rows(Recognizer(tiny_model, processor), rows, show_progress=False)
     assert [record["audio"].rsplit("/", 1)[1] for record in records] == [f"{place}.wav" for place in range(20)]
     assert [i for i, record in enumerate(records) if "error" in record] == [3] and at_once["unreadable"] == 1
     assert [i for i, record in enumerate(records) if "damage" in record] == [4]
     assert records[3]["deletions"] == 3 and records[5]["duration"] == pytest.approx(10000 / 16000, abs=1e-3)
     monkeypatch.setattr(bulk, "GROUP_SECONDS", 1.0)
-    monkeypatch.setattr(bulk, "READ_AHEAD_SECONDS", 0.7)  # most of them are recognised by themselves
+    monkeypatch.setattr(bulk, "READ_AHEAD_SECONDS", 0.7)  # most recordings are recognised alone
     in_groups, again = evaluate_rows(Recognizer(tiny_model, processor), rows, show_progress=False)
     assert again == records and in_groups["cer"] == at_once["cer"]
 
@@ -56,27 +56,27 @@ def test_a_recording_is_read_once(rows, tiny_model, processor, monkeypatch):
     assert len(places) == len(set(places)) == 20 and sorted(rows_read) == list(range(20))
 
 
-def test_both_sides_are_normalised(rows, tiny_model, processor, monkeypatch):
-    monkeypatch.setattr(bulk, "recognize", lambda model, processor, waveforms, **_: [Transcript("The  FOX!")])
+def test_reference_and_prediction_are_normalised(rows, tiny_model, processor, monkeypatch):
+    monkeypatch.setattr(Recognizer, "transcribe", lambda self, waveforms, **_: [Transcript("The  FOX!")])
     (row,) = rows.select([0]).to_list()
     rows = datasets.Dataset.from_list([row | {"text": "“The fox”"}])
     metrics, (record,) = evaluate_rows(Recognizer(tiny_model, processor), rows, show_progress=False)
     assert record["reference"] == record["prediction"] == "the fox" and metrics["cer"] == 0
 
 
-def test_columns_that_hold_audio_are_no_metadata(tiny_model, processor, tmp_path):
+def test_audio_columns_are_left_out_of_the_records(tiny_model, processor, tmp_path):
     soundfile.write(tmp_path / "a.wav", np.full(8000, 0.1, np.float32), 16000)
     stored = {"bytes": (tmp_path / "a.wav").read_bytes(), "path": None}
     table = {"audio": [stored], "noisy": [stored], "text": ["fox"], "speaker": ["x"]}
     datasets.Dataset.from_dict(table).to_parquet(tmp_path / "train.parquet")
-    rows = load_source(str(tmp_path / "train.parquet"), split="train")
+    rows = Source(str(tmp_path / "train.parquet")).load("train")
     with torch.inference_mode():
         _, (record,) = evaluate_rows(Recognizer(tiny_model, processor), rows, show_progress=False)
     assert record["speaker"] == "x" and "noisy" not in record
 
 
 @pytest.mark.parametrize("text", ["", " ", "..."])
-def test_without_a_reference_there_is_no_error_rate(rows, tiny_model, processor, text):
+def test_empty_references_are_an_error(rows, tiny_model, processor, text):
     silent = rows.map(lambda row: {"text": text}, keep_in_memory=True)
     with pytest.raises(ValueError, match="all 20 references are empty once normalised: an error rate needs"):
         evaluate_rows(Recognizer(tiny_model, processor), silent, show_progress=False)
@@ -84,16 +84,18 @@ def test_without_a_reference_there_is_no_error_rate(rows, tiny_model, processor,
         evaluate_rows(Recognizer(tiny_model, processor), rows.select([]), show_progress=False)
 
 
-def test_a_score_of_some_speakers_does_not_replace_that_of_a_split(tmp_path):
+def test_a_score_of_some_speakers_does_not_replace_the_score_of_a_split(tmp_path):
     place, some = tmp_path / "metrics.json", {"speakers": 1, "of": 6}
-    check_place(tmp_path, some)  # there is none
+    check_place(tmp_path, some)  # no file exists
     place.write_text(json.dumps({"split": "validation", "selection": some}))
     check_place(tmp_path, some)
     held_out = {"held_out_share": 0.05, "by": "speaker", "seed": 42}
     for there in ({"split": "dev"}, {"split": "dev", "selection": None}, {"split": "dev", "selection": held_out}):
         place.write_text(json.dumps(there))
         check_place(tmp_path, None)
-        with pytest.raises(ValueError, match="is the score of 'dev' without a choice .* --output_dir .*/speakers$"):
+        with pytest.raises(
+            ValueError, match="is the score of 'dev' without a selection .* output_dir, as .*/speakers$"
+        ):
             check_place(tmp_path, some)
     place.write_text("{")
     with pytest.raises(ValueError, match="metrics.json is damaged"):

@@ -13,7 +13,7 @@ from hf_asr.scoring.metrics import (
 )
 
 
-def test_counts_by_hand():
+def test_errors_are_counted():
     counts = count_errors(["abcd", "", "ab"], ["abxd", "zz", ""], unit="character")
     assert counts.tolist() == [[1, 0, 0, 4], [0, 0, 2, 0], [0, 2, 0, 2]]
     words = count_errors(["the cat sat"], ["the cat sat down"], unit="word")
@@ -35,7 +35,7 @@ def test_rates_are_over_the_corpus_not_averaged_over_utterances():
     assert (result["wer_substitutions"], result["wer_deletions"], result["wer_insertions"]) == (1, 0, 0)
 
 
-def test_interval_holds_the_rate_and_narrows_with_data():
+def test_the_interval_contains_the_rate_and_narrows_with_data():
     generator = np.random.default_rng(0)
 
     def width(count: int) -> float:
@@ -48,13 +48,13 @@ def test_interval_holds_the_rate_and_narrows_with_data():
     assert width(1000) < width(50) / 2
 
 
-def test_lengths_must_agree():
+def test_different_numbers_of_texts_are_an_error():
     with pytest.raises(ValueError, match="2 references but 1 predictions"):
         count_errors(["a", "b"], ["a"], unit="word")
 
 
-def test_the_interval_takes_the_memory_of_one_draw():
-    """All 1000 at once were 16 KB an utterance: 800 MB for these."""
+def test_the_interval_needs_memory_for_one_draw_only():
+    """All 1000 draws at once would need 16 KB per utterance, here 800 MB."""
     generator = np.random.default_rng(0)
     counts = np.concatenate([generator.integers(3, size=(50_000, 3)), np.full((50_000, 1), 20)], 1)
     tracemalloc.start()
@@ -64,14 +64,14 @@ def test_the_interval_takes_the_memory_of_one_draw():
     finally:
         tracemalloc.stop()
     assert peak < 10_000_000
-    drawn = np.random.default_rng(0).integers(len(counts), size=(100, len(counts)))  # the draws stay what they were
+    drawn = np.random.default_rng(0).integers(len(counts), size=(100, len(counts)))  # the draws are the same as before
     rates = counts[:, :3].sum(1)[drawn].sum(1) / (20 * len(counts))
     assert interval == pytest.approx(np.quantile(rates, [0.025, 0.975]), abs=1e-12)
 
 
-def test_without_a_character_that_was_said_there_is_no_rate():
+def test_empty_references_have_no_error_rate():
     with pytest.raises(ValueError, match="all 2 references are empty"):
         error_rates(["", " "], ["", "a"])
     with pytest.raises(ValueError, match="there is no utterance"):
         error_rates([], [])
-    assert error_rates(["", "ab"], ["x", "ab"])["cer"] == 0.5  # a recording of nobody counts what was inserted
+    assert error_rates(["", "ab"], ["x", "ab"])["cer"] == 0.5  # insertions count even with an empty reference

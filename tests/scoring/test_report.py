@@ -5,8 +5,8 @@ from pathlib import Path
 import datasets
 import pytest
 
-from hf_asr.cli import evaluate
-from hf_asr.scoring.report import align, confusions, write_public_report, write_report
+from hf_asr.cli import main
+from hf_asr.scoring.report import align, confusions, write_error_report, write_public_error_report
 
 
 def test_words_and_han_characters_are_aligned():
@@ -35,22 +35,30 @@ def scores(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def page(checkpoint, corpus, scores) -> tuple[str, list[dict]]:
     folder = scores
-    evaluate(
-        ["--model_name_or_path", str(checkpoint), "--dataset_name", str(corpus), "--output_dir", str(folder)]
+    main(
+        [
+            "evaluate",
+            "--model_name_or_path",
+            str(checkpoint),
+            "--dataset_name",
+            str(corpus),
+            "--output_dir",
+            str(folder),
+        ]
         + ["--eval_split_name", "train"]
     )
     records = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     return (folder / "report.html").read_text(), records
 
 
-def test_the_page_needs_nothing_but_itself(page):
+def test_the_page_is_self_contained(page):
     text, _ = page
     addresses = re.findall(r"""(?:src|href)=["']([^"']{0,40})""", text)
     assert addresses and all(address.startswith(("data:audio/mpeg;base64,", "#")) for address in addresses)
     assert "@import" not in text and "<script" not in text
 
 
-def test_the_worst_are_named_with_players(page):
+def test_the_worst_utterances_are_shown_with_players(page):
     text, records = page
     errors = {
         record["utterance_id"]: (record["substitutions"] + record["deletions"] + record["insertions"])
@@ -69,7 +77,7 @@ def test_groups_and_durations_are_shown(page):
         assert f"<h2>{heading}</h2>" in text
 
 
-def test_transcripts_cannot_write_into_the_page(tmp_path):
+def test_transcripts_are_escaped_in_the_page(tmp_path):
     text = "<script>alert(1)</script>"
     records = [
         {"utterance_id": text, "reference": text, "prediction": "b", "error": text, "audio": None}
@@ -79,19 +87,19 @@ def test_transcripts_cannot_write_into_the_page(tmp_path):
     metrics = {"cer": 1.0, "cer_interval": [1, 1], "wer": 1.0, "wer_interval": [1, 1], "cer_reference_characters": 1}
     metrics |= {"cer_substitutions": 1, "cer_deletions": 0, "cer_insertions": 0, "utterances": 1}
     metrics |= {"audio_seconds": 1.0, "real_time_factor": 0.1}
-    write_report(tmp_path / "report.html", metrics, records, rows, title=text)
+    write_error_report(tmp_path / "report.html", metrics, records, rows, title=text)
     assert "<script" not in (tmp_path / "report.html").read_text()
 
 
-def test_the_page_for_everybody_holds_sums_and_nobodys_words(page, scores, tmp_path):
+def test_the_public_page_has_sums_and_no_words_or_names(page, scores, tmp_path):
     text, records = page
     metrics = json.loads((scores / "metrics.json").read_text())
     for record in records[:3]:
         record["error"] = f"file not found: {record['audio']}"
-    write_public_report(tmp_path / "report.html", metrics, records, title="owner/name")
+    write_public_error_report(tmp_path / "report.html", metrics, records, title="owner/name")
     public = (tmp_path / "report.html").read_text()
     assert f"{100 * metrics['cer']:.2f} %" in public and "owner/name" in public
-    for heading in ("Error by duration", "Error by speaker", "Commonest confusions"):
+    for heading in ("Error by duration", "Error by speaker", "Most common confusions"):
         assert f"<h2>{heading}</h2>" in public
     for record in records:
         words = [record["utterance_id"], record["audio"], record["reference"], record["prediction"], record["speaker"]]
@@ -101,8 +109,8 @@ def test_the_page_for_everybody_holds_sums_and_nobodys_words(page, scores, tmp_p
     assert "<audio" not in public and str(scores) not in public
 
 
-def test_a_page_says_of_which_rows_it_is(page, scores, tmp_path):
+def test_the_page_describes_the_selection(page, scores, tmp_path):
     metrics, records = json.loads((scores / "metrics.json").read_text()), page[1]
     metrics["selection"] = {"speakers": 1, "of": 6}
-    write_report(tmp_path / "report.html", metrics, records, None, title="x")
+    write_error_report(tmp_path / "report.html", metrics, records, None, title="x")
     assert "<code>train</code> (1 of 6 speakers)" in (tmp_path / "report.html").read_text()

@@ -22,10 +22,10 @@ from hf_asr.scoring.selection import describe_selection, is_partial
         ({"channel": 2}, "channel: 2", False),
     ],
 )
-def test_a_choice_of_rows_in_words(selection, words, partial):
+def test_a_selection_is_described_in_words(selection, words, partial):
     assert describe_selection({"selection": selection}) == words
     assert is_partial({"selection": selection}) is partial
 
 
-def test_older_metrics_do_not_say():
+def test_metrics_without_a_selection_are_described():
     assert describe_selection({"cer": 0.1}) == "not recorded whether all of it" and not is_partial({"cer": 0.1})

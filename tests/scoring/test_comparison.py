@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from hf_asr.cli import compare as command
-from hf_asr.scoring.compare import compare, read_predictions
+from hf_asr.cli import main
+from hf_asr.scoring.comparison import compare_predictions, read_predictions
 from hf_asr.scoring.evaluation import write_results
 
 
@@ -16,60 +16,62 @@ def records(predictions: list[str], reference: str = "the quick brown fox") -> l
 
 
 def noisy(share: float, seed: int) -> list[dict]:
-    """Each character is wrong with probability `share`."""
+    """Return records in which each character is wrong with probability `share`."""
     generator = np.random.default_rng(seed)
     text = "the quick brown fox"
     return records(["".join("#" if generator.random() < share else c for c in text) for _ in range(200)])
 
 
-def test_a_checkpoint_against_itself_makes_no_difference():
-    result = compare(noisy(0.1, 0), noisy(0.1, 0))
+def test_equal_predictions_have_no_difference():
+    result = compare_predictions(noisy(0.1, 0), noisy(0.1, 0))
     assert result.verdict.startswith("no difference") and result.low == result.high == 0 and not result.moved
 
 
-def test_another_draw_of_the_same_quality_makes_no_difference():
-    found = [compare(noisy(0.1, seed), noisy(0.1, seed + 100)).verdict for seed in range(20)]
-    assert sum(verdict.startswith("no difference") for verdict in found) >= 17  # 19 of 20 by definition
+def test_equal_quality_has_no_significant_difference():
+    found = [compare_predictions(noisy(0.1, seed), noisy(0.1, seed + 100)).verdict for seed in range(20)]
+    assert sum(verdict.startswith("no difference") for verdict in found) >= 17  # 19 of 20 are expected
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.05, "B is better"), (0.15, "A is better")])
-def test_a_real_difference_is_found_and_its_sign_is_right(share, verdict):
-    result = compare(noisy(0.1, 0), noisy(share, 1))
+def test_a_real_difference_is_found_with_its_sign(share, verdict):
+    result = compare_predictions(noisy(0.1, 0), noisy(share, 1))
     assert result.verdict.startswith(verdict)
     assert result.low <= result.cer_b - result.cer_a <= result.high
 
 
-def test_what_moved_comes_largest_first():
+def test_changed_utterances_are_sorted_by_change():
     a = records(["the quick brown fox", "the quick brown", "the quick brown fox"])
     b = records(["the quick brown fix", "the quick brown fox", "the quick brown fox"])
-    assert [(entry["utterance_id"], entry["errors_a"], entry["errors_b"]) for entry in compare(a, b).moved] == [
+    assert [
+        (entry["utterance_id"], entry["errors_a"], entry["errors_b"]) for entry in compare_predictions(a, b).moved
+    ] == [
         ("1", 4, 0),
         ("0", 0, 1),
     ]
 
 
-def test_other_utterances_or_references_are_refused():
+def test_different_utterances_or_references_are_an_error():
     with pytest.raises(ValueError, match="1 are in one only, as .'2'"):
-        compare(records(["a"] * 3), records(["a"] * 2))
+        compare_predictions(records(["a"] * 3), records(["a"] * 2))
     with pytest.raises(ValueError, match="two references, 'a' and 'b'"):
-        compare(records(["a"], "a"), records(["a"], "b"))
+        compare_predictions(records(["a"], "a"), records(["a"], "b"))
 
 
-def test_command_on_two_folders_and_on_two_checkpoints(checkpoint, corpus, tmp_path, capsys):
+def test_the_command_compares_folders_and_checkpoints(checkpoint, corpus, tmp_path, capsys):
     for name, predictions in (("a", noisy(0.1, 0)), ("b", noisy(0.02, 1))):
         (tmp_path / name).mkdir()
         lines = "".join(json.dumps(record) + "\n" for record in predictions)
         (tmp_path / name / "predictions.jsonl").write_text(lines)
-    command([str(tmp_path / "a"), str(tmp_path / "b"), "--show", "2"])
+    main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--show", "2"])
     out = capsys.readouterr().out
-    assert "B is better" in out and out.count("said:") == 2
-    command([str(checkpoint), str(checkpoint), "--dataset_name", str(corpus), "--output_format", "json"])
+    assert "B is better" in out and out.count("reference: ") == 2
+    main(["compare", str(checkpoint), str(checkpoint), "--dataset_name", str(corpus), "--output_format", "json"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["verdict"].startswith("no difference")
     with pytest.raises(SystemExit, match="predictions.jsonl does not exist: evaluate into that folder"):
-        command([str(checkpoint), str(tmp_path / "a")])
+        main(["compare", str(checkpoint), str(tmp_path / "a")])
 
 
-def test_what_was_written_is_read_whatever_the_texts_hold(tmp_path):
+def test_written_predictions_are_read_back_exactly(tmp_path):
     texts = ["line\u2028separator", "next\x85line", 'tab\t"quote"', "half a pair \ud83d", "name \udcff.wav", "打开"]
     written = records(texts, reference="a\x0cb") + [{"utterance_id": "\ud800", "reference": "", "prediction": ""}]
     write_results(tmp_path, {"cer": 0.5}, written)
@@ -80,14 +82,14 @@ def test_what_was_written_is_read_whatever_the_texts_hold(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "7", '{"utterance_id": "x"}'])
-def test_damaged_predictions_are_named(tmp_path, line):
+def test_a_damaged_line_of_predictions_is_an_error(tmp_path, line):
     (tmp_path / "predictions.jsonl").write_text(json.dumps(records(["a"])[0]) + f"\n{line}\n")
     with pytest.raises(ValueError, match="predictions.jsonl, line 2 is damaged"):
         read_predictions(tmp_path)
 
 
-def test_nothing_said_cannot_be_compared():
+def test_empty_references_cannot_be_compared():
     with pytest.raises(ValueError, match="all 1 references are empty"):
-        compare(records(["a"], reference=""), records([""], reference=""))
+        compare_predictions(records(["a"], reference=""), records([""], reference=""))
     with pytest.raises(ValueError, match="there is no utterance"):
-        compare([], [])
+        compare_predictions([], [])
