@@ -1,4 +1,4 @@
-"""Every recipe parses and builds the model that it says it is."""
+"""Every recipe parses and builds a model of its documented size."""
 
 from pathlib import Path
 
@@ -24,14 +24,14 @@ MILLIONS = {
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS[0].parent / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
-def test_accelerate_reads_its_files(path):
+def test_accelerate_reads_its_configurations(path):
     assert f"--config_file configs/accelerate/{path.name}" in path.read_text().splitlines()[0]
     config = load_config_from_file(str(path))
     assert config.mixed_precision == ("fp16" if path.stem == "fp16" else "bf16")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_recipe(path, tmp_path):
+def test_a_recipe_builds_a_model_of_its_size(path, tmp_path):
     first_line = path.read_text().splitlines()[0]
     assert first_line.startswith(f"# accelerate launch scripts/train.py --config configs/{path.name}")
     classes = (ModelArguments, DataArguments, ConformerTrainingArguments)

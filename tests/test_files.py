@@ -5,7 +5,7 @@ import pytest
 from hf_asr.files import write_text, written_beside
 
 
-def test_a_result_is_there_whole_or_not_at_all(tmp_path):
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "curves.png"
     path.write_bytes(b"old")
     with pytest.raises(OSError, match="disk is full"), written_beside(path) as partial:
@@ -17,7 +17,7 @@ def test_a_result_is_there_whole_or_not_at_all(tmp_path):
     assert path.read_text(encoding="utf-8") == "新" and list(tmp_path.iterdir()) == [path]
 
 
-def test_any_text_is_written_and_json_reads_it_back(tmp_path):
+def test_any_text_is_written_and_json_reads_it_back_unchanged(tmp_path):
     text = "caf\udce9.wav, half \ud83d, 新\u2028\r\n"
     write_text(tmp_path / "x.json", json.dumps({"name": text}, ensure_ascii=False))
     assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"name": text}

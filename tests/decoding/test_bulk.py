@@ -1,4 +1,4 @@
-"""However many recordings there are and however long they are, a bounded number of seconds is in memory."""
+"""A bounded number of seconds is in memory, for any number and length of recordings."""
 
 import threading
 import weakref
@@ -16,7 +16,7 @@ RATE = 16000
 
 
 class Shelf:
-    """Recordings of so many seconds, and the most seconds of them that were alive at once."""
+    """Recordings of given seconds; counts the greatest number of seconds in memory at the same time."""
 
     def __init__(self, lengths: list[int]):
         self.lengths, self.alive, self.most, self.lock = lengths, 0, 0, threading.RLock()
@@ -41,7 +41,7 @@ class Shelf:
 
 @pytest.fixture
 def numbered(monkeypatch):
-    """A recogniser that says which recording it was given."""
+    """Make recognisers return the number of the recording as its text."""
 
     def transcribe(recognizer, waveforms):
         return [Transcript(f"{waveform[0]:.0f}") for waveform in waveforms]
@@ -54,7 +54,7 @@ def numbered(monkeypatch):
     [[60] * 300, [7200] * 6, [5, 7200, 5, 0, 200, 7200] * 5, [110] * 100],
     ids=["many", "hours", "mixed", "almost too long"],
 )
-def test_what_is_in_memory_is_bounded_by_seconds(numbered, tiny_model, processor, lengths):
+def test_the_seconds_in_memory_are_bounded(numbered, tiny_model, processor, lengths):
     shelf = Shelf(lengths)
     results = [result for result in recognize_all(Recognizer(tiny_model, processor), range(len(lengths)), shelf.read)]
     spoken = [result.transcript and result.transcript.text for result in results]
@@ -65,7 +65,7 @@ def test_what_is_in_memory_is_bounded_by_seconds(numbered, tiny_model, processor
     assert shelf.alive == 0
 
 
-def test_nothing_is_read_before_somebody_asks_and_no_more_than_is_needed(numbered, tiny_model, processor):
+def test_recordings_are_read_only_when_results_are_needed(numbered, tiny_model, processor):
     asked = []
 
     def read(place: int, max_seconds: float) -> Recording:
@@ -79,7 +79,7 @@ def test_nothing_is_read_before_somebody_asks_and_no_more_than_is_needed(numbere
     assert len(asked) <= bulk.GROUP_SECONDS / 100 + bulk.READ_AHEAD + 1
 
 
-def test_what_cannot_be_read_has_its_reason_and_the_others_their_text(tiny_model, processor):
+def test_an_unreadable_recording_has_an_error_and_the_others_have_texts(tiny_model, processor):
     waveforms = [np.random.default_rng(i).normal(0, 0.1, 16000 + 800 * i).astype(np.float32) for i in range(3)]
 
     def read(place: int, max_seconds: float) -> Recording:

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+import hf_asr
+from hf_asr.data.audio import read_audio
 from hf_asr.decoding.arguments import DecodingArguments
 from hf_asr.decoding.recognizer import Recognizer
-from hf_asr.decoding.subtitles import cues, join_words, to_srt, to_vtt
-from hf_asr.decoding.transcript import Word
+from hf_asr.decoding.transcript import Hypothesis
 
 
 @pytest.fixture
@@ -14,14 +15,14 @@ def waveforms():
     return [generator.normal(0, 0.1, int(16000 * seconds)).astype(np.float32) for seconds in (2.3, 0.9, 1.7)]
 
 
-def test_batched_is_alone_and_in_order(tiny_model, processor, waveforms):
+def test_a_batch_gives_the_same_text_as_each_recording_alone(tiny_model, processor, waveforms):
     together = Recognizer(tiny_model, processor).transcribe(waveforms)
     assert [t.text for t in together] == [Recognizer(tiny_model, processor).transcribe([w])[0].text for w in waveforms]
     assert len({t.text for t in together}) > 1
 
 
 @pytest.mark.parametrize("samples", [0, 1, 50, 320, 1600, 4800])
-def test_a_short_recording_has_its_words_within_itself(tiny_model, processor, samples):
+def test_words_of_a_short_recording_end_within_it(tiny_model, processor, samples):
     torch.nn.init.zeros_(tiny_model.ctc_head.weight)
     with torch.no_grad():
         tiny_model.ctc_head.bias.copy_(10.0 * (torch.arange(tiny_model.config.vocab_size) == 7))  # a word throughout
@@ -33,17 +34,17 @@ def test_a_short_recording_has_its_words_within_itself(tiny_model, processor, sa
     assert beside_a_long_one == transcript
 
 
-def test_a_short_recording_is_heard_by_the_features_of_its_extractor(tiny_model, processor, monkeypatch, waveforms):
-    """Silence behind the waveform would change its last frames, which the mirrored end is in."""
-    heard, forward = [], tiny_model.forward
-    monkeypatch.setattr(tiny_model, "forward", lambda **inputs: (heard.append(inputs), forward(**inputs))[1])
+def test_a_short_recording_is_not_padded_before_our_extractor(tiny_model, processor, monkeypatch, waveforms):
+    """Silence after the waveform would change its last frames, which contain the mirrored end of the waveform."""
+    inputs_seen, forward = [], tiny_model.forward
+    monkeypatch.setattr(tiny_model, "forward", lambda **inputs: (inputs_seen.append(inputs), forward(**inputs))[1])
     Recognizer(tiny_model, processor).transcribe([waveforms[0][:1600]])
     expected = processor.feature_extractor(waveforms[0][:1600], return_tensors="pt").input_features
-    assert torch.equal(heard[0]["input_features"], expected)
+    assert torch.equal(inputs_seen[0]["input_features"], expected)
 
 
 class Clock(torch.nn.Module):
-    """Stands for a model: emits a token in every frame that holds a click."""
+    """A stand-in for a model that emits a token in every frame with a click."""
 
     def __init__(self, model):
         super().__init__()
@@ -62,7 +63,7 @@ class Clock(torch.nn.Module):
         return type("Output", (), {"logits": logits})
 
 
-def test_windows_over_a_long_recording_lose_and_repeat_nothing(tiny_model, processor):
+def test_windows_over_a_long_recording_lose_and_repeat_no_token(tiny_model, processor):
     waveform = np.zeros(16000 * 61, np.float32)
     clicks = np.arange(0.5, 60.5, 1.0)
     for seconds in clicks:
@@ -76,7 +77,7 @@ def test_windows_over_a_long_recording_lose_and_repeat_nothing(tiny_model, proce
     assert len(starts) == len(clicks)
 
 
-def test_a_stride_that_leaves_nothing_is_an_error(tiny_model, processor, waveforms):
+def test_a_window_without_frames_beside_its_context_is_an_error(tiny_model, processor, waveforms):
     for seconds in (2, 0.5, 0, -3, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="they overlap by 1 s at each end, so more than 2 s are needed"):
             DecodingArguments(chunk_length_s=seconds, stride_length_s=1)
@@ -84,28 +85,39 @@ def test_a_stride_that_leaves_nothing_is_an_error(tiny_model, processor, wavefor
     Recognizer(tiny_model, processor, arguments=arguments).transcribe(waveforms)
 
 
-WORDS = [Word("hello", 0.0, 0.4), Word("world", 0.5, 0.9), Word("打", 3.0, 3.2), Word("开", 3.2, 3.4)]
+class LastToken:
+    """A decoder that keeps one number for each window."""
+
+    name = "last token"
+
+    def keep(self, log_probs: torch.Tensor) -> int:
+        return int(log_probs[-1, 3:].argmax()) + 3
+
+    def finish(self, states: list[int]) -> list[Hypothesis]:
+        return [Hypothesis([states[-1]], [(0, 1)], score=0.0, probabilities=np.ones(1, np.float32))]
 
 
-def test_cues_break_at_pauses_and_before_they_are_too_long():
-    assert cues(WORDS) == [(0.0, 0.9, "hello world"), (3.0, 3.4, "打开")]
-    assert len(cues(WORDS, max_characters=5)) == 3
-    assert len(cues(WORDS, max_gap_seconds=10, max_seconds=1.0)) == 2
+def test_a_decoder_is_two_methods(tiny_model, processor, waveforms):
+    arguments = DecodingArguments(chunk_length_s=1.0, stride_length_s=0.2)
+    recognizer = Recognizer(tiny_model, processor, LastToken(), arguments=arguments)
+    assert len(recognizer.split(waveforms[0])) > 1
+    transcript = recognizer.transcribe(waveforms[0])
+    last = recognizer.log_probs(recognizer.split(waveforms[0])[-1:])[0][-1]
+    assert transcript.hypothesis.tokens == [int(last[3:].argmax()) + 3]
 
 
-def test_han_characters_are_joined_without_spaces():
-    assert join_words([Word("ok", 0, 1), *WORDS[2:], Word("wifi", 4, 5)]) == "ok打开wifi"
+def test_log_probabilities_have_a_frame_for_every_part_of_the_recording(tiny_model, processor, waveforms):
+    arguments = DecodingArguments(chunk_length_s=1.0, stride_length_s=0.2)
+    recognizer = Recognizer(tiny_model, processor, arguments=arguments)
+    parts = recognizer.log_probs(recognizer.split(waveforms[0]))
+    seconds = sum(map(len, parts)) * recognizer.seconds_per_frame
+    assert seconds == pytest.approx(len(waveforms[0]) / 16000, abs=recognizer.seconds_per_frame)
+    assert all(torch.allclose(part.exp().sum(-1), torch.ones(len(part)), atol=1e-5) for part in parts)
 
 
-def test_subtitle_formats():
-    assert to_srt(WORDS) == (
-        "1\n00:00:00,000 --> 00:00:00,900\nhello world\n\n2\n00:00:03,000 --> 00:00:03,400\n打开\n"
-    )
-    assert to_vtt([Word("late", 3661.5, 3662.0)]) == "WEBVTT\n\n01:01:01.500 --> 01:01:02.000\nlate\n"
-
-
-def test_what_a_text_holds_is_no_part_of_the_format():
-    words = [Word("a-->b", 0.0, 0.4), Word("<i>&", 0.5, 0.9), Word("two\n\nlines", 1.0, 1.4), Word(" ", 1.4, 1.5)]
-    srt, vtt = to_srt(words), to_vtt(words)
-    assert srt == "1\n00:00:00,000 --> 00:00:01,400\na→b <i>& two lines\n"
-    assert vtt == "WEBVTT\n\n00:00:00.000 --> 00:00:01.400\na--&gt;b &lt;i&gt;&amp; two lines\n"
+def test_load_transcribes_a_path(checkpoint, recording):
+    recognizer = hf_asr.load(checkpoint)
+    alone = recognizer.transcribe(recording)
+    assert alone.text and recognizer.transcribe([str(recording)]) == [alone]
+    assert recognizer.transcribe(read_audio(recording)) == alone
+    assert recognizer.name == str(checkpoint)

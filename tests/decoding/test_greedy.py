@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+import torch
+
+from hf_asr.decoding.greedy import GreedyDecoder
+from hf_asr.decoding.transcript import aligned_tokens, to_text, to_transcript
+
+
+def log_probs(path: list[int], *, vocab_size: int = 39) -> torch.Tensor:
+    """Log-probabilities (frames, vocabulary) whose best path is `path`, with a probability of 0.8 in each frame."""
+    values = torch.full((len(path), vocab_size), 0.2 / (vocab_size - 1))
+    values[torch.arange(len(path)), torch.tensor(path)] = 0.8
+    return values.log()
+
+
+def test_repetitions_and_blanks_are_removed():
+    decoder = GreedyDecoder(blank=0)
+    (hypothesis,) = decoder.finish([decoder.keep(log_probs([0, 5, 5, 0, 5, 7, 7, 0]))])
+    assert hypothesis.tokens == [5, 5, 7]
+    assert hypothesis.frames == [(1, 3), (4, 5), (5, 7)]
+    assert hypothesis.score == pytest.approx(8 * np.log(0.8), rel=1e-5)
+    assert hypothesis.probabilities == pytest.approx(np.full(8, 0.8), rel=1e-5)
+
+
+def test_a_token_over_the_border_of_two_windows_is_one_token():
+    decoder, path = GreedyDecoder(blank=0), [0, 5, 5, 5, 0, 6, 6, 0]
+    (whole,) = decoder.finish([decoder.keep(log_probs(path))])
+    for border in range(1, len(path)):
+        states = [decoder.keep(log_probs(part)) for part in (path[:border], path[border:])]
+        (hypothesis,) = decoder.finish(states)
+        assert (hypothesis.tokens, hypothesis.frames) == (whole.tokens, whole.frames)
+
+
+def test_an_empty_recording_has_no_tokens():
+    for states in ([], [GreedyDecoder(blank=0).keep(torch.zeros(0, 39))]):
+        (hypothesis,) = GreedyDecoder(blank=0).finish(states)
+        assert (hypothesis.tokens, hypothesis.frames, hypothesis.score) == ([], [], 0.0)
+
+
+def test_words_have_the_times_and_probabilities_of_their_frames(processor):
+    tokenizer = processor.tokenizer
+    ids = tokenizer("the dog")["input_ids"]
+    path = [0, *ids[:3], 0, ids[3], *ids[4:], ids[-1], 0]
+    decoder = GreedyDecoder(blank=0)
+    (hypothesis,) = decoder.finish([decoder.keep(log_probs(path, vocab_size=len(tokenizer)))])
+    assert aligned_tokens(hypothesis, blank=0) == path
+    assert to_text(hypothesis, tokenizer) == "the dog"
+    transcript = to_transcript(hypothesis, tokenizer, seconds_per_frame=0.04, duration=0.35)
+    assert [(word.word, word.start, word.end) for word in transcript.words] == [
+        ("the", 0.04, 0.16),
+        ("dog", 0.24, 0.35),
+    ]
+    assert {word.confidence for word in transcript.words} == {0.8}
