@@ -1,6 +1,7 @@
 """The rules of the code: ruff, one direction of imports, short functions, no copies."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -72,20 +73,25 @@ def test_functions_are_short(repository):
     assert not long
 
 
+def is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
 def lines_of(path: Path) -> list[tuple[int, str]]:
-    """Numbered lines of code, without imports, signatures, comments and lines of brackets alone."""
+    """Numbered lines of code: no imports, signatures, docstrings, comments, and no lines of one name or of brackets."""
     text = path.read_text(encoding="utf-8")
     left_out: set[int] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             left_out |= set(range(node.lineno, node.end_lineno + 1))
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            left_out |= set(range(node.lineno, node.body[0].lineno))
+            first = node.body[0]
+            left_out |= set(range(node.lineno, first.end_lineno + 1 if is_docstring(first) else first.lineno))
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
     return [
         (number, line)
         for number, line in lines
-        if number not in left_out and line.strip("()[]{},:") and not line.startswith("#")
+        if number not in left_out and not re.fullmatch(r"[\w()\[\]{},:]*|#.*", line)
     ]
 
 
