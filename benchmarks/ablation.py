@@ -1,20 +1,20 @@
-"""The recipe against the article's plain loop, and each lever by itself: CER at equal time, audio trained per second.
+"""Compare the recipe with the article's plain loop, and each lever alone: CER at equal time, audio trained per second.
 
     python benchmarks/ablation.py --digits ../shared/data/digits_en --sentences ../shared/data/sentences_en \
         --noise ../shared/data/noise [--minutes 5] [--digits_minutes 3.5]
 
-The same data, seed, model and time for all. First every variant's speed is measured, in interleaved rounds: leave the
-machine idle until "speeds" is printed. What follows is bounded by the steps that these speeds make of the time, so that
-other work does not change it. Speeds and finished runs are kept in --output_dir and not taken again.
+All variants have the same data, seed, model and time. First the speed of each variant is measured in interleaved
+rounds: leave the machine idle until "speeds" is printed. The time is then converted to a number of steps, so that other
+work does not change the results. Speeds and finished runs are stored in --output_dir and are not repeated.
 
 * `plain`: random batches of a fixed count, float32, Adam at a constant rate (the best of three), CTC, no augmentation.
 * `PyPI conformer`: the same loop with the blocks of the model that the article shows (`pip install conformer`).
-* `recipe`: this package's, and without each of its levers, and with more of them. On the synthetic corpus their CER on
-  the voices that are heard is followed through training: how it swings is what label smoothing is said to calm.
+* `recipe`: the recipe of this package, without each of its levers, and with additional ones. On the synthetic corpus
+  the CER on the training voices is recorded during training, because label smoothing is said to reduce its variation.
 
 Tasks: digits_en with each speaker left out in turn, and a synthetic corpus with two voices left out; both clean and
-with noise at 5 dB that is not the noise trained with. On sentences_en, which takes longer, the speed alone: of
-configs/tiny.yaml, and of configs/medium.yaml (12 layers of 256) with batches of the same size.
+with noise at 5 dB that is not in the training. On sentences_en, which takes longer, only the speed is measured, for
+configs/tiny.yaml and for configs/medium.yaml (12 layers of 256) with batches of the same size.
 """
 
 import argparse
@@ -24,7 +24,6 @@ import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from multiprocessing import get_context, set_start_method
 from pathlib import Path
 
@@ -38,34 +37,29 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
-import hf_asr.training.run as run
 from hf_asr.checkpoint import load_checkpoint
 from hf_asr.data.audio import AUDIO_SUFFIXES, read_audio
-from hf_asr.data.augment import build_augmentation, longest_durations
 from hf_asr.data.batching import DurationBatchSampler
-from hf_asr.data.dataset import SpeechCollator, SpeechDataset, feature_statistics
-from hf_asr.data.inspection import inspect
 from hf_asr.data.rows import chosen_by
-from hf_asr.data.sources import load_source, read_row
+from hf_asr.data.sources import Source, read_row
 from hf_asr.data.synthetic import SyntheticCorpusArguments, make_corpus
 from hf_asr.decoding.recognizer import Recognizer
-from hf_asr.families import pad_to_labels, required_samples
 from hf_asr.files import write_text
 from hf_asr.scoring.metrics import bootstrap_interval, count_errors
 from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
-from hf_asr.training.building import build
-from hf_asr.training.splits import load_splits
+from hf_asr.training.prepare import Prepared, prepare
+from hf_asr.training.run import fit
 
 CONDITIONS = ("clean", "5 dB")
 WATCHED = ("recipe", "with label smoothing 0.1")
-OTHER = ("PyPI conformer",)  # takes as many steps as plain, though it is no faster
+OTHER = ("PyPI conformer",)  # trained for as many steps as plain, although it is not faster
 RATES = (3e-4, 1e-3, 3e-3)
 PLAIN_MODEL = {"apply_spec_augment": False}
 TONE = [
     {"name": "SevenBandParametricEQ", "min_gain_db": -12, "max_gain_db": 12, "p": 0.5},
     {"name": "PitchShift", "min_semitones": -3, "max_semitones": 3, "p": 0.3},
 ]
-LEVERS = {  # changes to the recipe; `more_augmentations` are added to its own
+LEVERS = {  # changes to the recipe; `more_augmentations` are added to those of the recipe
     "recipe": {},
     "without bf16": {"precision": "fp32"},
     "without waveform augmentation": {"augmentations": []},
@@ -79,12 +73,14 @@ LEVERS = {  # changes to the recipe; `more_augmentations` are added to its own
     "with intermediate CTC": {"model": {"intermediate_ctc_layers": [2]}},
     "with E-Branchformer blocks": {"model": {"block_type": "e_branchformer"}},
 }
-FEW = {name: LEVERS[name] for name in ("recipe", "without bf16", "with CR-CTC")}  # where the speed alone is measured
+FEW = {
+    name: LEVERS[name] for name in ("recipe", "without bf16", "with CR-CTC")
+}  # of the tasks on which only the speed is measured
 
 
 @dataclass
 class Task:
-    """Training data, without some speakers, and what is scored: {condition: (waveforms, references)}."""
+    """Training data without the excluded speakers, and what is scored: {condition: (waveforms, references)}."""
 
     name: str
     dataset_name: str
@@ -95,21 +91,24 @@ class Task:
 
 
 def read_recipe(path: str, **changes) -> dict:
+    """Return a recipe without its places and numbers of steps, and without SpecAugment."""
     recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     for name in ("output_dir", "synthetic_corpus", "max_steps", "eval_steps", "save_steps"):
         recipe.pop(name, None)
-    # Masks keep a model on CTC's plateau for longer than these few minutes: see "with SpecAugment".
+    # With masks, a model stays on CTC's plateau for longer than these few minutes: see "with SpecAugment".
     recipe["model"] |= {"apply_spec_augment": False}
     return recipe | {"ema_decay": 0.995} | changes
 
 
 def changed(recipe: dict, changes: dict) -> dict:
+    """Return the recipe with the changes of a lever."""
     merged = recipe | changes
     merged["augmentations"] = merged["augmentations"] + merged.pop("more_augmentations", [])
     return merged | {"model": recipe["model"] | changes.get("model", {})}
 
 
 def arguments(task: Task, recipe: dict, output_dir: Path, steps: int, *, evaluations: int = 0) -> tuple:
+    """Return model, data and training arguments of a run without checkpoints."""
     values = recipe | {
         "dataset_name": task.dataset_name,
         "exclude_speakers": task.excluded,
@@ -128,11 +127,11 @@ def arguments(task: Task, recipe: dict, output_dir: Path, steps: int, *, evaluat
     )
 
 
-# The recipe, by the package's own training
+# The recipe
 
 
 class Clock(TrainerCallback):
-    """Seconds of training from the end of step `skip` on, over the steps after it."""
+    """Measure the seconds of the steps after step `skip`."""
 
     def __init__(self, skip: int):
         self.skip, self.started, self.elapsed, self.steps = skip, None, 0.0, 0
@@ -145,59 +144,40 @@ class Clock(TrainerCallback):
 
 
 def time_recipe(task: Task, recipe: dict, output_dir: Path, *, steps: int, seed: int | None = None) -> float:
-    """Steps a second."""
+    """Return the steps per second of the training of this package."""
     clock = Clock(skip=steps // 4)
-    original = run.ShowTranscripts
-    run.ShowTranscripts = lambda *args: clock
-    try:
-        run.train(*arguments(task, recipe | {"data_seed": seed}, output_dir, steps))
-    finally:
-        run.ShowTranscripts = original
+    model_args, data_args, args = arguments(task, recipe | {"data_seed": seed}, output_dir, steps)
+    fit(prepare(model_args, data_args, args), args, callbacks=[clock])
     return clock.steps / clock.elapsed
 
 
 def time_plain(task: Task, output_dir: Path, *, steps: int, seed: int) -> float:
-    """Steps a second of the plain loop."""
-    model, loader, _ = plain_setup(task, task.recipe, output_dir, data_seed=seed)
-    return plain_loop(model, loader, learning_rate=1e-4, steps=steps, skip=steps // 4)
+    """Return the steps per second of the plain loop."""
+    prepared, loader = plain_setup(task, output_dir, data_seed=seed)
+    return plain_loop(prepared.model, loader, learning_rate=1e-4, steps=steps, skip=steps // 4)
 
 
 # The article's plain loop
 
 
-def plain_setup(task: Task, recipe: dict, output_dir: Path, *, data_seed: int | None = None):
-    """Model, data loader with random batches of a fixed count, processor."""
-    plain = changed(recipe, {"model": PLAIN_MODEL, "precision": "fp32", "augmentations": []})
-    model_args, data_args, args = arguments(task, plain, output_dir, 1)
-    torch.manual_seed(args.seed)
-    rows = load_splits(data_args, seed=args.seed).train
-    processor, model = build(model_args, rows["text"][:])
-    found = inspect(
-        rows,
-        split="train",
-        processor=processor,
-        required_samples=partial(required_samples, config=model.config),
-        max_duration_seconds=30,
-    )
-    dataset = SpeechDataset(
-        rows.select(found.kept), processor=processor, pad_to_labels=partial(pad_to_labels, config=model.config)
-    )
-    mean, istd = feature_statistics(dataset, processor=processor)
-    model.encoder.feature_mean.copy_(mean)
-    model.encoder.feature_istd.copy_(istd)
+def plain_setup(task: Task, output_dir: Path, *, data_seed: int | None = None) -> tuple[Prepared, DataLoader]:
+    """Return what a run without levers trains, and a loader of random batches of a fixed number of utterances."""
+    plain = changed(task.recipe, {"model": PLAIN_MODEL, "precision": "fp32", "augmentations": []})
+    model_args, data_args, args = arguments(task, plain, output_dir / "plain", 1)
+    prepared = prepare(model_args, data_args, args)
     loader = DataLoader(
-        dataset,
-        batch_size=max(1, round(args.max_batch_seconds / np.mean(found.durations))),
+        prepared.train_dataset,
+        batch_size=max(1, round(args.max_batch_seconds / np.mean(prepared.durations))),
         shuffle=True,
-        collate_fn=SpeechCollator(processor),
+        collate_fn=prepared.collator,
         num_workers=1,
         generator=torch.Generator().manual_seed(args.seed if data_seed is None else data_seed),
     )
-    return model, loader, processor
+    return prepared, loader
 
 
 class BlockWithoutMask(nn.Module):
-    """A block of PyPI's conformer, which knows no padding, in the place of one of ours."""
+    """A block of PyPI's conformer, which ignores padding, as a replacement for one of our blocks."""
 
     def __init__(self, config):
         from conformer import ConformerBlock
@@ -217,7 +197,7 @@ class BlockWithoutMask(nn.Module):
 
 
 def plain_loop(model: nn.Module, loader: DataLoader, *, learning_rate: float, steps: int, skip: int = 0) -> float:
-    """Trains, and returns the steps a second after the first `skip`."""
+    """Train; return the steps per second after the first `skip` steps."""
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     model.train()
     batches = itertools.chain.from_iterable(loader for _ in itertools.count())
@@ -237,20 +217,20 @@ def plain_loop(model: nn.Module, loader: DataLoader, *, learning_rate: float, st
 
 
 def measure_speeds(task: Task, output_dir: Path, levers: dict[str, dict], *, steps: int, rounds: int) -> dict:
-    """{variant: [steps a second, seconds of audio a second, times the plain loop's]}, medians of interleaved rounds.
+    """Return {variant: [steps per second, seconds of audio per second, ratio to the plain loop]}.
 
-    Every run has a process of its own, as people's have.
+    The values are medians of interleaved rounds. Each run has its own process, as a user's run has.
     """
-    rows = load_splits(arguments(task, task.recipe, output_dir, 1)[1], seed=42).train
+    prepared, loader = plain_setup(task, output_dir)
+    rows = prepared.train_dataset.rows
     epoch = sum(len(read_row(row, sampling_rate=16000)) for row in rows) / 16000
-    _, loader, _ = plain_setup(task, task.recipe, output_dir)
-    batches = {"plain": len(loader)}  # in an epoch, whose seconds are all variants' alike
+    batches = {"plain": len(loader)}  # per epoch; an epoch has the same seconds of audio for all variants
     recipes = {lever: changed(task.recipe, changes) for lever, changes in levers.items()}
-    batches |= {lever: len(epoch_batches(task, recipe, output_dir)) for lever, recipe in recipes.items()}
+    batches |= {lever: epoch_batches(task, recipe, output_dir / "speed") for lever, recipe in recipes.items()}
     rates: dict[str, list[float]] = {variant: [] for variant in batches}
     bare = replace(task, scored={})
     fresh = {"mp_context": get_context("spawn"), "max_tasks_per_child": 1}
-    # whose own workers fork again, as they do on Linux
+    # The data loader's workers of these processes are forked, as in a user's run on Linux.
     with ProcessPoolExecutor(1, **fresh, initializer=set_start_method, initargs=("fork", True)) as pool:
         for seed in range(rounds):
             options = {"steps": steps, "seed": seed}
@@ -262,30 +242,28 @@ def measure_speeds(task: Task, output_dir: Path, levers: dict[str, dict], *, ste
     speeds = {}
     for variant, rate in medians.items():
         seconds = rate * epoch / batches[variant]
-        # Within a round, since what else the machine does changes from one to the next.
+        # Ratios are computed within a round, because the load of the machine changes between rounds.
         share = batches["plain"] / batches[variant]
         ratios = [own / plain * share for own, plain in zip(rates[variant], rates["plain"], strict=True)]
         speeds[variant] = [rate, seconds, statistics.median(ratios)]
-        told = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        by_round = ", ".join(f"{ratio:.2f}" for ratio in ratios)
         print(f"{task.name}, {variant}: {rate:.2f} steps, {seconds:.0f} s of audio a second", end="; ", flush=True)
-        print(f"times the plain loop's, by round: {told}: {speeds[variant][2]:.2f} in the median", flush=True)
+        print(f"times the plain loop's, by round: {by_round}: {speeds[variant][2]:.2f} in the median", flush=True)
     return speeds
 
 
-def epoch_batches(task: Task, recipe: dict, output_dir: Path):
-    """The batches of an epoch."""
-    _, data_args, args = arguments(task, recipe, output_dir, 1)
-    rows = load_splits(data_args, seed=args.seed).train
-    durations = [max(0.5, len(read_row(row, sampling_rate=16000)) / 16000) for row in rows]
-    augment = build_augmentation(recipe["augmentations"], seed=args.seed, rows=rows)
-    return DurationBatchSampler(longest_durations(durations, augment), max_batch_seconds=args.max_batch_seconds)
+def epoch_batches(task: Task, recipe: dict, output_dir: Path) -> int:
+    """Return the number of batches of an epoch."""
+    model_args, data_args, args = arguments(task, recipe, output_dir, 1)
+    prepared = prepare(model_args, data_args, args)
+    return len(DurationBatchSampler(prepared.durations, max_batch_seconds=args.max_batch_seconds))
 
 
 # Scores
 
 
 def score(model, processor, task: Task) -> dict[str, list]:
-    """Error counts (utterances, 4) of each condition, as lists."""
+    """Return the error counts (utterances, 4) of each condition, as lists."""
     counts = {}
     for condition, (waveforms, references) in task.scored.items():
         normalize = processor.tokenizer.normalize
@@ -295,13 +273,13 @@ def score(model, processor, task: Task) -> dict[str, list]:
 
 
 def run_path(task: Task, variant: str, learning_rate: float, output_dir: Path) -> Path:
-    """Where a run's counts are kept."""
+    """Return the path of the counts of a run."""
     label = f"{task.name}-{variant}{f'-{learning_rate}' if learning_rate else ''}".replace(" ", "_")
     return output_dir / f"{label}.json"
 
 
 def run_one(task: Task, variant: str, *, steps: int, output_dir: Path, learning_rate: float = 0.0) -> dict[str, list]:
-    """Counts of a variant on a task, read if it ran before."""
+    """Return the counts of a variant on a task; read them if it ran before."""
     path = run_path(task, variant, learning_rate, output_dir)
     label = path.name.removesuffix(".json")
     if path.is_file():
@@ -309,41 +287,38 @@ def run_one(task: Task, variant: str, *, steps: int, output_dir: Path, learning_
     started = time.perf_counter()
     evaluations = []
     if variant in ("plain", "PyPI conformer"):
-        model, loader, processor = plain_setup(task, task.recipe, output_dir)
+        prepared, loader = plain_setup(task, output_dir)
+        model, processor = prepared.model, prepared.processor
         if variant == "PyPI conformer":
             model.encoder.layers = nn.ModuleList(BlockWithoutMask(model.config) for _ in model.encoder.layers)
         plain_loop(model, loader, learning_rate=learning_rate, steps=steps)
     else:
         folder = output_dir / label
         options = {"evaluations": 15} if task.is_watched and variant in WATCHED else {}
-        history: list[dict] = []
-        original = run.plot_curves
-        run.plot_curves = lambda entries, path: history.extend(entries)
-        try:
-            run.train(*arguments(task, changed(task.recipe, LEVERS[variant]), folder, steps, **options))
-        finally:
-            run.plot_curves = original
-        evaluations = [entry["eval_cer"] for entry in history if "eval_cer" in entry]
+        model_args, data_args, args = arguments(task, changed(task.recipe, LEVERS[variant]), folder, steps, **options)
+        trainer = fit(prepare(model_args, data_args, args), args)
+        evaluations = [entry["eval_cer"] for entry in trainer.state.log_history if "eval_cer" in entry]
         model, processor = load_checkpoint(str(folder))
     counts = score(model, processor, task) | {"evaluations": evaluations}
     path.write_text(json.dumps(counts))
-    told = ", ".join(f"{name} {cer(counts[name])[0]:.1%}" for name in CONDITIONS)
-    print(f"{label}: {told} after {steps} steps, {time.perf_counter() - started:.0f} s", flush=True)
+    rates = ", ".join(f"{name} {cer(counts[name])[0]:.1%}" for name in CONDITIONS)
+    print(f"{label}: {rates} after {steps} steps, {time.perf_counter() - started:.0f} s", flush=True)
     return counts
 
 
 def cer(counts: list) -> tuple[float, float, float]:
-    """Error rate and its 95 % interval."""
+    """Return the error rate and its 95 % interval."""
     counts = np.array(counts)
     return float(counts[:, :3].sum() / counts[:, 3].sum()), *bootstrap_interval(counts)
 
 
 def both(counts: dict[str, list]) -> list:
-    """Of all conditions."""
+    """Return the counts of all conditions."""
     return [row for name in CONDITIONS for row in counts[name]]
 
 
 def pooled(results: list[dict[str, list]]) -> dict[str, list]:
+    """Return the counts of several tasks as those of one."""
     return {name: [row for result in results for row in result[name]] for name in CONDITIONS}
 
 
@@ -351,24 +326,27 @@ def pooled(results: list[dict[str, list]]) -> dict[str, list]:
 
 
 def split_noise(folder: Path) -> tuple[list[str], list[np.ndarray]]:
-    """Every second clip is trained with, the others are for the test."""
+    """Return paths of every second clip, for training, and waveforms of the others, for the test."""
     files = sorted(path for path in folder.rglob("*") if path.suffix in AUDIO_SUFFIXES)
     return list(map(str, files[::2])), [read_audio(path) for path in files[1::2]]
 
 
 def with_noise(recipe: dict, files: list[str]) -> dict:
+    """Return the recipe with background noise from these files."""
     noise = {"name": "AddBackgroundNoise", "sounds_path": files, "min_snr_db": 3.0, "max_snr_db": 20.0, "p": 0.5}
     return recipe | {"augmentations": [*recipe["augmentations"], noise]}
 
 
 def conditions(rows: datasets.Dataset, noises: list[np.ndarray]) -> dict:
+    """Return waveforms and references of the rows, clean and with noise."""
     waveforms, references = [read_row(row, sampling_rate=16000) for row in rows], rows["text"][:]
     return {"clean": (waveforms, references), "5 dB": (noisy_copies(waveforms, noises, snr_db=5), references)}
 
 
 def digits_tasks(folder: str, files: list[str], noises: list[np.ndarray], *, clips: int) -> dict[str, Task]:
+    """Return a task for each speaker, who is excluded from training and scored."""
     recipe = with_noise(read_recipe("configs/digits.yaml"), files)
-    rows = load_source(folder, split="train")
+    rows = Source(folder).load("train")
     tasks = {}
     for speaker in sorted(set(rows["speaker"])):
         own = chosen_by(rows, "speaker", {speaker}.__contains__)
@@ -378,11 +356,11 @@ def digits_tasks(folder: str, files: list[str], noises: list[np.ndarray], *, cli
 
 
 def spoken_task(output_dir: Path, files: list[str], noises: list[np.ndarray]) -> Task:
-    """The quickstart's kind of corpus; two of the eleven voices speak, and are heard, in the test alone."""
+    """Return a task on a synthetic corpus like the quickstart's; two of its eleven voices are only in the test."""
     sizes = {"train_sentences": 1600, "validation_sentences": 600}
     corpus = make_corpus(output_dir / "corpus", SyntheticCorpusArguments(**sizes))
     unseen = ["en-us+m7", "en-us+f4", "cmn+m7", "cmn+f4"]
-    test = load_source(str(corpus), split="validation")
+    test = Source(str(corpus)).load("validation")
     test = chosen_by(test, "speaker", unseen.__contains__)
     augmentations = [{"name": "SpeedPerturbation", "factors": [0.9, 1.0, 1.1]}]
     recipe = with_noise(read_recipe("configs/quickstart.yaml", augmentations=augmentations), files)
@@ -390,7 +368,7 @@ def spoken_task(output_dir: Path, files: list[str], noises: list[np.ndarray]) ->
 
 
 def sentences_task(folder: str, config: str) -> Task:
-    """With masks, and with configs/tiny.yaml's batches for every model: a CPU holds no ten minutes of audio."""
+    """Return a task with SpecAugment and the batch size of configs/tiny.yaml: a CPU has no memory for 10 minutes."""
     recipe = read_recipe(f"configs/{config}.yaml", max_batch_seconds=60, dataloader_num_workers=1)
     recipe["model"] |= {"apply_spec_augment": True}
     return Task(f"sentences, {config}", folder, recipe)
@@ -401,13 +379,13 @@ def main() -> None:
     parser.add_argument("--digits", required=True)
     parser.add_argument("--sentences", required=True)
     parser.add_argument("--noise", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=5.0, help="of training, for each run on the corpus")
-    parser.add_argument("--digits_minutes", type=float, default=3.5, help="and on the digits")
+    parser.add_argument("--minutes", type=float, default=5.0, help="training time of each run on the synthetic corpus")
+    parser.add_argument("--digits_minutes", type=float, default=3.5, help="training time of each run on the digits")
     parser.add_argument("--speed_steps", type=int, default=40)
     parser.add_argument("--speed_rounds", type=int, default=3)
-    parser.add_argument("--clips", type=int, default=200, help="of each speaker that is left out")
-    parser.add_argument("--speeds_only", action="store_true", help="measure the speeds, and stop")
-    parser.add_argument("--only_finished", action="store_true", help="report on the runs that there are")
+    parser.add_argument("--clips", type=int, default=200, help="scored clips of each excluded speaker")
+    parser.add_argument("--speeds_only", action="store_true", help="only measure the speeds")
+    parser.add_argument("--only_finished", action="store_true", help="report on the finished runs only")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/ablation"))
     args = parser.parse_args()
     datasets.disable_progress_bars()
@@ -454,7 +432,7 @@ def main() -> None:
 
 
 def report(results: dict, speeds: dict, output_dir: Path) -> None:
-    """Prints the tables and draws the bars."""
+    """Print the tables and draw the figure."""
     figures = {}
     for task, variants in results.items():
         print(f"\n{task}: CER, % (95 % interval)")
@@ -470,7 +448,7 @@ def report(results: dict, speeds: dict, output_dir: Path) -> None:
                 cells += f"   {condition} {100 * rate:5.1f} ({100 * low:.1f}-{100 * high:.1f}) {change:+5.0%}"
                 figures[f"{task}/{variant}/{condition}"] = [rate, low, high]
             if swings := counts.get("evaluations"):
-                late = np.diff(swings[len(swings) // 3 :])  # once it spells
+                late = np.diff(swings[len(swings) // 3 :])  # after the first third, when the model produces words
                 cells += f"   between evaluations {100 * np.abs(late).mean():.1f}, up {(late > 0).sum()}/{len(late)}"
             print(f"  {variant:32}{cells}")
     for task, variants in speeds.items():
@@ -482,7 +460,7 @@ def report(results: dict, speeds: dict, output_dir: Path) -> None:
 
 
 def draw(figures: dict[str, list[float]], path: Path) -> None:
-    """A row for each task and variant, a bar for each condition."""
+    """Draw a row for each task and variant with a bar for each condition."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

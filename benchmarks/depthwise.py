@@ -1,10 +1,11 @@
-"""What widths lose whose depthwise convolution in bf16 on a CPU would hang as a row, and run as a column instead.
+"""Measure the cost of the workaround for depthwise convolutions that hang in bf16 on a CPU.
 
     python benchmarks/depthwise.py --rounds 5
 
-A training step and an inference of a Conformer (12 layers, 4 heads, kernel 15) on 8 utterances of 6 s in bf16:
-as a row, as a column, with `F.conv1d`, and as a row in float32; the model takes a row where that is safe and a column
-elsewhere. Each in a process of its own, processes interleaved, medians of the rounds in seconds.
+At some widths, `F.conv2d` over (1, frames), a row, hangs; the model then uses (frames, 1), a column. A training step
+and an inference of a Conformer (12 layers, 4 heads, kernel 15) on 8 utterances of 6 s in bf16 are timed: as a row, as a
+column, with `F.conv1d`, and as a row in float32. Each has its own process, the processes are interleaved, and the
+medians of the rounds are printed in seconds.
 """
 
 import argparse
@@ -25,7 +26,7 @@ BATCH, FRAMES, VOCABULARY = 8, 600, 1000
 
 
 def choose(way: str) -> None:
-    """Make the model convolve in one way, whatever its width."""
+    """Make the model use one way of convolution at every width."""
     if way == "conv1d":
         layers_conformer._depthwise = lambda conv, hidden: conv(hidden)
         return
@@ -41,7 +42,7 @@ def choose(way: str) -> None:
 
 
 def measure(way: str, width: int) -> dict[str, float]:
-    """Seconds of a step and of an inference, the best of three after one that warms up."""
+    """Return the seconds of a step and of an inference, the best of three after a warm-up."""
     choose(way)
     torch.manual_seed(0)
     config = ConformerConfig(
@@ -78,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
-    parser.add_argument("--one", nargs=2, metavar=("WAY", "WIDTH"), help=argparse.SUPPRESS)  # a process of its own
+    parser.add_argument("--one", nargs=2, metavar=("WAY", "WIDTH"), help=argparse.SUPPRESS)  # runs in its own process
     args = parser.parse_args()
     if args.one:
         print(json.dumps(measure(args.one[0], int(args.one[1]))))

@@ -1,10 +1,10 @@
-"""Kill a small run ten times and resume it each time: are the weights those of the uninterrupted run?
+"""Kill a small run ten times, resume it each time, and compare the weights with those of an uninterrupted run.
 
     python benchmarks/endurance.py [--kills 10] [--steps 44] [--processes 2] [--workers 1] [--precision bf16]
 
-`kill -9` ends all processes of the run, every other time in the middle of a step or an evaluation, every other time
-while a checkpoint is written. The run is started again with --resume_from_checkpoint true until it ends by itself.
-Killed before its first checkpoint, it begins anew.
+`kill -9` ends all processes of the run, alternately in the middle of a step or an evaluation and while a checkpoint is
+written. The run is started again with --resume_from_checkpoint true until it ends by itself. If it is killed before its
+first checkpoint, it starts from the beginning.
 """
 
 import argparse
@@ -37,7 +37,7 @@ RECIPE = {
     "inspect_audio": False,
     "use_cpu": True,
 }
-TIME_LIMIT = 1800  # seconds, after which a run counts as hung
+TIME_LIMIT = 1800  # seconds; a run that takes longer hangs
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--steps", type=int, default=44)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=1, help="processes that read the data, of each process")
+    parser.add_argument("--workers", type=int, default=1, help="data loader workers of each process")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -77,34 +77,40 @@ def main() -> None:
                 wait_for_moment(process, log, folder / "killed", in_save=in_save)
                 if process.poll() is None:
                     kill(process)
-                else:  # it ended before it could be killed as often: once more from the beginning
+                else:  # it ended before the last kill: start from the beginning
                     check(process.returncode, log)
                     subprocess.run(["rm", "-r", str(folder / "killed")], check=True)
                     continue
             unfinished = (folder / "killed" / UNFINISHED).exists()
             left = [path.name for path in list_checkpoints(folder / "killed")]
             kills.append({"in_save": unfinished, "left": left})
-            print(f"kill {len(kills)}, in a checkpoint: {unfinished}; there are {left}", flush=True)
+            print(f"kill {len(kills)}, in a checkpoint: {unfinished}; checkpoints: {left}", flush=True)
 
-        files = [Path("model.safetensors")]
-        files += [path.relative_to(folder / "whole") for path in (folder / "whole").glob("checkpoint-*/*.safetensors")]
-        different, count = [], 0
-        for file in files:
-            whole, killed = load_file(folder / "whole" / file), load_file(folder / "killed" / file)
-            assert whole.keys() == killed.keys()
-            count += len(whole)
-            different += [f"{file}: {key}" for key in whole if not torch.equal(whole[key], killed[key])]
+        count, files, different = compare_weights(folder / "whole", folder / "killed")
         in_save = sum(entry["in_save"] for entry in kills)
         print(
-            f"{len(kills)} kills, {in_save} of them while a checkpoint was written; {count} tensors in {len(files)} "
-            f"files, {len(different)} differ from the uninterrupted run's"
+            f"{len(kills)} kills, {in_save} of them while a checkpoint was written; {count} tensors in {files} files, "
+            f"{len(different)} differ from the uninterrupted run's"
         )
         print(json.dumps(vars(args) | {"kills": kills, "tensors": count, "different": different}))
         sys.exit(1 if different else 0)
 
 
+def compare_weights(whole: Path, killed: Path) -> tuple[int, int, list[str]]:
+    """Return the number of compared tensors and files, and the names of the tensors that differ."""
+    files = [Path("model.safetensors")]
+    files += [path.relative_to(whole) for path in whole.glob("checkpoint-*/*.safetensors")]
+    different, count = [], 0
+    for file in files:
+        expected, found = load_file(whole / file), load_file(killed / file)
+        assert expected.keys() == found.keys()
+        count += len(expected)
+        different += [f"{file}: {key}" for key in expected if not torch.equal(expected[key], found[key])]
+    return count, len(files), different
+
+
 def start(recipe: Path, log: Path, *more: str, processes: int) -> subprocess.Popen:
-    """Start the run, its output in `log`."""
+    """Start the run; write its output into `log`."""
     script = str(Path(__file__).resolve().parents[1] / "scripts" / "train.py")
     launcher = [sys.executable]
     if processes > 1:
@@ -114,7 +120,7 @@ def start(recipe: Path, log: Path, *more: str, processes: int) -> subprocess.Pop
 
 
 def wait_for_moment(process: subprocess.Popen, log: Path, folder: Path, *, in_save: bool) -> None:
-    """Wait until training goes on, and then for a random time or for a checkpoint that is being written."""
+    """Wait until training runs, and then for a random time or until a checkpoint is being written."""
     deadline = time.monotonic() + TIME_LIMIT
 
     def wait_until(happened) -> float:
@@ -137,7 +143,7 @@ def wait_for_moment(process: subprocess.Popen, log: Path, folder: Path, *, in_sa
 
 
 def kill(process: subprocess.Popen) -> None:
-    """Kill the launcher and everything that it started, with no time to clean up."""
+    """Kill the launcher and all its child processes with SIGKILL."""
     family = [process, *psutil.Process(process.pid).children(recursive=True)]
     for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -147,7 +153,7 @@ def kill(process: subprocess.Popen) -> None:
 
 
 def check(returncode: int, log: Path) -> None:
-    """End with the run's last words if it failed."""
+    """Exit with the last output of the run if it failed."""
     if returncode:
         sys.exit(f"the run failed:\n{log.read_text(errors='replace')[-2000:]}")
 

@@ -1,10 +1,10 @@
-"""Pre-trained on hours of synthetic English and fine-tuned, against trained from scratch, at equal time.
+"""Compare fine-tuning of a model pre-trained on hours of synthetic English with training from scratch, at equal time.
 
     python benchmarks/finetune.py --dataset_name ../shared/data/sentences_en [--pretrain_steps 2000] [--steps 600]
 
-espeak-ng speaks sentences out of the docstrings of the packages that are installed here, English prose that needs no
-network, in eleven voices. Both models are configs/tiny.yaml's, both are trained on the same batches for the same steps,
-which take the same time. Finished runs are kept in --output_dir.
+espeak-ng synthesises sentences from the docstrings of the installed packages (English prose that needs no network) in
+eleven voices. Both models are that of configs/tiny.yaml, and both are trained on the same batches for the same number
+of steps, which takes the same time. Finished runs are stored in --output_dir.
 """
 
 import argparse
@@ -20,12 +20,12 @@ import numpy as np
 import soundfile
 from tqdm.auto import tqdm
 
+from hf_asr.cli import main as hf_asr
 from hf_asr.data.synthetic import SAMPLE_RATE, make_recording
-from hf_asr.scoring.compare import compare, read_predictions
-from hf_asr.training.run import main as train
+from hf_asr.scoring.comparison import compare_predictions, read_predictions
 
 SENTENCE = re.compile(r"(?:^|(?<=[.!?]\s))([A-Z][a-z' ]+(?:, [a-z' ]+)*)[.!?](?=\s|$)")
-# A short training: masks and changes smaller than configs/tiny.yaml's, which is for hours.
+# For a short training: smaller masks and augmentations than those of configs/tiny.yaml.
 MODEL = """{hidden_size: 128, num_hidden_layers: 8, num_attention_heads: 2, intermediate_size: 512,
 subsampling_channels: 64, num_time_masks: 2, freq_mask_width: 15}"""
 AUGMENTATIONS = """
@@ -36,7 +36,7 @@ AUGMENTATIONS = """
 
 
 def docstrings(folder: Path) -> Iterator[str]:
-    """Of every module, class and function under a folder."""
+    """Yield the docstring of each module, class and function below a folder."""
     for path in sorted(folder.rglob("*.py")):
         try:
             tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -48,7 +48,7 @@ def docstrings(folder: Path) -> Iterator[str]:
 
 
 def english_sentences(limit: int) -> list[str]:
-    """Different sentences of 4 to 16 plain words, shuffled by a seed."""
+    """Return different sentences of 4 to 16 words without digits, shuffled with a fixed seed."""
     found: dict[str, None] = {}
     for text in docstrings(Path(sysconfig.get_paths()["purelib"])):
         for sentence in SENTENCE.findall(" ".join(text.split())):
@@ -62,7 +62,7 @@ def english_sentences(limit: int) -> list[str]:
 
 
 def speak_corpus(folder: Path, hours: float) -> Path:
-    """An audio folder of so many hours, and 100 other sentences for validation."""
+    """Create an audio folder of `hours` hours for training and 5 minutes of other sentences for validation."""
     if (folder / "done").is_file():
         return folder
     generator, sentences = np.random.default_rng(0), iter(english_sentences(limit=round(hours * 1200)))
@@ -84,17 +84,17 @@ def speak_corpus(folder: Path, hours: float) -> Path:
                 progress.update(row["duration"])
                 if seconds >= goal:
                     break
-    print(f"{seconds / 3600:.2f} hours spoken, {number} different sentences")
+    print(f"{seconds / 3600:.2f} hours synthesised, {number} different sentences")
     (folder / "done").touch()
     return folder
 
 
 def run(dataset_name: str, output_dir: Path, steps: int, *more: str) -> dict:
-    """Metrics of a run, read if it is there already."""
+    """Return the metrics of a run; read them if it exists."""
     if not (output_dir / "metrics.json").is_file():
         every = str(max(1, steps // 4))
-        train(
-            ["--config", "configs/tiny.yaml", "--dataset_name", dataset_name, "--output_dir", str(output_dir)]
+        hf_asr(
+            ["train", "--config", "configs/tiny.yaml", "--dataset_name", dataset_name, "--output_dir", str(output_dir)]
             + ["--text_normalization", "en", "--model", MODEL, "--augmentations", AUGMENTATIONS, "--ema_decay", "0.99"]
             + ["--max_steps", str(steps), "--eval_steps", every, "--save_steps", every]
             + ["--overwrite_output_dir", "true", "--inspect_audio", "false", *more]
@@ -121,9 +121,9 @@ def main() -> None:
     results["fine-tuned"] = run(args.dataset_name, folders["tuned"], args.steps, *more)
     for name, metrics in results.items():
         low, high = metrics["cer_interval"]
-        told = f"CER {metrics['cer']:.1%} ({low:.1%}-{high:.1%}), WER {metrics['wer']:.1%}"
-        print(f"{name:36} {told}, {metrics['steps']} steps, {metrics['train_seconds']:.0f} s")
-    print(compare(*(read_predictions(folder) for folder in folders.values())).verdict)
+        rates = f"CER {metrics['cer']:.1%} ({low:.1%}-{high:.1%}), WER {metrics['wer']:.1%}"
+        print(f"{name:36} {rates}, {metrics['steps']} steps, {metrics['train_seconds']:.0f} s")
+    print(compare_predictions(*(read_predictions(folder) for folder in folders.values())).verdict)
     change = results["fine-tuned"]["cer"] / results["from scratch"]["cer"] - 1
     print(json.dumps({name: metrics["cer"] for name, metrics in results.items()} | {"relative_change": change}))
 

@@ -1,10 +1,10 @@
-"""What a training run costs beside the bare forward, backward and optimiser step of the same batches.
+"""Measure the time of a training run relative to the bare forward, backward and optimiser steps of the same batches.
 
     python benchmarks/overhead.py [--config configs/medium.yaml] [--dataset_name DATA] [--steps 24] [--rounds 3]
 
-The bound is 1: reading, augmenting (speed), features, batching, logging and Trainer itself are what is above it. Both
-are timed from a quarter of the steps on, in turns; the bare loop has its batches in memory. Without DATA, a synthetic
-corpus of sentences of 1 to 4 s.
+The lower bound is 1; the rest is reading, augmentation (speed), features, batching, logging and Trainer itself. Both
+are timed in turns, after the first quarter of the steps; the bare loop has its batches in memory. Without DATA, a
+synthetic corpus with sentences of 1 to 4 s is used.
 """
 
 import argparse
@@ -20,36 +20,24 @@ import yaml
 from ablation import Task, arguments, read_recipe, time_recipe
 from torch.utils.data import DataLoader
 
-import hf_asr.training.run as run
-from hf_asr.data.augment import longest_durations
 from hf_asr.data.batching import DurationBatchSampler
-from hf_asr.data.dataset import SpeechCollator, feature_statistics
 from hf_asr.data.synthetic import SyntheticCorpusArguments, make_corpus
-from hf_asr.training.building import build
-from hf_asr.training.splits import load_splits
+from hf_asr.training.prepare import prepare
 
 SPEED = [{"name": "SpeedPerturbation", "factors": [0.9, 1.0, 1.1]}]
 
 
 def bare_loop(task: Task, folder: Path, steps: int) -> float:
-    """Seconds a step of the same model, precision and optimiser on the same batches, made before."""
-    model_args, data_args, args = arguments(task, task.recipe, folder / "run", steps)
-    torch.manual_seed(args.seed)
-    rows = load_splits(data_args, seed=args.seed).train
-    processor, model = build(model_args, rows["text"][:])
-    train_set, plain_set, found = run.inspect_training_set(
-        rows, processor, model.config, data_args, args, compute_features=True
-    )
-    mean, istd = feature_statistics(plain_set, processor=processor)
-    model.encoder.feature_mean.copy_(mean)
-    model.encoder.feature_istd.copy_(istd)
-    durations = longest_durations(found.durations, train_set.augment)
-    sampler = DurationBatchSampler(durations, max_batch_seconds=args.max_batch_seconds, seed=args.seed)
+    """Return the seconds per step of the same model, precision and optimiser on the same batches, kept in memory."""
+    model_args, data_args, args = arguments(task, task.recipe, folder / "bare", steps)
+    prepared = prepare(model_args, data_args, args)
+    sampler = DurationBatchSampler(prepared.durations, max_batch_seconds=args.max_batch_seconds, seed=args.seed)
     batches, epoch = [], 0
     while len(batches) < steps:
         sampler.set_epoch(epoch)
-        batches += list(DataLoader(train_set, batch_sampler=sampler, collate_fn=SpeechCollator(processor)))
+        batches += list(DataLoader(prepared.train_dataset, batch_sampler=sampler, collate_fn=prepared.collator))
         epoch += 1
+    model = prepared.model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     model.train()
     started = time.perf_counter()
@@ -88,7 +76,7 @@ def main() -> None:
     ratio = statistics.median(whole) / statistics.median(bare)
     print(yaml.safe_dump({"model": recipe["model"]}, default_flow_style=True).strip())
     print(
-        f"seconds a step, medians of {args.rounds} rounds in turns: whole run {statistics.median(whole):.2f}, "
+        f"seconds per step, medians of {args.rounds} rounds in turns: whole run {statistics.median(whole):.2f}, "
         f"bare loop {statistics.median(bare):.2f}: {ratio:.2f} times"
     )
     print(json.dumps({"whole": whole, "bare": bare, "ratio": ratio}))

@@ -1,12 +1,13 @@
-"""One training step and one inference of our Conformer beside transformers' Parakeet and PyPI's `conformer`.
+"""Compare a training step and an inference of our Conformer with transformers' Parakeet and PyPI's `conformer`.
 
     pip install conformer && python benchmarks/train_step.py --rounds 5
 
-Equal layers, width, heads, feed-forward, kernel, subsampling, dropout (none in the attention weights, which would rule
-out fused kernels) and vocabulary; the same ragged batch; rounds interleaved, medians told. The floor is the arithmetic
-of our matrix products and convolutions over the rate at which this machine multiplies matrices. Dropout is not equal
-work: PyPI's `conformer` ignores its arguments and applies none, Parakeet has it inside the feed-forwards and on the
-input only, ours after each module too; `--dropout 0` leaves it out of all.
+Layers, width, heads, feed-forward, kernel, subsampling, dropout and vocabulary are equal, and so is the ragged batch;
+there is no dropout of attention weights, which would rule out fused kernels. Rounds are interleaved, and medians are
+printed. The floor is the number of operations of our matrix products and convolutions divided by the rate at which this
+machine multiplies matrices. Dropout is not the same work: PyPI's `conformer` ignores its arguments and applies none,
+Parakeet applies it only inside the feed-forwards and to the input, ours also after each module; `--dropout 0` disables
+it in all.
 """
 
 import argparse
@@ -30,6 +31,7 @@ SECONDS = (9.5, 8.3, 7.4, 6.6, 6.1, 5.4, 4.9, 3.8)  # 52 s
 
 
 def ours(*, dropout: float, depthwise: bool) -> nn.Module:
+    """Return our Conformer."""
     return ConformerForCTC(
         ConformerConfig(
             vocab_size=VOCABULARY,
@@ -47,6 +49,7 @@ def ours(*, dropout: float, depthwise: bool) -> nn.Module:
 
 
 def parakeet(*, dropout: float) -> nn.Module:
+    """Return transformers' Parakeet with the same sizes."""
     encoder = {
         "hidden_size": WIDTH,
         "num_hidden_layers": LAYERS,
@@ -65,7 +68,7 @@ def parakeet(*, dropout: float) -> nn.Module:
 
 
 class LucidrainsForCTC(nn.Module):
-    """PyPI's `conformer`, which knows no padding, behind our subsampling and with the same loss."""
+    """PyPI's `conformer`, which ignores padding, after our subsampling and with the same loss."""
 
     def __init__(self, *, dropout: float):
         super().__init__()
@@ -98,6 +101,7 @@ class LucidrainsForCTC(nn.Module):
 
 
 def make_batch(device: torch.device) -> dict[str, torch.Tensor]:
+    """Return random features (batch, frames, 80) of `SECONDS` of audio with their mask and random labels."""
     generator = torch.Generator().manual_seed(0)
     frames = torch.tensor([int(100 * seconds) for seconds in SECONDS])
     features = torch.randn(len(frames), int(frames.max()), 80, generator=generator)
@@ -110,7 +114,7 @@ def make_batch(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def timed(function: Callable[[], object], device: torch.device) -> float:
-    """Seconds."""
+    """Return the seconds that a call takes."""
     started = time.perf_counter()
     function()
     if device.type == "cuda":
@@ -119,7 +123,7 @@ def timed(function: Callable[[], object], device: torch.device) -> float:
 
 
 def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """FLOP/s of a product of 2048 x 2048 matrices, the best of several."""
+    """Return the FLOP/s of a product of 2048 x 2048 matrices, the best of several."""
     left, right = (torch.randn(2048, 2048, device=device, dtype=dtype) for _ in range(2))
     best = min(timed(lambda: left @ right, device) for _ in range(8))
     return 2 * 2048**3 / best
@@ -159,7 +163,7 @@ def main() -> None:
 
     with FlopCounterMode(display=False) as counter:
         infer("ours, depthwise subsampling", torch.float32)
-    # The counter takes the weight gradient of a depthwise convolution for a full one's, so a step is three forwards.
+    # A step is counted as three forwards, because the counter overestimates the gradient of a depthwise convolution.
     flops = {"step": 3 * counter.get_total_flops(), "inference": counter.get_total_flops()}
 
     print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {sum(SECONDS):.0f} s of audio, "
@@ -171,7 +175,7 @@ def main() -> None:
             for round_ in range(args.rounds + 1):
                 for name in models:
                     seconds = timed(lambda name=name: function(name, dtype), device)  # noqa: B023
-                    if round_:  # the first warms up
+                    if round_:  # the first round is the warm-up
                         times[name].append(seconds)
             medians = {name: statistics.median(values) for name, values in times.items()}
             floor = flops[kind] / matmul_rate(dtype, device)

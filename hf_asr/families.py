@@ -23,10 +23,14 @@ from .model.tokenization_conformer import SPACE, character_backend, splits_speci
 
 # Modules that have a row for each token: Parakeet's and our head, wav2vec2's head, and our decoder's.
 HEADS = ("ctc_head", "lm_head", "decoder.lm_head", "decoder.embed_tokens")
-CTC_HEADS = ("ctc_head", "lm_head")
 _IS_CTC_HEAD = re.compile(r"(^|\.)(ctc_head|lm_head)\.")
 _WINDOW = 400  # samples, 25 ms: an encoder's first frame reaches so far beyond its hop
 _MIN_SECONDS = 0.25  # shorter recordings do not fit into the convolutions of other families
+
+
+def is_conformer(config: PreTrainedConfig) -> bool:
+    """Return whether a configuration is our Conformer's, which has our features and computes its own loss."""
+    return isinstance(config, ConformerConfig)
 
 
 def is_head_parameter(name: str) -> bool:
@@ -66,7 +70,7 @@ def ctc_frames(labels: Sequence[int]) -> int:
 
 def required_samples(labels: Sequence[int], *, config: PreTrainedConfig) -> int:
     """Count the samples of audio that suffice for CTC to align `labels`."""
-    if isinstance(config, ConformerConfig):
+    if is_conformer(config):
         return _required_feature_frames(labels, config) * config.hop_length + _WINDOW
     # wav2vec2's SpecAugment refuses batches that are shorter than one of its masks.
     frames = max(ctc_frames(labels), getattr(config, "mask_time_length", 0)) + 2
@@ -79,7 +83,7 @@ def pad_to_labels(waveform: np.ndarray, labels: Sequence[int], *, config: PreTra
     Our extractor appends silence to the features, up to that number. Other families' extractors cannot: for them the
     silence is appended to the waveform, and the number is 0.
     """
-    if isinstance(config, ConformerConfig):
+    if is_conformer(config):
         return waveform, _required_feature_frames(labels, config)
     lack = required_samples(labels, config=config) - len(waveform)
     return np.pad(waveform, (0, max(0, lack))), 0
@@ -135,6 +139,14 @@ def summed_ctc_loss(
     log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32)  # (B, S, V)
     loss = ctc_loss(log_probs, mask.sum(-1), labels, blank=config.pad_token_id)
     return smoothed(loss, log_probs, mask, factor=config.label_smoothing if model.training else 0.0)
+
+
+def parametrized_name(name: str) -> str:
+    """Return the name that torch gives today to a parameter of its old weight norm; other names are unchanged.
+
+    Checkpoints of wav2vec2 on the Hub have the old names.
+    """
+    return re.sub(r"weight_([gv])$", lambda match: f"parametrizations.weight.original{'gv'.index(match[1])}", name)
 
 
 def disable_layerdrop(config: PreTrainedConfig) -> float:

@@ -1,1 +1,1 @@
-"""Arguments, trainer, callbacks, and the run that joins them."""
+"""Train a recogniser: `prepare` the data and the model, `fit`, and record the results."""

@@ -1,7 +1,6 @@
-"""Means of weights over training: a moving average, and the mean of several checkpoints."""
+"""Average weights over training: an exponential moving average, and the mean of several checkpoints."""
 
 import contextlib
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback
 
+from ..families import parametrized_name
 from ..files import WEIGHTS
 
 AVERAGE_FILE = "average.safetensors"
@@ -18,9 +18,9 @@ AVERAGE_FILE = "average.safetensors"
 class WeightAverage(TrainerCallback):
     """Exponential moving average of a model's weights in float32, updated after each optimiser step.
 
-    The decay starts small and grows to `decay`, (1 + step) / (10 + step), so that the random weights of the beginning
-    are forgotten. Buffers of floats are averaged as well: batch norm's mean and variance belong to weights of the same
-    age, and the average is older than the model. Integers (batch norm's count of batches) stay the model's.
+    The decay is min(decay, (1 + step) / (10 + step)), as in TensorFlow's ExponentialMovingAverage, so that the random
+    weights of the first steps are forgotten. Float buffers are averaged too, because batch norm's mean and variance
+    must match the averaged weights. Integer buffers (batch norm's number of batches) are those of the model.
     """
 
     def __init__(self, model: nn.Module, *, decay: float):
@@ -30,11 +30,11 @@ class WeightAverage(TrainerCallback):
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
-        """The model's, by name; looked up anew, since a model that several processes train has other buffers then."""
+        """Return the model's parameters and buffers by name; not cached, as distributed training replaces buffers."""
         return self.parameters | float_buffers(self.model)
 
     def restart(self) -> None:
-        """Begins with the weights as they are."""
+        """Start a new average with the current weights."""
         self.mean = {name: value.detach().float().clone() for name, value in self.weights.items()}
 
     @torch.no_grad()
@@ -44,13 +44,13 @@ class WeightAverage(TrainerCallback):
         torch._foreach_lerp_(list(self.mean.values()), now, 1 - decay)
 
     def on_train_end(self, args, state, control, **kwargs):
-        """The result is the average too where no checkpoint was the best, of a run without evaluations for instance."""
+        """Use the average as the result if no best checkpoint is loaded, for example in a run without evaluations."""
         if not args.load_best_model_at_end or state.best_model_checkpoint is None:
             self.copy_to_model()
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """The model holds the average inside, and its own weights again after."""
+        """Replace the model's weights by the average inside the context."""
         own = {name: value.detach().clone() for name, value in self.weights.items()}
         self.copy_to_model()
         try:
@@ -59,7 +59,7 @@ class WeightAverage(TrainerCallback):
             self._write(own)
 
     def copy_to_model(self) -> None:
-        """Puts the average into the model."""
+        """Copy the average into the model."""
         self._write(self.mean)
 
     @torch.no_grad()
@@ -68,11 +68,14 @@ class WeightAverage(TrainerCallback):
             value.copy_(values[name])
 
     def save(self, folder: str | Path) -> None:
-        """Writes average.safetensors into a checkpoint."""
+        """Write average.safetensors into a checkpoint."""
         save_file({name: value.contiguous().cpu() for name, value in self.mean.items()}, Path(folder) / AVERAGE_FILE)
 
     def load(self, folder: str | Path) -> bool:
-        """Takes the average of a checkpoint, if it has one; buffers that an older version left out are the model's."""
+        """Load the average of a checkpoint and return whether it has one.
+
+        Older versions did not save buffers: these are then the model's.
+        """
         if not (Path(folder) / AVERAGE_FILE).is_file():
             return False
         stored = load_file(Path(folder) / AVERAGE_FILE)
@@ -84,15 +87,15 @@ class WeightAverage(TrainerCallback):
 
 
 def float_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The buffers of floats that a checkpoint keeps, by name."""
+    """Return the float buffers that are saved in a checkpoint, by name."""
     kept = model.state_dict(keep_vars=True)
     return {name: value for name, value in model.named_buffers() if name in kept and value.is_floating_point()}
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Give all processes the first one's buffers, which are those that are saved.
+    """Copy the buffers of the first process, which saves them, to all processes.
 
-    Each has its own statistics of batch norm until the next step, where DistributedDataParallel does the same.
+    Each process has its own batch norm statistics until DistributedDataParallel does the same in the next step.
     """
     if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
         for value in float_buffers(model).values():
@@ -100,21 +103,20 @@ def share_buffers(model: nn.Module) -> None:
 
 
 def weights_of(folder: str | Path) -> dict[str, torch.Tensor]:
-    """The weights of a checkpoint that were scored: its moving average where it has one, in the types stored."""
+    """Return the weights of a checkpoint that were scored: the moving average if it has one, in the stored dtypes."""
     weights = load_file(Path(folder) / WEIGHTS)
     if not (Path(folder) / AVERAGE_FILE).is_file():
         return weights
     average = load_file(Path(folder) / AVERAGE_FILE)
-    # Hub checkpoints of wav2vec2 are stored under the names that torch's weight norm had before.
-    names = {_parametrized(name): name for name in weights if _parametrized(name) in average}
+    names = {parametrized_name(name): name for name in weights if parametrized_name(name) in average}
     average = {names.get(name, name): value for name, value in average.items()}
     return {name: average[name].to(value.dtype) if name in average else value for name, value in weights.items()}
 
 
 def mean_of_checkpoints(folders: Sequence[str | Path]) -> dict[str, torch.Tensor]:
-    """Mean of each weight over checkpoints, their moving averages where they have them; in float64, then as stored.
+    """Return the mean of each weight over checkpoints, computed in float64, in the stored dtypes.
 
-    Integers, which count, are the last one's.
+    Of a checkpoint with a moving average, the average is used. Integers are those of the last checkpoint.
     """
     total: dict[str, torch.Tensor] = {}
     for folder in folders:
@@ -126,7 +128,3 @@ def mean_of_checkpoints(folders: Sequence[str | Path]) -> dict[str, torch.Tensor
         name: (total[name] / len(folders) if value.is_floating_point() else total[name]).to(value.dtype)
         for name, value in weights.items()
     }
-
-
-def _parametrized(name: str) -> str:
-    return re.sub(r"weight_([gv])$", lambda match: f"parametrizations.weight.original{'gv'.index(match[1])}", name)

@@ -1,4 +1,4 @@
-"""Processor and model to train: new ones, or a checkpoint's fitted to new transcripts."""
+"""Build the processor and the model to train: new, or from a checkpoint that is fine-tuned or resumed."""
 
 import logging
 import re
@@ -13,62 +13,113 @@ from transformers import (
     AutoProcessor,
     FeatureExtractionMixin,
     PreTrainedConfig,
+    PreTrainedModel,
 )
 
 from ..arguments import checked
 from ..checkpoint import NoTokenizerError, check_is_checkpoint, load_processor, loading
-from ..families import disable_layerdrop
+from ..families import disable_layerdrop, is_conformer
 from ..model import ConformerConfig, ConformerFeatureExtractor, ConformerForCTC, ConformerProcessor, ConformerTokenizer
 from ..provenance import hardware
 from .arguments import ConformerTrainingArguments, ModelArguments
-from .vocabulary import choose_text_normalization, fit_vocabulary
+from .vocabulary import choose_text_normalization, fit_vocabulary, replace_vocabulary
 
 logger = logging.getLogger("hf_asr")
 
-# Settings that change how a checkpoint is trained and not what it is.
+# Settings that change how a checkpoint is trained, but not its architecture.
 TRAINING_SETTINGS = re.compile(r"drop|mask|spec_augment|intermediate_ctc|^ctc_weight$|^consistency_weight$")
 
 
 def build(
     model_args: ModelArguments, texts: list[str], *, resume_from: Path | None = None
-) -> tuple[ConformerProcessor, torch.nn.Module]:
-    """Processor and model: of the checkpoint to resume from or to go on from, or new with a vocabulary of `texts`.
+) -> tuple[ConformerProcessor, PreTrainedModel]:
+    """Return processor and model: see `build_processor` and `build_model`."""
+    processor, kept_rows = build_processor(model_args, texts, resume_from=resume_from)
+    return processor, build_model(model_args, processor, kept_rows=kept_rows, resume_from=resume_from)
+
+
+def build_processor(
+    model_args: ModelArguments, texts: list[str], *, resume_from: Path | None = None
+) -> tuple[ConformerProcessor, dict[int, int] | None]:
+    """Return the processor to train with, and which rows of a checkpoint's head its tokens keep.
+
+    The processor is that of the checkpoint to resume from; or of the checkpoint to fine-tune, with its vocabulary
+    fitted to `texts`; or a new one with a vocabulary learned from `texts`. The rows are {new id: old id}; None if the
+    head stays as it is.
 
     Raises:
-        ValueError: An option that there is not, or something that cannot be loaded as a checkpoint.
+        ValueError: An unknown option, or a name or folder that is not a checkpoint.
     """
-    if "label_smoothing" in model_args.model:
-        raise ValueError("model: label_smoothing is the training argument label_smoothing_factor")
-    if resume_from is not None and model_args.lora is None:  # adapters are loaded over the model they began with
+    if is_resumed(model_args, resume_from):
         with loading(str(resume_from)):
-            model = AutoModelForCTC.from_pretrained(resume_from, dtype=torch.float32)
-            return AutoProcessor.from_pretrained(resume_from), model
+            return AutoProcessor.from_pretrained(resume_from), None
     if model_args.model_name_or_path is not None:
-        return _from_checkpoint(model_args, texts)
+        return _checkpoint_processor(model_args, texts)
     tokenizer = ConformerTokenizer.from_texts(
         texts,
         kind=model_args.tokenizer or "char",
-        text_normalization=_rule(model_args, texts),
-        vocab_size=_bpe_vocab_size(model_args, is_learnt=True),
+        text_normalization=_text_normalization(model_args, texts),
+        vocab_size=_bpe_vocab_size(model_args, is_learned=True),
     )
     extractor = ConformerFeatureExtractor(**checked(ConformerFeatureExtractor, model_args.feature_extractor))
-    options = checked(ConformerConfig, model_args.model)
+    return ConformerProcessor(extractor, tokenizer), None
+
+
+def build_model(
+    model_args: ModelArguments,
+    processor: ConformerProcessor,
+    *,
+    kept_rows: dict[int, int] | None = None,
+    resume_from: Path | None = None,
+) -> PreTrainedModel:
+    """Return the model to train, in float32, with a row of its head for each token of `processor`.
+
+    Args:
+        kept_rows: Rows of the checkpoint's head to keep, from `build_processor`.
+
+    Raises:
+        ValueError: An unknown option, or a name or folder that is not a checkpoint.
+    """
+    if "label_smoothing" in model_args.model:
+        raise ValueError("model: label_smoothing is the training argument label_smoothing_factor")
+    if is_resumed(model_args, resume_from):
+        with loading(str(resume_from)):
+            return AutoModelForCTC.from_pretrained(resume_from, dtype=torch.float32)
+    if (name := model_args.model_name_or_path) is not None:
+        with loading(name):
+            config = _with_training_settings(AutoConfig.from_pretrained(name), model_args.model)
+            # AdamW needs float32 weights, and from_pretrained keeps the checkpoint's precision by default.
+            model = AutoModelForCTC.from_pretrained(name, config=config, dtype=torch.float32)
+        if kept_rows is not None:
+            replace_vocabulary(model, processor.tokenizer, kept=kept_rows)
+        return model
+    extractor = processor.feature_extractor
     config = ConformerConfig(
-        **options,
-        vocab_size=len(tokenizer),
+        **checked(ConformerConfig, model_args.model),
+        vocab_size=len(processor.tokenizer),
         num_mel_bins=extractor.num_mel_bins,
         hop_length=extractor.hop_length,
     )
-    return ConformerProcessor(extractor, tokenizer), ConformerForCTC(config)
+    return ConformerForCTC(config)
 
 
-def _from_checkpoint(model_args: ModelArguments, texts: list[str]) -> tuple[ConformerProcessor, torch.nn.Module]:
+def is_resumed(model_args: ModelArguments, resume_from: Path | None) -> bool:
+    """Return whether the model is loaded from `resume_from`.
+
+    With low-rank adapters it is not: Trainer loads the adapters over the checkpoint that the first run started from.
+    """
+    return resume_from is not None and model_args.lora is None
+
+
+def _checkpoint_processor(
+    model_args: ModelArguments, texts: list[str]
+) -> tuple[ConformerProcessor, dict[int, int] | None]:
+    """Return a checkpoint's processor with its vocabulary fitted to `texts`, and the rows of the head to keep."""
     name = model_args.model_name_or_path
     check_is_checkpoint(name)
-    rule = _rule(model_args, texts)
+    rule = _text_normalization(model_args, texts)
     with loading(name):
-        config = _configured(AutoConfig.from_pretrained(name), model_args.model)
-        model = AutoModelForCTC.from_pretrained(name, config=config, dtype=torch.float32)  # AdamW wants whole weights
+        config = AutoConfig.from_pretrained(name)
         try:
             processor = load_processor(name, config, text_normalization=rule)
             tokenizer, extractor = processor.tokenizer, processor.feature_extractor
@@ -76,21 +127,21 @@ def _from_checkpoint(model_args: ModelArguments, texts: list[str]) -> tuple[Conf
             tokenizer, extractor = None, AutoFeatureExtractor.from_pretrained(name)
     extractor = _configured_extractor(extractor, model_args.feature_extractor, config=config)
     if tokenizer is not None:
-        rule = _kept_rule(tokenizer, rule, model_args)
-    tokenizer = fit_vocabulary(
-        model,
+        rule = _checkpoint_text_normalization(tokenizer, rule, model_args)
+    tokenizer, kept_rows = fit_vocabulary(
         tokenizer,
         texts,
+        config,
         choice=model_args.vocabulary,
         kind=model_args.tokenizer or "char",
         text_normalization=rule,
-        bpe_vocab_size=_bpe_vocab_size(model_args, is_learnt=tokenizer is None or model_args.vocabulary == "new"),
+        bpe_vocab_size=_bpe_vocab_size(model_args, is_learned=tokenizer is None or model_args.vocabulary == "new"),
     )
-    return ConformerProcessor(extractor, tokenizer), model
+    return ConformerProcessor(extractor, tokenizer), kept_rows
 
 
-def _rule(model_args: ModelArguments, texts: list[str]) -> str:
-    """What `text_normalization` asks for: `auto` is chosen from the transcripts."""
+def _text_normalization(model_args: ModelArguments, texts: list[str]) -> str:
+    """Return the normalisation for a new vocabulary; `auto` is chosen from the transcripts."""
     if model_args.text_normalization != "auto":
         return model_args.text_normalization or "basic"
     rule = choose_text_normalization(texts)
@@ -98,63 +149,65 @@ def _rule(model_args: ModelArguments, texts: list[str]) -> str:
     return rule
 
 
-def _bpe_vocab_size(model_args: ModelArguments, *, is_learnt: bool) -> int:
-    """Most tokens of the vocabulary; logs where it is asked for and has no effect."""
+def _bpe_vocab_size(model_args: ModelArguments, *, is_learned: bool) -> int:
+    """Return the maximum number of tokens of the vocabulary; log a warning if the argument has no effect."""
     size = model_args.bpe_vocab_size
     if size is None:
         return 1000
-    if not is_learnt:
+    if not is_learned:
         logger.warning(
-            f"bpe_vocab_size: {size} has no effect: the checkpoint's vocabulary stays (--vocabulary new learns one)"
+            f"bpe_vocab_size: {size} has no effect: the checkpoint's vocabulary is kept (vocabulary new learns one)"
         )
     elif model_args.tokenizer != "bpe":
-        logger.warning(f"bpe_vocab_size: {size} has no effect: tokenizer is char (--tokenizer bpe)")
+        logger.warning(f"bpe_vocab_size: {size} has no effect: tokenizer is char, not bpe")
     return size
 
 
-def _kept_rule(tokenizer: ConformerTokenizer, rule: str, model_args: ModelArguments) -> str:
-    """The rule of a new vocabulary; logs what is asked for and the checkpoint has otherwise."""
+def _checkpoint_text_normalization(tokenizer: ConformerTokenizer, rule: str, model_args: ModelArguments) -> str:
+    """Return the normalisation to fine-tune with; log the arguments that the checkpoint's vocabulary overrides."""
     own = tokenizer.init_kwargs.get("text_normalization") or "none"
     if model_args.vocabulary == "new":
         return own if model_args.text_normalization is None else rule
     if model_args.text_normalization not in (None, "auto", own):
         logger.warning(
-            f"text_normalization: {own}, which the checkpoint's vocabulary was learnt with, not {rule} "
-            "(--vocabulary new takes it)"
+            f"text_normalization: {own}, which the checkpoint's vocabulary was learned with, not {rule} "
+            "(vocabulary new uses it)"
         )
     kind = "char" if isinstance(tokenizer.backend_tokenizer.model, models.WordLevel) else "bpe"
     if model_args.tokenizer not in (None, kind):
-        logger.warning(f"tokenizer: {kind}, as the checkpoint has it, not {model_args.tokenizer} (--vocabulary new)")
+        logger.warning(f"tokenizer: {kind}, as in the checkpoint, not {model_args.tokenizer} (vocabulary new uses it)")
     return own
 
 
-def _configured_extractor(extractor: FeatureExtractionMixin, options: dict, *, config: PreTrainedConfig):
-    """Return the checkpoint's extractor, with `denoise` as it is given.
+def _configured_extractor(
+    extractor: FeatureExtractionMixin, options: dict, *, config: PreTrainedConfig
+) -> FeatureExtractionMixin:
+    """Return the checkpoint's extractor with the `denoise` of the options.
 
     Raises:
-        ValueError: Another option, which the checkpoint's weights were not trained with.
+        ValueError: Another option differs from the checkpoint's, whose weights were not trained with it.
     """
-    if options and not isinstance(extractor, ConformerFeatureExtractor):
+    if options and not is_conformer(config):
         raise ValueError(
-            f"feature_extractor: {', '.join(options)}: a checkpoint of {config.model_type} has its own features, "
-            f"{type(extractor).__name__}'s; leave it out"
+            f"feature_extractor: {', '.join(options)}: a {config.model_type} checkpoint has its own features "
+            f"({type(extractor).__name__}); leave the argument out"
         )
     changed = {name: value for name, value in options.items() if getattr(extractor, name, None) != value}
     if "denoise" in changed:
         extractor.denoise = changed.pop("denoise")
-        logger.info(f"feature_extractor: denoise {extractor.denoise}, in training and from now on")
+        logger.info(f"feature_extractor: denoise is {extractor.denoise} in training and in the saved processor")
     if changed:
-        asked = ", ".join(f"{name} {value} (it has {getattr(extractor, name)})" for name, value in changed.items())
+        wanted = ", ".join(f"{name} {value} (it has {getattr(extractor, name)})" for name, value in changed.items())
         raise ValueError(
-            f"feature_extractor: {asked}: the checkpoint's weights fit the features that they were trained on; "
-            "leave it out, or train from scratch"
+            f"feature_extractor: {wanted}: the checkpoint's weights fit the features that they were trained on; "
+            "leave the option out, or train from scratch"
         )
     return extractor
 
 
-def _configured(config: PreTrainedConfig, options: dict) -> PreTrainedConfig:
-    """With what changes only the training; tells what a recipe says of the rest and the checkpoint has otherwise."""
-    is_ours = isinstance(config, ConformerConfig)
+def _with_training_settings(config: PreTrainedConfig, options: dict) -> PreTrainedConfig:
+    """Apply training-only options; log the architecture options ignored because the checkpoint fixes them."""
+    is_ours = is_conformer(config)
     if is_ours:
         options = checked(ConformerConfig, options)
     applied = {
@@ -162,19 +215,19 @@ def _configured(config: PreTrainedConfig, options: dict) -> PreTrainedConfig:
     }
     rest = {name: value for name, value in options.items() if name not in applied}
     if unknown := [name for name in rest if not hasattr(config, name)]:
-        logger.warning(f"model: {', '.join(unknown)}: {config.model_type} has no such setting")
-    kept = [name for name, value in rest.items() if getattr(config, name, value) != value]
-    if kept:
-        told = ", ".join(f"{name} {getattr(config, name)}" for name in kept)
-        logger.info(f"as the checkpoint has it, not the recipe: {told}")
-    config = type(config).from_dict(config.to_dict() | applied)  # checked anew
+        logger.warning(f"model: {config.model_type} has no setting {', '.join(unknown)}")
+    ignored = [name for name, value in rest.items() if getattr(config, name, value) != value]
+    if ignored:
+        values = ", ".join(f"{name} {getattr(config, name)}" for name in ignored)
+        logger.info(f"model: the checkpoint's values are used, not the recipe's: {values}")
+    config = type(config).from_dict(config.to_dict() | applied)  # which validates it again
     if not is_ours and "layerdrop" not in options and (layerdrop := disable_layerdrop(config)):
         logger.info(f"layerdrop: the checkpoint has {layerdrop}; it is set to 0")
     return config
 
 
 def describe(model: torch.nn.Module, args: ConformerTrainingArguments) -> None:
-    """Logs what is about to be trained, and where."""
+    """Log the size of the model, the precision and the hardware."""
     trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
     total = sum(value.numel() for value in model.parameters())
     share = "" if trained == total else f", {trained / 1e6:.2f} M of them trained"

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on, and the curves at its end."""
+"""Print transcripts during training, freeze the encoder, and draw the curves of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,17 +6,20 @@ from pathlib import Path
 import matplotlib
 from transformers import TrainerCallback
 
+from ..families import is_head_parameter
 from ..files import written_beside
 
 
 class ShowTranscripts(TrainerCallback):
-    """After each evaluation, prints the error rates, and the transcripts of the rows at `places` with their references.
+    """Print the error rates after each evaluation, and a few references with their predictions.
 
-    They are those that `trainer` has just scored.
+    Args:
+        trainer: The trainer that has just scored the rows.
+        rows: Numbers of the rows to show.
     """
 
-    def __init__(self, trainer, places: Sequence[int]):
-        self.trainer, self.places = trainer, places
+    def __init__(self, trainer, rows: Sequence[int]):
+        self.trainer, self.rows = trainer, rows
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         if not state.is_world_process_zero or metrics is None:
@@ -25,13 +28,33 @@ class ShowTranscripts(TrainerCallback):
             f", {name.upper()} {metrics[f'eval_{name}']:.2%}" for name in ("cer", "wer") if f"eval_{name}" in metrics
         )
         print(f"\nstep {state.global_step}{rates}")
-        for place in self.places:
-            reference, prediction = self.trainer.scored[place]
-            print(f"  said:  {reference}\n  heard: {prediction}")
+        for row in self.rows:
+            print_transcript(*self.trainer.scored[row])
+
+
+def print_transcript(reference: str, prediction: str) -> None:
+    """Print a reference and its prediction, one below the other."""
+    print(f"  reference:  {reference}\n  prediction: {prediction}")
+
+
+class FreezeEncoder(TrainerCallback):
+    """Train only the output head for the first `steps` steps.
+
+    The gradients of all other parameters are dropped, so that these stay equal bit by bit.
+    """
+
+    def __init__(self, steps: int):
+        self.steps = steps
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        if state.global_step < self.steps:
+            for name, parameter in model.named_parameters():
+                if not is_head_parameter(name):
+                    parameter.grad = None
 
 
 def plot_curves(log_history: list[dict], path: str | Path) -> None:
-    """Training loss, error rates and learning rate by step, as a PNG."""
+    """Draw training loss, error rates and learning rate over steps into a PNG file."""
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a run on disk: which are complete and undamaged, which are kept, which a run resumes from."""
+"""Find the checkpoints of a run: complete and undamaged ones, those to keep, and the one to resume from."""
 
 import fnmatch
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from ..files import write_text
+from ..files import WEIGHTS, write_text
 from ..provenance import file_sha256
 from .arguments import ConformerTrainingArguments
 from .run_folder import STATE, holds_results, is_inside, is_run, list_checkpoints, step_of
@@ -19,8 +19,8 @@ from .run_folder import STATE, holds_results, is_inside, is_run, list_checkpoint
 logger = logging.getLogger("hf_asr")
 
 CHECKSUMS = "checksums.json"
-WEIGHT_FILES = ("*.safetensors", "pytorch_model*")  # adapters and the moving average, and FSDP's
-OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin", "optimizer_*")  # Trainer's, and FSDP's whole or sharded one
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*")  # the second pattern is FSDP's
+OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin", "optimizer_*")  # the last two patterns are FSDP's
 
 
 def write_checksums(folder: Path) -> None:
@@ -34,15 +34,15 @@ def write_checksums(folder: Path) -> None:
 
 
 def damage(folder: Path) -> str | None:
-    """Say what keeps a checkpoint from being resumed from; None if every file is there, as it was written."""
+    """Return why a checkpoint cannot be resumed from; None if every file exists and is unchanged."""
     return altered(folder) or _missing(folder)
 
 
 def altered(folder: Path, *, only: Sequence[str] = ("*",)) -> str | None:
-    """Say which file of a checkpoint is not as it was written; None if all are.
+    """Return which file of a checkpoint has changed since it was written; None if no file has.
 
     Args:
-        only: Patterns of the names to look at, where the other files are not needed.
+        only: Patterns of the file names to check.
     """
     if not (folder / CHECKSUMS).is_file():  # written by an older version
         return _unreadable(folder, only=only)
@@ -66,7 +66,10 @@ def altered(folder: Path, *, only: Sequence[str] = ("*",)) -> str | None:
 
 
 def _unreadable(folder: Path, *, only: Sequence[str]) -> str | None:
-    """Say which file cannot be read to its end; safetensors have a header and a length to compare, and no checksum."""
+    """Return which file of a checkpoint without checksums cannot be read; None if all can.
+
+    For safetensors the header and the length are checked, because the format has no checksum.
+    """
     for path in sorted({path for pattern in only for path in folder.glob(pattern)}):
         try:
             if path.name == STATE:
@@ -84,11 +87,11 @@ def _unreadable(folder: Path, *, only: Sequence[str]) -> str | None:
 
 
 def _missing(folder: Path) -> str | None:
-    """Say which of the files that resuming needs are not there; without them Trainer goes on from a new optimiser."""
+    """Return which files are missing to resume from a checkpoint: without them Trainer would use a new optimiser."""
     needed = {STATE: (STATE,), "rng_state.pth": ("rng_state*.pth",)}
-    if not any(folder.glob("global_step*")):  # DeepSpeed's folder holds the rest
+    if not any(folder.glob("global_step*")):  # DeepSpeed saves the rest in that folder
         needed |= {
-            "model.safetensors": ("*model*.safetensors", *WEIGHT_FILES[1:]),
+            WEIGHTS: ("*model*.safetensors", *WEIGHT_FILES[1:]),
             "optimizer.pt": OPTIMIZER_FILES,
             "scheduler.pt": ("scheduler.pt",),
         }
@@ -104,14 +107,14 @@ def _missing(folder: Path) -> str | None:
 
 
 def find_checkpoint(output_dir: Path, args: ConformerTrainingArguments, *, base: str | None = None) -> Path | None:
-    """The checkpoint to resume from, if `--resume_from_checkpoint` asks for one (`true`: the last that is undamaged).
+    """Return the checkpoint that `resume_from_checkpoint` names (`true`: the last undamaged one); None for a new run.
 
     Args:
-        base: The checkpoint that a new run begins with.
+        base: The checkpoint that a new run fine-tunes.
 
     Raises:
-        ValueError: The folder holds a run and no argument says what becomes of it, or it cannot become that, or the
-            checkpoint asked for is not there or is damaged.
+        ValueError: The folder contains a run, and the arguments neither resume nor overwrite it, or would delete
+            something else; or the checkpoint does not exist or is damaged.
     """
     asked, complete = args.resume_from_checkpoint, list_checkpoints(output_dir)
     if asked is None or str(asked).lower() == "false":
@@ -122,47 +125,49 @@ def find_checkpoint(output_dir: Path, args: ConformerTrainingArguments, *, base:
             problem = damage(folder)
             if problem is None:
                 return folder
-            logger.warning(f"{folder} is damaged ({problem}): resuming from the one before")
+            logger.warning(f"{folder} is damaged ({problem}): the previous checkpoint is used")
         if complete:
             raise ValueError(
                 f"{output_dir}: every checkpoint is damaged, the last one: {damage(complete[-1])}; if its weights are "
-                f"whole, --model_name_or_path {complete[-1]} with another --output_dir trains on from them"
+                f"undamaged, fine-tune them: model_name_or_path {complete[-1]} with another output_dir"
             )
-        raise ValueError(f"{output_dir} holds no complete checkpoint to resume from: leave out the argument")
+        raise ValueError(
+            f"{output_dir} contains no complete checkpoint to resume from: leave out resume_from_checkpoint"
+        )
     folder = Path(asked)
-    there = f"in {output_dir}: {', '.join(path.name for path in complete) or 'none'}"
+    others = f"complete checkpoints of {output_dir}: {', '.join(path.name for path in complete) or 'none'}"
     if not (folder / STATE).is_file():
-        raise ValueError(f"{folder} is no complete checkpoint; {there}")
+        raise ValueError(f"{folder} is not a complete checkpoint; {others}")
     if (problem := damage(folder)) is not None:
-        raise ValueError(f"{folder} is damaged: {problem}; {there}")
+        raise ValueError(f"{folder} is damaged: {problem}; {others}")
     if not is_inside(folder, output_dir):
         _check_may_begin(output_dir, args, base)
     later = [path.name for path in complete if step_of(path) > step_of(folder)]
     if is_inside(folder, output_dir) and later and not args.overwrite_output_dir:
         raise ValueError(
-            f"{output_dir} holds later checkpoints than {folder.name}: {', '.join(later)}; --overwrite_output_dir true "
-            "deletes them, another --output_dir keeps them"
+            f"{output_dir} contains later checkpoints than {folder.name}: {', '.join(later)}; overwrite_output_dir "
+            "true deletes them, another output_dir keeps them"
         )
     return folder
 
 
 def _check_may_begin(output_dir: Path, args: ConformerTrainingArguments, base: str | None) -> None:
-    """Raise ValueError if a run must not begin in the folder, because of what it holds."""
+    """Raise ValueError if a new run in the folder would destroy what it contains."""
     if not holds_results(output_dir):
         return
     if not is_run(output_dir):
-        raise ValueError(f"{output_dir} holds a model that is no run of hf_asr's: give another --output_dir")
+        raise ValueError(f"{output_dir} contains a model that hf_asr did not train: choose another output_dir")
     if not args.overwrite_output_dir:
         raise ValueError(
-            f"{output_dir} already holds a run: --resume_from_checkpoint true goes on with it, "
-            "--overwrite_output_dir true deletes it and starts anew, another --output_dir keeps both"
+            f"{output_dir} already contains a run: resume_from_checkpoint true continues it, overwrite_output_dir true "
+            "deletes it and starts a new one, another output_dir keeps both"
         )
     if base is not None and Path(base).exists() and is_inside(Path(base) / "config.json", output_dir):
-        raise ValueError(f"{base} is in the run that --overwrite_output_dir deletes: give another --output_dir")
+        raise ValueError(f"{base} is in the run that overwrite_output_dir deletes: choose another output_dir")
 
 
 def scores(state_log: list[dict], *, metric: str) -> dict[int, float]:
-    """{step: value} of each evaluation, out of a trainer state's `log_history`."""
+    """Return {step: value} of a metric of each evaluation, from `log_history` of a trainer state."""
     name = metric if metric.startswith("eval_") else f"eval_{metric}"
     return {entry["step"]: entry[name] for entry in state_log if name in entry}
 
@@ -170,7 +175,7 @@ def scores(state_log: list[dict], *, metric: str) -> dict[int, float]:
 def chosen_checkpoints(
     folders: Iterable[Path], values: dict[int, float], *, count: int, by: str, greater_is_better: bool
 ) -> list[Path]:
-    """The `count` checkpoints to take: the best by `values`, or the last."""
+    """Return `count` checkpoints: the best by `values` with `by="best"`, the last ones with `by="last"`."""
     complete = sorted(folders, key=step_of)
     if by == "last":
         return complete[max(0, len(complete) - count) :]
@@ -180,7 +185,7 @@ def chosen_checkpoints(
 
 
 def with_sound_weights(folders: Iterable[Path]) -> Iterator[Path]:
-    """Those whose weights are as they were written, read one by one; a warning names the others."""
+    """Yield the checkpoints whose weights are undamaged; log a warning for each other one."""
     for folder in folders:
         problem = altered(folder, only=WEIGHT_FILES)
         if not any(path for pattern in ("*model*.safetensors", "pytorch_model*") for path in folder.glob(pattern)):
@@ -188,11 +193,11 @@ def with_sound_weights(folders: Iterable[Path]) -> Iterator[Path]:
         if problem is None:
             yield folder
         else:
-            logger.warning(f"{folder} is damaged ({problem}): another checkpoint takes its place")
+            logger.warning(f"{folder} is damaged ({problem}): another checkpoint is used")
 
 
 def delete_others(output_dir: str | Path, keep: list[Path], *, limit: int | None) -> None:
-    """Deletes finished checkpoints, oldest first, until `limit` are left besides those to `keep`."""
+    """Delete the oldest checkpoints until at most `limit` are left; those to `keep` are never deleted."""
     if limit is None:
         return
     kept = {folder.resolve() for folder in keep}

@@ -1,7 +1,7 @@
-"""data_arguments.json: which data a run was scored on, and where they lie on this machine.
+"""Write and read data_arguments.json: which data a run was scored on, with their paths on this machine.
 
-training.json names them for everybody, without paths. This file is for later commands on the same machine; it is never
-uploaded.
+training.json names the same data without paths, for the public. This file is for later commands on the same machine and
+is never uploaded.
 """
 
 import json
@@ -11,34 +11,34 @@ from pathlib import Path
 
 import datasets
 
-from ..files import write_text
+from ..files import DATA_ARGUMENTS, write_text
 from ..provenance import public_name
 from .arguments import DataArguments
 from .splits import load_splits
 
-FILE_NAME = "data_arguments.json"
-CHOOSING = ("speaker_column_name", "exclude_speakers", "held_out_share", "streaming")  # which rows are scored
+# Arguments that decide which rows are scored
+SELECTION_ARGUMENTS = ("speaker_column_name", "exclude_speakers", "held_out_share", "streaming")
 
 
 def write_data_arguments(output_dir: str | Path, data_args: DataArguments, *, seed: int) -> None:
     """Write what `validation_rows` needs into the folder of a run."""
     sources = [asdict(source) | {"name": _absolute(source.name), "weight": 1} for source in data_args.sources()]
-    values = {"dataset_name": sources} | {name: getattr(data_args, name) for name in CHOOSING}
+    values = {"dataset_name": sources} | {name: getattr(data_args, name) for name in SELECTION_ARGUMENTS}
     text = json.dumps({"arguments": values, "seed": seed}, ensure_ascii=False, indent=2) + "\n"
-    write_text(Path(output_dir) / FILE_NAME, text)
+    write_text(Path(output_dir) / DATA_ARGUMENTS, text)
 
 
 def validation_rows(checkpoint: str | Path) -> tuple[datasets.Dataset, str] | None:
-    """Return the rows that a run was scored on and what to call them; None where nothing says which they were.
+    """Return the rows that a run was scored on and a description of them; None if the run did not record them.
 
     Args:
         checkpoint: The folder of a run, or one of the checkpoints in it.
 
     Raises:
-        ValueError: The data are no longer there, or the file is damaged.
+        ValueError: The data no longer exist, or the file is damaged.
     """
     folder = Path(checkpoint)
-    paths = [place / FILE_NAME for place in (folder, folder.parent) if (place / FILE_NAME).is_file()]
+    paths = [place / DATA_ARGUMENTS for place in (folder, folder.parent) if (place / DATA_ARGUMENTS).is_file()]
     if not folder.is_dir() or not paths:
         return None
     try:
@@ -52,7 +52,7 @@ def validation_rows(checkpoint: str | Path) -> tuple[datasets.Dataset, str] | No
 
 
 def _absolute(name: str) -> str:
-    """A path as it is found from any folder; a Hub id as it is."""
+    """Return a local path as an absolute path, and a Hub id unchanged."""
     path = Path(name).expanduser()
     is_hub_id = not path.exists() and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)
     return name if is_hub_id else str(path.absolute())

@@ -1,4 +1,4 @@
-"""What differs between accelerators (CUDA and ROCm, Apple's MPS, XPU, NPU), asked of torch and never of CUDA alone."""
+"""Handle the differences between accelerators: CUDA and ROCm, Apple's MPS, XPU, NPU."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ from accelerate.utils.memory import should_reduce_batch_size
 
 
 def has_bf16(*, use_cpu: bool) -> bool:
-    """Return whether the hardware multiplies matrices in bf16, rather than emulating it.
+    """Return whether the hardware multiplies matrices in bf16 without emulation.
 
-    Of an accelerator that does not answer the question (MPS, for example) the answer is no.
+    False for an accelerator that does not report it, such as MPS.
     """
     if use_cpu:
         capabilities = torch.cpu.get_capabilities()
@@ -25,13 +25,13 @@ def has_bf16(*, use_cpu: bool) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether a device had no memory left; MPS and NPU have no exception class of their own for it."""
+    """Return whether an error means that a device is out of memory; MPS and NPU raise a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
 
 
 @contextlib.contextmanager
 def keep_random_state(device: torch.device) -> Iterator[None]:
-    """Put torch's random numbers back at the end, those of `device` too: what runs inside changes no training."""
+    """Restore the state of torch's random numbers, on the CPU and on `device`, so that training is not changed."""
     generators = [torch.random] if device.type == "cpu" else [torch.random, getattr(torch, device.type)]
     states = [generator.get_rng_state() for generator in generators]
     try:

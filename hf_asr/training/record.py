@@ -1,23 +1,20 @@
-"""training.json: how a run came to its weights, for its card and for whoever wants to run it again."""
+"""Write training.json: how the weights were trained, for the model card and for reproducing the run."""
 
 import importlib.metadata
 import json
 import os
 import platform
-import re
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 from transformers.trainer_callback import TrainerState
 
-from ..files import write_text
+from ..files import TRAINING, write_text
 from ..provenance import artifacts_sha256, hardware, public_name, weights_sha256
 from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 
-FILE_NAME = "training.json"
 PACKAGES = ("hf_asr", "torch", "transformers", "accelerate", "datasets", "tokenizers")
+# Training arguments that a reader of the model card looks for
 RECIPE = (
     "learning_rate",
     "lr_scheduler_type",
@@ -28,7 +25,7 @@ RECIPE = (
     "ema_decay",
     "average_checkpoints",
     "seed",
-)  # of the training arguments, those that a reader of a card asks about
+)
 
 
 def training_record(
@@ -40,19 +37,22 @@ def training_record(
     scored: dict[str, Any],
     durations: list[float] | None,
     is_resumed: bool,
+    command: str | None = None,
 ) -> dict[str, Any]:
-    """
+    """Return the content of training.json.
+
     Args:
-        scored: Which rows the scores are of: `dataset`, `dataset_config`, `split` and `selection` of metrics.json.
-        durations: Seconds of each utterance trained on; None of a stream, which nobody counted.
+        scored: Rows that were scored: `dataset`, `dataset_config`, `split` and `selection` of metrics.json.
+        durations: Seconds of each training utterance; None for a stream, whose utterances are not counted.
+        command: Command line that started the run; None if it was not started from a command line.
     """
-    # The data that picked the best of the checkpoints: scores on them flatter.
+    # The data that the best checkpoint was chosen on: scores on them are optimistic.
     chosen_on = scored if args.load_best_model_at_end else None
     recipe = {name: getattr(args, name) for name in RECIPE}
     recipe |= {"model": model_args.model, "lora": model_args.lora}
     recipe["augmentations"] = _without_paths(data_args.augmentations)
     return {
-        "command": command_line(),
+        "command": command,
         "base_model": model_args.model_name_or_path and public_name(model_args.model_name_or_path),
         "datasets": [
             {"name": public_name(source.name), "config": source.config_name, "split": source.train_split_name}
@@ -78,32 +78,13 @@ def training_record(
 
 
 def write_record(output_dir: str | Path, record: dict[str, Any]) -> None:
-    """Into the folder of the run."""
+    """Write training.json into the folder of the run."""
     text = json.dumps(record, ensure_ascii=False, indent=2, default=str) + "\n"
-    write_text(Path(output_dir) / FILE_NAME, text)
-
-
-def command_line() -> str:
-    """What started this process, as somebody would type it; secrets and where things lie left out."""
-    program = Path(sys.argv[0])
-    if "TORCHELASTIC_RUN_ID" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ:
-        launcher = "accelerate launch " if "ACCELERATE_MIXED_PRECISION" in os.environ else "torchrun "
-        processes = int(os.environ.get("WORLD_SIZE", 1))
-        name = "--num_processes" if launcher.startswith("accelerate") else "--nproc_per_node"
-        launcher += f"{name} {processes} " if processes > 1 else ""
-    else:
-        launcher = "python " if program.suffix == ".py" else ""
-    if program.is_relative_to(Path.cwd()):
-        program = program.relative_to(Path.cwd())
-    elif program.suffix != ".py":
-        program = Path(program.name)  # hf-asr, wherever it is installed
-    words = shlex.join([str(program), *sys.argv[1:]])
-    words = re.sub(r"(--[\w-]*token)([ =])\S+", r"\1\2…", words)
-    return launcher + re.sub(r"(?<![\w~./])(?:/[^\s/'\"]+)+/([^\s/'\"]+)", r"\1", words)
+    write_text(Path(output_dir) / TRAINING, text)
 
 
 def _without_paths(value: Any) -> Any:
-    """Of what lies on this machine, in mappings and lists, the last part of its path."""
+    """Return a value in whose mappings and lists existing local paths are reduced to their last component."""
     if isinstance(value, dict):
         return {key: _without_paths(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -112,7 +93,7 @@ def _without_paths(value: Any) -> Any:
 
 
 def train_seconds(log_history: list[dict]) -> float:
-    """Of the last part, if the run was resumed."""
+    """Return the seconds that training took; of a resumed run, since it was resumed."""
     found = (entry["train_runtime"] for entry in reversed(log_history) if "train_runtime" in entry)
     return round(next(found, 0.0), 1)
 

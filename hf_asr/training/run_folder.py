@@ -1,10 +1,10 @@
-"""The folder of a run: which of its files are the run's, and how a new run takes the place of an old one.
+"""Manage the folder of a run: find the files that belong to the run, and replace an old run by a new one.
 
-A run that overwrites another is prepared beside it, in `unfinished`, so that a mistake costs nothing. As training
-begins, that folder is renamed `overwriting`, the old run is deleted, and what was prepared moves up. As long as
-`overwriting` is there, what lies beside it is the old run's: the next process deletes what a killed one left.
+A run that overwrites another one is prepared inside it, in `unfinished`, so that a mistake costs nothing. When training
+begins, that folder is renamed to `overwriting`, the old run is deleted, and the content of `overwriting` is moved up.
+While `overwriting` exists, the files beside it belong to the old run: if a process is killed, the next deletes them.
 
-Only what hf_asr itself writes is deleted. Notes, exports in folders of their own and everything else stay.
+Only files that hf_asr writes are deleted. Notes, exports in folders of their own and all other files are kept.
 """
 
 import logging
@@ -14,24 +14,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import model as model_package
+from ..files import (
+    CURVES,
+    DATA_ARGUMENTS,
+    DATA_REPORT,
+    DATA_REPORT_PAGE,
+    EXPORT_REPORT,
+    METRICS,
+    PREDICTIONS,
+    REPORT,
+    TOKENS,
+    TRAINING,
+)
 from ..hub.upload import MODEL_FILES
 
 logger = logging.getLogger("hf_asr")
 
-UNFINISHED = "unfinished"  # what is not yet whole is written there: a checkpoint, the result, a run to be begun
+UNFINISHED = "unfinished"  # folder for incomplete files: a checkpoint, the result, a run that is prepared
 OVERWRITING = "overwriting"
 STATE = "trainer_state.json"
-PROOFS = ("data_report.jsonl", "training.json")  # which every run of ours writes first and last
-FIGURES = ("before.json", "max_batch_seconds.json")  # found before the first step, read again by a resumed run
-RESULTS = (  # of the weights beside them
-    "metrics.json",
-    "predictions.jsonl",
-    "report.html",
-    "curves.png",
-    "data_arguments.json",
-    "training.json",
-)
-LOGS = "runs/*/events.out.tfevents.*"
+PROOFS = (DATA_REPORT, TRAINING)  # the first and the last file that every run writes
+SCORES_BEFORE = "before.json"
+BATCH_SECONDS = "max_batch_seconds.json"
+FIGURES = (SCORES_BEFORE, BATCH_SECONDS)  # measured before the first step; a resumed run reads them
+RESULTS = (METRICS, PREDICTIONS, REPORT, CURVES, DATA_ARGUMENTS, TRAINING)  # they describe the weights beside them
+# Only the logs of this run: files.LOGS would also find those of another run in a folder below `runs`.
+OWN_LOGS = "runs/*/events.out.tfevents.*"
 MORE_MODEL_FILES = (
     "model-*-of-*.safetensors",
     "model.safetensors.index.json",
@@ -45,48 +53,48 @@ EXPORTS = (
     "model*.xml",
     "model*.bin",
     "tensorrt_*",
-    "tokens.txt",
-    "export_report.json",
+    TOKENS,
+    EXPORT_REPORT,
 )
 CHECKPOINT = re.compile(r"(damaged-)?checkpoint-\d+")
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
-    """The finished ones, oldest step first."""
+    """Return the complete checkpoints of a folder, sorted by step."""
     found = [path.parent for path in Path(output_dir).glob(f"checkpoint-*/{STATE}")]
     return sorted((folder for folder in found if CHECKPOINT.fullmatch(folder.name)), key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
-    """The optimiser steps after which it was written."""
+    """Return the optimiser step after which a checkpoint was written."""
     return int(checkpoint.name.rsplit("-", 1)[1])
 
 
 def holds_results(output_dir: Path) -> bool:
-    """Whether there is a model or a checkpoint in the folder."""
+    """Return whether the folder contains a model or a checkpoint."""
     return (output_dir / "config.json").exists() or bool(list_checkpoints(output_dir))
 
 
 def is_run(output_dir: Path) -> bool:
-    """Whether hf_asr has trained into the folder."""
+    """Return whether the folder contains a run of hf_asr."""
     return any((output_dir / name).is_file() for name in PROOFS)
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Whether `path` lies somewhere below `folder`."""
+    """Return whether `path` is below `folder`, at any depth."""
     return folder.resolve() in path.resolve().parents
 
 
 def run_files(output_dir: Path) -> Iterator[Path]:
-    """The files and folders that hf_asr writes into the folder of a run, the proofs that it is one last."""
+    """Yield the files and folders that hf_asr writes into the folder of a run; `PROOFS` come last."""
     code = [path.name for path in Path(model_package.__file__).parent.glob("*_conformer.py")]
     names = [*(name for name in MODEL_FILES if not name.endswith(".py")), *code, *MORE_MODEL_FILES, *FIGURES, *RESULTS]
-    names += ["data_report.html", *(EXPORTS if (output_dir / "export_report.json").is_file() else ())]
+    names += [DATA_REPORT_PAGE, *(EXPORTS if (output_dir / EXPORT_REPORT).is_file() else ())]
     for name in names:
         yield from output_dir.glob(name)
         yield from output_dir.glob("{0.stem}.partial{0.suffix}".format(Path(name)))  # left by a killed process
     yield from (path for path in output_dir.glob("*checkpoint-*") if CHECKPOINT.fullmatch(path.name) and path.is_dir())
-    yield from output_dir.glob(LOGS)
+    yield from output_dir.glob(OWN_LOGS)
     card = output_dir / "README.md"
     if card.is_file() and "trained with hf_asr" in card.read_text(encoding="utf-8", errors="replace"):
         yield card
@@ -94,7 +102,7 @@ def run_files(output_dir: Path) -> Iterator[Path]:
 
 
 def delete_run(output_dir: Path) -> None:
-    """Delete a run and leave the rest of the folder."""
+    """Delete a run; other files of the folder are kept."""
     for path in list(run_files(output_dir)):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -106,17 +114,18 @@ def delete_run(output_dir: Path) -> None:
 
 
 def finish_overwriting(output_dir: Path) -> None:
-    """Delete what is left of an old run where the process that deleted it was killed meanwhile."""
-    # At any moment one of the two has the proof of a run; without it the folder of that name is somebody else's.
+    """Delete the rest of an old run if the process that deleted it was killed."""
+    # While a run is overwritten, one of the two folders has the proof of a run; otherwise another program created it.
     if (output_dir / OVERWRITING).is_dir() and (is_run(output_dir) or is_run(output_dir / OVERWRITING)):
         delete_run(output_dir)
         shutil.rmtree(output_dir / OVERWRITING)
 
 
 def prepare_folder(output_dir: Path, *, resume_from: Path | None, overwrites: bool, is_main: bool) -> Path:
-    """Return where a run writes what it finds before training: in the folder itself, or beside an old run.
+    """Create and return the folder that a run writes into before training: the output folder, or one inside it.
 
-    A run that is resumed in another folder takes along what it found when it began.
+    It is `output_dir / "unfinished"` if the run overwrites an old one. A run that is resumed in another folder copies
+    the measurements that were made before its first step.
     """
     goes_on = resume_from is not None and is_inside(resume_from, output_dir)
     prepared = output_dir / UNFINISHED if overwrites and not goes_on and holds_results(output_dir) else output_dir
@@ -124,8 +133,8 @@ def prepare_folder(output_dir: Path, *, resume_from: Path | None, overwrites: bo
         if is_run(output_dir):
             shutil.rmtree(output_dir / UNFINISHED, ignore_errors=True)
         if prepared == output_dir and not goes_on and is_run(output_dir):
-            # It ended before its first checkpoint: what else is there may be anybody's, and nobody asked.
-            for name in (PROOFS[0], "data_report.html", *FIGURES):
+            # That run ended before its first checkpoint. Delete only what every run writes before training.
+            for name in (DATA_REPORT, DATA_REPORT_PAGE, *FIGURES):
                 (output_dir / name).unlink(missing_ok=True)
         prepared.mkdir(parents=True, exist_ok=True)
         for name in FIGURES:
@@ -135,16 +144,16 @@ def prepare_folder(output_dir: Path, *, resume_from: Path | None, overwrites: bo
 
 
 def begin_run(output_dir: Path, prepared: Path, *, resume_from: Path | None, overwrites: bool) -> None:
-    """Make the folder that of this run alone, as training begins.
+    """Delete the old run when training begins, and move the prepared files into the output folder.
 
-    An old run is deleted. Checkpoints later than the one that is resumed from are deleted where the run overwrites, and
-    else, where they are damaged, renamed.
+    When a run is resumed, later checkpoints are deleted if the run overwrites them; otherwise they are damaged, and are
+    renamed to `damaged-checkpoint-…`.
     """
     if prepared != output_dir:
         prepared.replace(output_dir / OVERWRITING)
         delete_run(output_dir)
         rest = sorted(path.name for path in output_dir.iterdir() if path.name != OVERWRITING)
-        kept = f"; not a run's, and kept: {', '.join(rest)}" if rest else ""
+        kept = f"; kept, because no run wrote them: {', '.join(rest)}" if rest else ""
         logger.info(f"{output_dir}: the old run is deleted{kept}")
         for path in list((output_dir / OVERWRITING).iterdir()):
             path.replace(output_dir / path.name)
@@ -160,7 +169,7 @@ def begin_run(output_dir: Path, prepared: Path, *, resume_from: Path | None, ove
 
 
 def replace_result(output_dir: Path) -> None:
-    """Move a result out of `unfinished` to its place; figures and pictures of earlier weights go first."""
+    """Move the result from `unfinished` into the output folder; results of earlier weights are deleted first."""
     for name in RESULTS:
         (output_dir / name).unlink(missing_ok=True)
     for path in list((output_dir / UNFINISHED).iterdir()):

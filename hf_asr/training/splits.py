@@ -1,4 +1,4 @@
-"""Which rows are trained on and which are scored: held-out shares, excluded speakers, several sources, streams."""
+"""Load the rows to train on and to score: held-out shares, excluded speakers, several sources, streams."""
 
 import dataclasses
 import itertools
@@ -12,12 +12,12 @@ import numpy as np
 
 from ..data.folders import Rows
 from ..data.rows import ARRAY, PART, names_in, with_column, without_repeats, written
-from ..data.sources import load_source, split_names
-from .arguments import DataArguments, Source
+from ..data.sources import Source
+from .arguments import DataArguments
 
 logger = logging.getLogger("hf_asr")
 
-VALIDATION_NAMES = ("validation", "valid", "val", "dev", "eval")  # what the default's absence is tried with
+VALIDATION_NAMES = ("validation", "valid", "val", "dev", "eval")  # tried in this order if no split is named
 
 
 @dataclass
@@ -25,12 +25,12 @@ class Splits:
     """Rows to train on and to score.
 
     Attributes:
-        train: A stream with `--streaming`.
-        split: The split that the scored rows come from, of several sources each one's: `"validation, train"`.
-        selection: None if all rows of these splits are scored. Else `held_out_share` with `by` (`"speaker"` or
-            `"utterance"`) and `seed`, where a share of the training split was held out, and `excluded_speakers`, how
-            many there are in these splits.
-        replayed: Old rows to score, if any.
+        train: A stream with `streaming`.
+        split: Name of the split that the scored rows come from; of several sources, each name: `"validation, train"`.
+        selection: None if all rows of these splits are scored. Otherwise `held_out_share` with `by` (`"speaker"` or
+            `"utterance"`) and `seed`, if a share of the training split is held out; and `excluded_speakers`, the number
+            of excluded speakers that these splits contain.
+        replayed: Old rows to score, with `replay_dataset_name`.
     """
 
     train: Rows
@@ -42,9 +42,14 @@ class Splits:
 
 @dataclass
 class _Loaded:
-    """Of one source: the rows to train on, as many times as its weight, and those to score, out of `split`.
+    """Rows of one source.
 
-    `held_out_by` is None unless they are a share of the training split, `excluded` are the speakers that `split` has.
+    Attributes:
+        copies: Rows to train on, as many times as the weight of the source.
+        evaluation: Rows to score.
+        split: Split that the scored rows come from.
+        held_out_by: `"speaker"` or `"utterance"` if the scored rows are held out of the training split.
+        excluded: Excluded speakers that `split` contains.
     """
 
     copies: list[Rows]
@@ -55,13 +60,13 @@ class _Loaded:
 
 
 def load_splits(data_args: DataArguments, *, seed: int) -> Splits:
-    """What the arguments name.
+    """Load the rows that the arguments name.
 
-    Without an evaluation split, a seeded share is held out, by speaker if known. Of several sources, the column
-    `source` says which one a row comes from.
+    If there is no evaluation split, a share drawn with `seed` is held out, by speaker if speakers are known. With
+    several sources, the column `source` contains the name of the source of a row.
 
     Raises:
-        ValueError: A split or speaker that is not there, or nothing to train on or to score.
+        ValueError: A split or speaker does not exist, or no row is left to train on or to score.
     """
     sources = data_args.sources()
     labels = _labels(sources) if len(sources) > 1 else [None]
@@ -81,24 +86,30 @@ def load_splits(data_args: DataArguments, *, seed: int) -> Splits:
         replayed = _load_one(old, data_args, seed=seed, label="replay", speakers=speakers)
         splits.replayed = replayed.evaluation
         splits.train = _with_replay(splits.train, replayed.copies[0], data_args, seed=seed)
-    unknown = set(data_args.exclude_speakers or ()) - speakers
-    if unknown and not data_args.streaming:
-        there = f"there are: {', '.join(sorted(speakers)[:20])}" if speakers else "no source has a column of that name"
-        raise ValueError(
-            f"--exclude_speakers {' '.join(sorted(unknown))}: no such speaker in column "
-            f"{data_args.speaker_column_name!r}; {there}"
-        )
-    for rows, purpose in ((splits.train, "train on"), (splits.evaluation, "score")):
-        if not data_args.streaming and not len(rows):
-            raise ValueError(
-                f"{', '.join(source.name for source in sources)}: no row is left to {purpose}: change --held_out_share "
-                f"({data_args.held_out_share:g}) or --exclude_speakers, or give more recordings"
-            )
+    _check_splits(splits, data_args, sources=sources, speakers=speakers)
     return splits
 
 
+def _check_splits(splits: Splits, data_args: DataArguments, *, sources: Sequence[Source], speakers: set[str]) -> None:
+    """Raise ValueError for an unknown speaker, or if no row is left; of a stream, neither is known."""
+    if data_args.streaming:
+        return
+    if unknown := set(data_args.exclude_speakers or ()) - speakers:
+        known = f"speakers: {', '.join(sorted(speakers)[:20])}" if speakers else "no source has a column of that name"
+        raise ValueError(
+            f"exclude_speakers {' '.join(sorted(unknown))}: no such speaker in column "
+            f"{data_args.speaker_column_name!r}; {known}"
+        )
+    for rows, purpose in ((splits.train, "train on"), (splits.evaluation, "score")):
+        if not len(rows):
+            raise ValueError(
+                f"{', '.join(source.name for source in sources)}: no row is left to {purpose}: change held_out_share "
+                f"({data_args.held_out_share:g}) or exclude_speakers, or add recordings"
+            )
+
+
 def _selection(loaded: Sequence[_Loaded], data_args: DataArguments, *, seed: int) -> dict[str, Any] | None:
-    """`Splits.selection` of all sources together."""
+    """Return `Splits.selection` of all sources together."""
     selection: dict[str, Any] = {}
     if ways := sorted({part.held_out_by for part in loaded if part.held_out_by is not None}):
         selection |= {"held_out_share": data_args.held_out_share, "by": ", ".join(ways), "seed": seed}
@@ -108,7 +119,7 @@ def _selection(loaded: Sequence[_Loaded], data_args: DataArguments, *, seed: int
 
 
 def _labels(sources: Sequence[Source]) -> list[str]:
-    """A name for each source, and another one for each part of the same."""
+    """Return a unique label for each source; parts of one dataset get the configuration or split added."""
     names = [source.name for source in sources]
     parts = [
         f"{source.name}/{source.config_name or source.train_split_name}"
@@ -120,7 +131,7 @@ def _labels(sources: Sequence[Source]) -> list[str]:
 
 
 def _with_replay(rows: Rows, old: Rows, data_args: DataArguments, *, seed: int) -> Rows:
-    """`rows` and so many of `old`, drawn by the seed, that they are `replay_share` of the whole."""
+    """Return `rows` mixed with rows of `old`, drawn with the seed, so that these are `replay_share` of all rows."""
     share = data_args.replay_share
     if data_args.streaming:
         return datasets.interleave_datasets(
@@ -133,62 +144,79 @@ def _with_replay(rows: Rows, old: Rows, data_args: DataArguments, *, seed: int) 
 
 
 def _load_one(source: Source, data_args: DataArguments, *, seed: int, label: str | None, speakers: set[str]) -> _Loaded:
-    """The rows of a source without excluded speakers; all that there are, excluded or not, are added to `speakers`."""
-    names = split_names(source.name, config_name=source.config_name, streaming=data_args.streaming)
-
-    def load(split: str) -> Rows:
-        rows = load_source(
-            source.name,
-            split=split,
-            config_name=source.config_name,
-            audio_column=source.audio_column_name,
-            text_column=source.text_column_name,
-            streaming=data_args.streaming,
-        )
-        if not data_args.streaming and not len(rows):
-            raise ValueError(f"{source.name}: its split {split!r} has no rows")
-        return rows if label is None else _named(rows, label)
-
-    train_rows = load(source.train_split_name)
-    eval_name = source.eval_split_name
-    if eval_name == "validation":  # nobody named it
-        eval_name = next((name for name in VALIDATION_NAMES if name in names and name != source.train_split_name), None)
-        if eval_name not in (None, "validation"):
-            logger.info(f"{source.name}: scored on its split {eval_name!r}")
+    """Load a source without the excluded speakers; add the names of all its speakers to `speakers`."""
+    train_rows = _load_split(source, source.train_split_name, streaming=data_args.streaming, label=label)
+    eval_name = _eval_split_name(source, streaming=data_args.streaming)
     if data_args.streaming:
-        if eval_name is None:
-            raise ValueError(
-                f"{source.name} has no validation split (it has: {', '.join(names)}), and nothing can be held out of a "
-                "stream: name a split with --eval_split_name"
-            )
-        eval_rows = list(load(eval_name))
-        if not eval_rows:
-            raise ValueError(f"{source.name}: its split {eval_name!r} has no rows")
-        eval_rows = datasets.Dataset.from_list(eval_rows)
-        wanted, excluded = _wanted(eval_rows, data_args, speakers)
-        if not wanted.any():
-            raise ValueError(f"{source.name}: --exclude_speakers leaves nothing to score in its split {eval_name!r}")
-        column, unwanted = data_args.speaker_column_name, set(data_args.exclude_speakers or ())
-        if unwanted:
-            train_rows = train_rows.filter(lambda row: str(row.get(column)) not in unwanted)
-        return _Loaded([train_rows], eval_rows.select(np.flatnonzero(wanted)), eval_name, None, excluded)
-    # Before rows are chosen: a column cannot be given to chosen ones without copying their audio.
+        return _stream_one(source, train_rows, data_args, eval_name=eval_name, label=label, speakers=speakers)
+    # Copied before rows are selected: adding a column to selected rows would copy their audio.
     copies = [train_rows, *(_copy(train_rows, number) for number in range(2, source.weight + 1))]
     wanted, excluded = _wanted(train_rows, data_args, speakers)
     trained, held_out_by = np.flatnonzero(wanted), None
     if eval_name is not None:
-        eval_rows = load(eval_name)
+        eval_rows = _load_split(source, eval_name, streaming=False, label=label)
         wanted, excluded = _wanted(eval_rows, data_args, speakers)
-        held_out = np.flatnonzero(wanted)
+        scored = np.flatnonzero(wanted)
     else:
         eval_rows, eval_name = train_rows, source.train_split_name
-        held_out, trained, held_out_by = _hold_out(train_rows, trained, data_args, seed=seed)
+        scored, trained, held_out_by = _hold_out(train_rows, trained, data_args, seed=seed)
     copies = [rows.select(trained) for rows in copies]
-    return _Loaded(copies, eval_rows.select(held_out), eval_name, held_out_by, excluded)
+    return _Loaded(copies, eval_rows.select(scored), eval_name, held_out_by, excluded)
+
+
+def _stream_one(
+    source: Source,
+    train_rows: datasets.IterableDataset,
+    data_args: DataArguments,
+    *,
+    eval_name: str | None,
+    label: str | None,
+    speakers: set[str],
+) -> _Loaded:
+    """Return a stream to train on, and the rows to score, which are read at once."""
+    if eval_name is None:
+        names = ", ".join(source.split_names(streaming=True))
+        raise ValueError(
+            f"{source.name} has no validation split (it has: {names}), and nothing can be held out of a stream: choose "
+            "a split with eval_split_name"
+        )
+    eval_rows = list(_load_split(source, eval_name, streaming=True, label=label))
+    if not eval_rows:
+        raise ValueError(f"{source.name}: its split {eval_name!r} has no rows")
+    eval_rows = datasets.Dataset.from_list(eval_rows)
+    wanted, excluded = _wanted(eval_rows, data_args, speakers)
+    if not wanted.any():
+        raise ValueError(f"{source.name}: exclude_speakers leaves nothing to score in its split {eval_name!r}")
+    column, unwanted = data_args.speaker_column_name, set(data_args.exclude_speakers or ())
+    if unwanted:
+        train_rows = train_rows.filter(lambda row: str(row.get(column)) not in unwanted)
+    return _Loaded([train_rows], eval_rows.select(np.flatnonzero(wanted)), eval_name, None, excluded)
+
+
+def _load_split(source: Source, split: str, *, streaming: bool, label: str | None) -> Rows:
+    """Load a split; with a label, name the source of each row."""
+    rows = source.load(split, streaming=streaming)
+    if not streaming and not len(rows):
+        raise ValueError(f"{source.name}: its split {split!r} has no rows")
+    return rows if label is None else _named(rows, label)
+
+
+def _eval_split_name(source: Source, *, streaming: bool) -> str | None:
+    """Return the split to score: the default may have another name, and is None if there is no such split."""
+    if source.eval_split_name != "validation":
+        return source.eval_split_name
+    names = set(source.split_names(streaming=streaming)) - {source.train_split_name}
+    found = next((name for name in VALIDATION_NAMES if name in names), None)
+    if found not in (None, "validation"):
+        logger.info(f"{source.name}: its split {found!r} is scored")
+    return found
 
 
 def _wanted(rows: datasets.Dataset, data_args: DataArguments, speakers: set[str]) -> tuple[np.ndarray, set[str]]:
-    """Bool (rows,), False for excluded speakers, and which of these there are; adds all there are to `speakers`."""
+    """Return a bool array (rows,), False for excluded speakers, and which of these the rows contain.
+
+    The names of all speakers of the rows are added to `speakers`.
+    """
     if data_args.speaker_column_name not in rows.column_names:
         return np.ones(len(rows), bool), set()
     names, excluded = names_in(rows, data_args.speaker_column_name), set(data_args.exclude_speakers or ())
@@ -199,9 +227,10 @@ def _wanted(rows: datasets.Dataset, data_args: DataArguments, speakers: set[str]
 def _hold_out(
     rows: datasets.Dataset, places: np.ndarray, data_args: DataArguments, *, seed: int
 ) -> tuple[np.ndarray, np.ndarray, str]:
-    """Those of `places` to score, those to train on, and what was drawn, `"speaker"` or `"utterance"`.
+    """Split the row numbers `places` into those to score and those to train on.
 
-    A speaker is on one side; utterances without a known speaker are drawn one by one.
+    The third value is what was drawn: `"speaker"` or `"utterance"`. All utterances of a speaker are on the same side;
+    utterances of unknown speakers are drawn one by one.
     """
     column = data_args.speaker_column_name
     names = names_in(rows, column) if column in rows.column_names else [None] * len(rows)
@@ -212,12 +241,12 @@ def _hold_out(
     chosen = {distinct[i] for i in np.random.default_rng(seed).permutation(len(distinct))[:count]}
     is_held_out = np.array([group in chosen for group in groups], bool)
     by = f"{count} of {len(distinct)} speakers" if by_speaker else f"{count} utterances"
-    logger.info(f"no split 'validation': held out {is_held_out.sum()} utterances ({by}), seed {seed}")
+    logger.info(f"no validation split: {is_held_out.sum()} utterances are held out ({by}, seed {seed})")
     return places[is_held_out], places[~is_held_out], "speaker" if by_speaker else "utterance"
 
 
 def _named(rows: Rows, source: str) -> Rows:
-    """Of several sources, `source` says which, and is part of the id: two may both have a 00001.flac."""
+    """Add the column `source`, and the source to the ids, because two sources may both contain 00001.flac."""
     if isinstance(rows, datasets.IterableDataset):
         return rows.map(lambda row: {"source": source, "utterance_id": f"{source}/{row['utterance_id']}"})
     rows = with_column(rows, "utterance_id", [f"{source}/{name}" for name in rows["utterance_id"]])
@@ -225,12 +254,12 @@ def _named(rows: Rows, source: str) -> Rows:
 
 
 def _copy(rows: datasets.Dataset, number: int) -> datasets.Dataset:
-    """The same rows with other ids, so that they are augmented differently."""
+    """Return the rows with other ids, so that they are augmented differently."""
     return with_column(rows, "utterance_id", [f"{name}#{number}" for name in rows["utterance_id"]])
 
 
 def _mixed(sources: list[list[Rows]], weights: Sequence[int], *, seed: int, streaming: bool) -> Rows:
-    """All copies of all sources; of streams, drawn by their weights."""
+    """Concatenate all copies of all sources; draw from streams by their weights."""
     copies = [rows for copies in sources for rows in copies]
     if len(copies) == 1:
         return copies[0]
@@ -241,9 +270,9 @@ def _mixed(sources: list[list[Rows]], weights: Sequence[int], *, seed: int, stre
 
 
 def _alike(parts: list[datasets.Dataset]) -> list[datasets.Dataset]:
-    """Columns of one name and different types become strings: a speaker 7 and a speaker "theo".
+    """Convert columns of one name and different types to strings, for example a speaker 7 and a speaker "theo".
 
-    Columns that hold audio stay as they are, and nothing is copied.
+    Columns that contain audio are neither converted nor copied.
     """
     types: dict[str, set[str]] = {}
     for part in parts:
@@ -254,7 +283,7 @@ def _alike(parts: list[datasets.Dataset]) -> list[datasets.Dataset]:
 
 
 def _with_strings(rows: datasets.Dataset, names: set[str]) -> datasets.Dataset:
-    """A view of chosen rows keeps to its choice: the columns are made for all the rows that it was chosen from."""
+    """Convert the columns `names` to strings; of selected rows, in the table that they were selected from."""
     if not names:
         return rows
     chosen = None if rows._indices is None else rows._indices.column(0).to_pylist()
@@ -268,7 +297,7 @@ def _with_strings(rows: datasets.Dataset, names: set[str]) -> datasets.Dataset:
 
 
 def first_transcripts(rows: Rows, *, limit: int = 50_000) -> list[str]:
-    """Transcripts to learn a vocabulary from: all of a dataset, the first `limit` of a stream."""
+    """Return the transcripts to learn a vocabulary from: all of a dataset, the first `limit` of a stream."""
     if isinstance(rows, datasets.IterableDataset):
         return [row["text"] for row in itertools.islice(rows, limit)]
     return rows["text"][:]

@@ -1,4 +1,4 @@
-"""transformers' Trainer over batches bounded by seconds, scored by CER, that loses nothing when it is stopped."""
+"""Extend transformers' Trainer: batches bounded in seconds, CER and WER as scores, checkpoints that survive a crash."""
 
 import contextlib
 import itertools
@@ -27,26 +27,27 @@ from ..data.batching import DurationBatchSampler
 from ..data.dataset import extract_features
 from ..data.iterable import StreamedBatches
 from ..decoding.recognizer import Recognizer
-from ..families import model_inputs, summed_ctc_loss
+from ..families import is_conformer, model_inputs, summed_ctc_loss
 from ..files import WEIGHTS
 from ..hub.upload import additions, model_files
-from ..model import ConformerForCTC
 from ..scoring.evaluation import predict_rows
 from ..scoring.metrics import error_rates
 from .averaging import WeightAverage, mean_of_checkpoints, share_buffers, weights_of
 from .checkpoints import chosen_checkpoints, delete_others, scores, with_sound_weights, write_checksums
 from .devices import keep_random_state
-from .optimization import parameter_groups
+from .parameter_groups import parameter_groups
 from .run_folder import STATE, UNFINISHED, is_inside, list_checkpoints, replace_result, step_of
 
 logger = logging.getLogger("hf_asr")
 
-MAX_SKIPPED_STEPS = 20  # in a row
+MAX_SKIPPED_STEPS = 20  # consecutive steps; more end the training
 
 
 class _SetEpoch(TrainerCallback, ExportableState):
-    """Trainer tells the epoch to accelerate's data loaders only, and ours is a plain one. Checkpoints keep what the
-    batches were, so that a run that goes on with others says so."""
+    """Set the epoch of the sampler, because Trainer sets it only for accelerate's data loaders.
+
+    Checkpoints store a fingerprint of the batches, so that a run that is resumed with other batches logs a warning.
+    """
 
     def __init__(self, sampler: DurationBatchSampler, updates_per_epoch: int):
         self.sampler, self.updates_per_epoch = sampler, updates_per_epoch
@@ -55,8 +56,9 @@ class _SetEpoch(TrainerCallback, ExportableState):
         stored = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
         if stored != self.state():
             logger.warning(
-                f"resumed at step {state.global_step}: other batches than before (another number of processes, "
-                "--max_batch_seconds, or recordings), so some utterances of this epoch come twice and some not at all"
+                f"resumed at step {state.global_step}: the batches are not those of the first run (the number of "
+                "processes, max_batch_seconds or the recordings have changed), so some utterances of this epoch are "
+                "used twice and some not at all"
             )
 
     def state(self) -> dict:
@@ -67,10 +69,14 @@ class _SetEpoch(TrainerCallback, ExportableState):
 
 
 class ConformerTrainer(Trainer):
-    """
+    """Train our Conformer, or a CTC model of another family, in batches bounded by `args.max_batch_seconds`.
+
     Args:
         train_durations: Seconds of each training utterance, the most that augmentation makes of it.
         layer_lr_decay: See `parameter_groups`.
+
+    Raises:
+        ValueError: The arguments do not work with FSDP or DeepSpeed.
     """
 
     def __init__(
@@ -83,26 +89,26 @@ class ConformerTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.train_durations, self.layer_lr_decay = train_durations, layer_lr_decay
         self.base_model: PreTrainedModel = getattr(self.model, "get_base_model", lambda: self.model)()
-        self.is_conformer = isinstance(self.base_model, ConformerForCTC)
-        # The losses know smoothing; Trainer's own compares frames with labels.
+        self.is_conformer = is_conformer(self.base_model.config)
+        # Our losses implement smoothing; Trainer's implementation would compare frames with labels.
         self.label_smoother = None
         self.base_model.config.label_smoothing = self.args.label_smoothing_factor
-        # Ours divides by it itself; of the others we compute the loss here.
+        # Our model divides the loss by num_items_in_batch; for other models, `compute_loss` does.
         self.model_accepts_loss_kwargs = True
         self.skipped_steps = self._skipped_in_a_row = 0
         self._is_writing_checkpoint = False
-        self.scored: list[tuple[str, str]] = []  # reference and prediction of each row, of the last evaluation
+        self.scored: list[tuple[str, str]] = []  # reference and prediction of each row in the last evaluation
         self.average: WeightAverage | None = None
         is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if is_sharded and (self.args.ema_decay or self.args.average_checkpoints):
             raise ValueError(
-                "ema_decay and average_checkpoints need whole weights on each device: leave them out with FSDP and "
+                "ema_decay and average_checkpoints need all weights on each device: leave them out with FSDP and "
                 "DeepSpeed"
             )
         if self.is_fsdp_enabled and "FULL" not in str(self.accelerator.state.fsdp_plugin.state_dict_type):
-            raise ValueError("fsdp_state_dict_type is FULL_STATE_DICT: the result of a run is one file")
+            raise ValueError("fsdp_state_dict_type must be FULL_STATE_DICT: the result of a run is one file")
         if self.is_fsdp_enabled and self.args.eval_on_start:
-            raise ValueError("eval_on_start: with FSDP nothing is scored before the first step, leave it out")
+            raise ValueError("eval_on_start does not work with FSDP, which cannot score before the first step")
         if self.args.ema_decay:
             self.average = WeightAverage(self.model, decay=self.args.ema_decay)
             self.add_callback(self.average)
@@ -110,7 +116,7 @@ class ConformerTrainer(Trainer):
     # Data
 
     def get_train_dataloader(self) -> DataLoader:
-        """Already split over the ranks, so accelerate does not prepare it: it would shard, repeat or drop batches."""
+        """Return a loader of this rank's batches, not prepared by accelerate, which would repeat or drop batches."""
         workers = self.args.dataloader_num_workers
         options = {
             "num_workers": workers,
@@ -134,7 +140,7 @@ class ConformerTrainer(Trainer):
         return DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator, **options)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        if "waveforms" in inputs:  # before Trainer sees them: DeepSpeed's would make half floats of the samples
+        if "waveforms" in inputs:  # first, because DeepSpeed's Trainer would convert the samples to fp16
             inputs = dict(inputs)
             parts = {name: inputs.pop(name) for name in ("waveforms", "min_frames")}
             inputs |= extract_features(self.processing_class, **parts, device=self.args.device)
@@ -143,7 +149,7 @@ class ConformerTrainer(Trainer):
     # Steps
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Of another family's model the CTC loss is computed here, as ours: in float32, summed, by all tokens."""
+        """Return the loss; for another family, the CTC loss as our model computes it: summed, in float32, per token."""
         if self.is_conformer:
             return super().compute_loss(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
@@ -156,12 +162,13 @@ class ConformerTrainer(Trainer):
             loss = loss / (labels >= 0).sum().clamp(min=1)
         else:
             loss = loss / num_items_in_batch
-            if self.args.average_tokens_across_devices:  # tokens of all processes, whose gradients are averaged
+            # num_items_in_batch counts the tokens of all processes, and their gradients are averaged.
+            if self.args.average_tokens_across_devices:
                 loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        """AdamW without decay on norms and biases; lower layers more slowly, if `layer_lr_decay` says so."""
+        """Create AdamW without weight decay on norms and biases; `layer_lr_decay` slows lower layers down."""
         if self.optimizer is None and self.layer_lr_decay != 1.0:
             target = self.model if model is None else model
             cls, options = self.get_optimizer_cls_and_kwargs(self.args, target)
@@ -176,9 +183,9 @@ class ConformerTrainer(Trainer):
         return super().create_optimizer(model)
 
     def _get_grad_norm(self, model, grad_norm=None):
-        """Leaves a step out whose gradient is not finite; GradScaler does so itself in fp16, and both are counted."""
+        """Return the gradient's norm; if it is not finite, skip and count the step (in fp16, GradScaler skips it)."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if norm is None or np.isfinite(float(norm)):  # None: DeepSpeed's, which looks after it itself
+        if norm is None or np.isfinite(float(norm)):  # None with DeepSpeed, which handles it itself
             self._skipped_in_a_row = 0
             return norm
         self.skipped_steps += 1
@@ -186,7 +193,7 @@ class ConformerTrainer(Trainer):
         if self._skipped_in_a_row > MAX_SKIPPED_STEPS:
             raise ValueError(
                 f"{self._skipped_in_a_row} steps in a row had gradients that are not finite, up to step "
-                f"{self.state.global_step}: lower --learning_rate, lengthen --warmup_steps, or --precision bf16 or fp32"
+                f"{self.state.global_step}: lower learning_rate, raise warmup_steps, or set precision to bf16 or fp32"
             )
         if self.accelerator.scaler is None:
             for parameter in model.parameters():
@@ -196,7 +203,7 @@ class ConformerTrainer(Trainer):
     # Scores and checkpoints
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        """With `ema_decay`, of the average of the weights."""
+        """Score the evaluation rows; with `ema_decay`, with the moving average of the weights."""
         is_averaged = self.average is not None and self.is_in_train
         with self.average.applied() if is_averaged else contextlib.nullcontext():
             if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
@@ -206,10 +213,10 @@ class ConformerTrainer(Trainer):
     def _score_rows(
         self, eval_dataset: datasets.Dataset | None = None, ignore_keys=None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """CER and WER of all rows, measured as `evaluate_rows` measures those of a finished checkpoint: in float32.
+        """Return CER and WER of all rows, computed in float32 as `evaluate_rows` does for a finished checkpoint.
 
-        The processes share the rows out. Sharded weights are an exception: all processes have to take each step of the
-        model together, so that each scores all rows, in the precision of training.
+        Each process scores a share of the rows. With sharded weights, all processes have to run the model together, so
+        that each process scores all rows, in the precision of training.
         """
         started = time.time()
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
@@ -245,53 +252,53 @@ class ConformerTrainer(Trainer):
         return os.path.join(folder, UNFINISHED) if self._is_writing_checkpoint else folder
 
     def save_result(self) -> None:
-        """Save the model into the folder of the run, written beside and moved, in the place of an earlier one."""
+        """Save the model into the folder of the run; an earlier result is replaced only when the files are complete."""
         run = Path(self.args.output_dir)
         with self._writing(run / WEIGHTS):
-            self.save_model(str(run / UNFINISHED), _internal_call=True)  # which leaves pushing to the end of the run
+            self.save_model(str(run / UNFINISHED), _internal_call=True)  # internal calls do not push
             if self.args.should_save:
                 replace_result(run)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """A checkpoint holds the moving average beside the weights that training goes on with."""
+        """Save the model; into a checkpoint, also the moving average of the weights."""
         super().save_model(output_dir, _internal_call)
         if self._is_writing_checkpoint and self.average is not None and self.args.should_save:
             self.average.save(output_dir)
 
     def _save_checkpoint(self, model, trial) -> None:
-        """Written beside and renamed: a checkpoint is there whole or not at all.
+        """Write a checkpoint into another folder and rename it, so that a checkpoint is either complete or absent.
 
         Raises:
-            ValueError: It could not be written, a full disk for instance; those before are as they were.
+            ValueError: It could not be written, for example on a full disk; earlier checkpoints are unchanged.
         """
         run, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
         self._is_writing_checkpoint = True
         with self._writing(run / name):
             super()._save_checkpoint(model, trial)
             self._choose_best([*self._saved_checkpoints(), run / name])
-            self.accelerator.wait_for_everyone()  # each process has written its random numbers' state
+            self.accelerator.wait_for_everyone()  # until each process has written the state of its random numbers
             if self.args.should_save:
                 self.state.save_to_json(str(run / UNFINISHED / name / STATE))
                 write_checksums(run / UNFINISHED / name)
                 shutil.rmtree(run / name, ignore_errors=True)
                 os.replace(run / UNFINISHED / name, run / name)
                 delete_others(run, self._kept_checkpoints(), limit=self.args.save_total_limit)
-            self.accelerator.wait_for_everyone()  # the last one may be loaded next
+            self.accelerator.wait_for_everyone()  # so that no process loads a checkpoint that is not renamed yet
 
     @contextlib.contextmanager
     def _writing(self, path: Path) -> Iterator[None]:
-        """What is written meanwhile is moved to its place at the end, or removed; a full disk is one line."""
+        """Remove incomplete files at the end, and turn a write error (a full disk) into a ValueError of one line."""
         run = Path(self.args.output_dir)
         try:
             yield
         except (OSError, RuntimeError, SafetensorError) as error:
             if isinstance(error, RuntimeError) and not re.search("writ|iostream|unexpected pos", str(error)):
-                raise  # torch.save has no class of its own for a full disk
+                raise  # torch.save raises a plain RuntimeError if the disk is full
             whole = [folder.name for folder in list_checkpoints(run)]
-            told = "--resume_from_checkpoint true" if whole else "start again"
+            advice = "resume with resume_from_checkpoint true" if whole else "start again"
             raise ValueError(
-                f"{path} could not be written ({error}); whole checkpoints there: {', '.join(whole) or 'none'}. "
-                f"Free some space, then {told}"
+                f"{path} could not be written ({error}); complete checkpoints: {', '.join(whole) or 'none'}. "
+                f"Free some space, then {advice}"
             ) from error
         finally:
             self._is_writing_checkpoint = False
@@ -299,22 +306,22 @@ class ConformerTrainer(Trainer):
                 shutil.rmtree(run / UNFINISHED, ignore_errors=True)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """The model's files alone, with the weights that were scored, while training goes on.
+        """Upload the model files of a checkpoint, with the weights that were scored, while training continues.
 
-        Out of memory, since the folder is about to be renamed. Trainer's copies the weights into the folder of the run,
-        as if it had ended, and uploads what else lies there.
+        The content is read into memory, because the folder is about to be renamed. Trainer's own method would copy the
+        weights into the folder of the run, as if it had ended, and upload everything else in that folder.
         """
         if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
         files = model_files(Path(checkpoint_folder))
         if WEIGHTS not in files:
-            return  # an adapter, which is merged at the end
+            return  # low-rank adapters, which are merged at the end
         if self.push_in_progress is not None:
             if not (self.push_in_progress.is_done() or self.args.hub_always_push):
                 return
             self._finish_current_push()
             if (problem := self.push_in_progress.jobs[0].exception()) is not None:
-                logger.warning(f"a checkpoint was not uploaded: {problem}")
+                logger.warning(f"the previous checkpoint was not uploaded: {problem}")
         content = {name: path.read_bytes() for name, path in files.items()}
         if self.average is not None:
             content[WEIGHTS] = serialized(weights_of(checkpoint_folder), metadata={"format": "pt"})
@@ -328,14 +335,14 @@ class ConformerTrainer(Trainer):
         self.push_in_progress = PushInProgress([job])
 
     def _saved_checkpoints(self) -> list[Path]:
-        """Those of the folder, and the best one so far of the folder that the run was resumed from."""
+        """Return the checkpoints of this run and, if it was resumed from another folder, the best checkpoint there."""
         run, best = Path(self.args.output_dir), self.state.best_model_checkpoint
         is_elsewhere = best is not None and (Path(best) / STATE).is_file() and not is_inside(Path(best), run)
         elsewhere = [Path(best)] if is_elsewhere else []
         return [*elsewhere, *list_checkpoints(run)]
 
     def _kept_checkpoints(self) -> list[Path]:
-        """Those that must not be deleted: the last one, the best one, and those to average."""
+        """Return the checkpoints that must not be deleted: the last, the best, and those to average."""
         saved = self._saved_checkpoints()
         kept = saved[-1:] + self._chosen(saved, count=self.args.average_checkpoints, by=self.args.average_by)
         if self.state.best_model_checkpoint is not None:
@@ -343,7 +350,7 @@ class ConformerTrainer(Trainer):
         return kept
 
     def _scores(self) -> dict[int, float]:
-        """What each evaluation says of the metric that decides, by step."""
+        """Return {step: value} of the metric that decides which checkpoint is best."""
         return scores(self.state.log_history, metric=self.args.metric_for_best_model or "loss")
 
     def _chosen(self, folders: Sequence[Path], *, count: int, by: str = "best") -> list[Path]:
@@ -351,7 +358,7 @@ class ConformerTrainer(Trainer):
         return chosen_checkpoints(folders, self._scores(), count=count, by=by, greater_is_better=greater_is_better)
 
     def _choose_best(self, folders: Sequence[Path], *, are_checked: bool = False) -> None:
-        """The best is the best of those that are there: a step may have been scored better and not been saved."""
+        """Set the best checkpoint among `folders`: a step with a better score may not have been saved."""
         if self.args.metric_for_best_model is not None:
             ranked = self._chosen(folders, count=len(folders))
             best = next(iter(with_sound_weights(ranked) if are_checked else ranked), None)
@@ -360,8 +367,10 @@ class ConformerTrainer(Trainer):
     def _init_training_state(
         self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
     ) -> tuple[int, int]:
-        """Of a resumed run, the best so far lies beside its checkpoint; what the state calls it may be gone by now, or
-        another run's. One that was stopped after its last step takes no other, as Trainer's would.
+        """Set the best checkpoint of a resumed run, and do not train if it was stopped after its last step.
+
+        The best checkpoint is searched beside the one to resume from, because the path in the trainer state may no
+        longer exist, or belong to another run.
         """
         result = super()._init_training_state(
             max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
@@ -375,18 +384,18 @@ class ConformerTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self.average is not None and not self.average.load(resume_from_checkpoint):
-            logger.warning(f"{resume_from_checkpoint} has no moving average of the weights: it begins there")
+            logger.warning(f"{resume_from_checkpoint} has no moving average of the weights: a new one starts there")
             self.average.restart()
 
     def _load_best_model(self) -> None:
-        """The best checkpoint, its moving average if it has one; or the mean of several, if that scores better.
+        """Load the best checkpoint (its moving average if it has one), or the mean of several if that scores better.
 
-        Damaged ones are passed over.
+        Damaged checkpoints are skipped.
         """
         saved = self._saved_checkpoints()
         self._choose_best(saved, are_checked=True)
         if self.state.best_model_checkpoint is None:
-            logger.warning("no checkpoint is undamaged: the result is the model after the last step")
+            logger.warning("every checkpoint is damaged: the result is the model after the last step")
             return
         super()._load_best_model()
         if self.average is not None and self.average.load(self.state.best_model_checkpoint):
@@ -406,19 +415,19 @@ class ConformerTrainer(Trainer):
         is_better = value > best_value if self.args.greater_is_better else value < best_value
         logger.info(
             f"mean of {', '.join(folder.name for folder in chosen)}: {metric} {value:.4f}, "
-            f"best single one {best_value:.4f}: the {'mean' if is_better else 'single one'} is the result"
+            f"best checkpoint {best_value:.4f}: the {'mean' if is_better else 'best checkpoint'} is the result"
         )
         if not is_better:
             self.base_model.load_state_dict(best)
 
 
 def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)  # workers share the cores with the training process
+    torch.set_num_threads(1)  # because workers share the cores with the training process
 
 
 @contextlib.contextmanager
 def in_float32(model: torch.nn.Module) -> Iterator[None]:
-    """Without the autocast of training, which accelerate puts on the object as a `forward` of its own."""
+    """Run the model without the autocast of training, which accelerate adds as an attribute `forward` of the object."""
     own = model.__dict__.pop("forward", None)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Run by test_trainer.py, alone or under torchrun: one optimiser step, gradients written to a file."""
+"""Run one optimiser step and write the gradients to a file; test_trainer.py starts it, alone or with torchrun."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 from hf_asr import ConformerProcessor
 from hf_asr.checkpoint import load_checkpoint
 from hf_asr.data.dataset import SpeechCollator, SpeechDataset
-from hf_asr.data.sources import load_source
+from hf_asr.data.sources import Source
 from hf_asr.training.arguments import ConformerTrainingArguments
 from hf_asr.training.trainer import ConformerTrainer
 
@@ -23,7 +23,7 @@ def main(checkpoint: str, corpus: str, output: str, max_batch_seconds: float, ac
     torch.manual_seed(0)
     model, processor = load_checkpoint(checkpoint, device="cpu")
     assert isinstance(processor, ConformerProcessor)
-    rows = load_source(corpus, split="train").select(range(10))
+    rows = Source(corpus).load("train").select(range(10))
     keep = Keep()
     trainer = ConformerTrainer(
         model=model,
@@ -43,7 +43,7 @@ def main(checkpoint: str, corpus: str, output: str, max_batch_seconds: float, ac
             dataloader_num_workers=0,
             cpu_threads=1,
         ),
-        train_dataset=SpeechDataset(rows, processor=processor, config=model.config),
+        train_dataset=SpeechDataset(rows, processor=processor),
         train_durations=rows["duration"],
         data_collator=SpeechCollator(processor),
         callbacks=[keep],
@@ -56,7 +56,7 @@ def main(checkpoint: str, corpus: str, output: str, max_batch_seconds: float, ac
         torch.save(
             {"gradients": gradients, "loss": loss, "world_size": trainer.args.world_size, "batches": batches}, output
         )
-    if torch.distributed.is_initialized():  # all leave together: gloo can abort a process whose peer is gone
+    if torch.distributed.is_initialized():  # all end together: gloo may abort a process whose peer has ended
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 

@@ -23,7 +23,7 @@ def recipe(tmp_path):
     return path
 
 
-def test_yaml_first_then_the_command_line(recipe):
+def test_the_command_line_overrides_the_recipe(recipe):
     model, data, training = parse_arguments(CLASSES, ["--config", str(recipe), "--learning_rate", "0.5"])
     assert model.model == {"hidden_size": 64}
     assert (data.dataset_name, data.exclude_speakers, data.augmentations) == ("data", ["theo"], [{"name": "Gain"}])
@@ -31,12 +31,12 @@ def test_yaml_first_then_the_command_line(recipe):
     assert parse_arguments(CLASSES, ["--config", str(recipe)])[2].learning_rate == 1e-3  # YAML's 1e-3 is a string
 
 
-def test_mappings_on_the_command_line_are_yaml(recipe):
+def test_mappings_on_the_command_line_are_parsed_as_yaml(recipe):
     model, *_ = parse_arguments(CLASSES, ["--config", str(recipe), "--model", "{hidden_size: 32, causal_conv: true}"])
     assert model.model == {"hidden_size": 32, "causal_conv": True}
 
 
-def test_a_misspelt_key_or_argument_is_named_with_the_nearest(recipe, capsys):
+def test_an_unknown_key_is_an_error_with_the_nearest_known_one(recipe, capsys):
     recipe.write_text(recipe.read_text() + "learning_rat: 1\n")
     with pytest.raises(SystemExit):
         parse_arguments(CLASSES, ["--config", str(recipe)])
@@ -48,7 +48,7 @@ def test_a_misspelt_key_or_argument_is_named_with_the_nearest(recipe, capsys):
 
 @pytest.fixture
 def cpu(monkeypatch):
-    """A CPU with these instructions, whichever the tests run on."""
+    """Return a function that makes torch report a CPU with the given instructions."""
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
 
     def has(*instructions: str) -> None:
@@ -66,10 +66,10 @@ def precision(tmp_path, **options) -> tuple[str, bool, bool]:
 @pytest.mark.parametrize(
     ("instructions", "expected"),
     [
-        (["avx2"], ("fp32", False, False)),  # which would emulate bf16, slowly
+        (["avx2"], ("fp32", False, False)),  # this CPU would emulate bf16
         (["avx2", "avx512_bf16"], ("bf16", True, False)),
         (["amx_bf16"], ("bf16", True, False)),
-        (["bf16"], ("bf16", True, False)),  # ARM's name for it
+        (["bf16"], ("bf16", True, False)),  # the name on ARM
     ],
 )
 def test_precision_auto_follows_the_hardware(instructions, expected, cpu, tmp_path):
@@ -78,22 +78,22 @@ def test_precision_auto_follows_the_hardware(instructions, expected, cpu, tmp_pa
     assert precision(tmp_path, precision="fp32") == ("fp32", False, False)
     assert precision(tmp_path, precision="bf16") == ("bf16", True, False)
     assert precision(tmp_path, bf16=True) == ("bf16", True, False)
-    with pytest.raises(ValueError, match="precision is auto, bf16, fp16 or fp32"):
+    with pytest.raises(ValueError, match="precision must be auto, bf16, fp16 or fp32"):
         precision(tmp_path, precision="bf61")
 
 
-def test_precision_auto_follows_the_file_that_accelerate_was_given(cpu, tmp_path, monkeypatch):
+def test_precision_auto_follows_the_config_file_of_accelerate(cpu, tmp_path, monkeypatch):
     cpu("avx2")
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     assert precision(tmp_path) == ("bf16", True, False)
     assert precision(tmp_path, precision="fp32") == ("fp32", False, False)
-    assert os.environ["ACCELERATE_MIXED_PRECISION"] == "no"  # accelerate reads it again
-    assert precision(tmp_path) == ("fp32", False, False)  # "no" is what accelerate launch sets without a file
+    assert os.environ["ACCELERATE_MIXED_PRECISION"] == "no"  # accelerate reads the variable again
+    assert precision(tmp_path) == ("fp32", False, False)  # accelerate launch sets "no" without a file
     cpu("avx512_bf16")
     assert precision(tmp_path) == ("bf16", True, False)
 
 
-def test_launchers_that_set_one_thread_do_not_leave_cores_idle(tmp_path):
+def test_cpu_threads_overrides_the_launcher(tmp_path):
     threads = torch.get_num_threads()
     try:
         ConformerTrainingArguments(output_dir=str(tmp_path), use_cpu=True, cpu_threads=3)

@@ -1,4 +1,4 @@
-"""Means of weights: what is averaged, and that what is scored is what is saved and loaded."""
+"""Averages of weights: which values are averaged, and that the scored weights are saved and loaded."""
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -8,7 +8,7 @@ from transformers import TrainerState
 from hf_asr.training.averaging import AVERAGE_FILE, WeightAverage, mean_of_checkpoints, weights_of
 
 
-def test_moving_average_is_the_recursion(tmp_path):
+def test_the_moving_average_follows_its_formula(tmp_path):
     model = nn.Linear(3, 2)
     average = WeightAverage(model, decay=0.5)
     expected = model.weight.detach().clone()
@@ -43,7 +43,7 @@ def trained_batch_norm(steps: int = 20) -> tuple[nn.Module, WeightAverage]:
     return model.eval(), average
 
 
-def test_batch_norm_is_averaged_with_the_weights_that_it_belongs_to():
+def test_batch_norm_statistics_are_averaged_too():
     model, average = trained_batch_norm()
     now = model[1].running_mean.clone()
     expected, recursion = torch.zeros(4), WeightAverage(nn.BatchNorm1d(4), decay=0.8)
@@ -63,7 +63,7 @@ def test_batch_norm_is_averaged_with_the_weights_that_it_belongs_to():
     assert torch.equal(model[1].running_mean, now)
 
 
-def test_what_is_scored_is_what_a_checkpoint_holds(tmp_path):
+def test_a_checkpoint_contains_the_scored_weights(tmp_path):
     model, average = trained_batch_norm()
     inputs = torch.randn(5, 3)
     save_file(model.state_dict(), tmp_path / "model.safetensors")
@@ -78,7 +78,7 @@ def test_what_is_scored_is_what_a_checkpoint_holds(tmp_path):
         assert loaded[1].num_batches_tracked == 20
 
 
-def test_an_average_of_an_older_version_takes_the_buffers_of_its_checkpoint(tmp_path):
+def test_an_average_without_buffers_uses_those_of_the_model(tmp_path):
     model, average = trained_batch_norm()
     average.save(tmp_path)
     parameters = {name: value for name, value in load_file(tmp_path / AVERAGE_FILE).items() if "running" not in name}
@@ -89,7 +89,7 @@ def test_an_average_of_an_older_version_takes_the_buffers_of_its_checkpoint(tmp_
     assert torch.equal(average.mean["0.weight"], parameters["0.weight"])
 
 
-def test_a_mean_of_checkpoints_has_the_mean_of_batch_norm_and_the_last_count(tmp_path):
+def test_the_mean_of_checkpoints_averages_batch_norm_but_not_its_count(tmp_path):
     for i, (mean, count) in enumerate(((1.0, 10), (2.0, 25))):
         (tmp_path / str(i)).mkdir()
         weights = {"running_mean": torch.full((2,), mean), "num_batches_tracked": torch.tensor(count)}
@@ -98,7 +98,7 @@ def test_a_mean_of_checkpoints_has_the_mean_of_batch_norm_and_the_last_count(tmp
     assert mean["running_mean"].tolist() == [1.5, 1.5] and mean["num_batches_tracked"] == 25
 
 
-def test_mean_of_checkpoints_takes_their_moving_averages(tmp_path):
+def test_the_mean_of_checkpoints_uses_their_moving_averages(tmp_path):
     for i, value in enumerate((1.0, 2.0, 6.0)):
         (tmp_path / str(i)).mkdir()
         save_file({"w": torch.full((2,), value), "n": torch.tensor(3.0)}, tmp_path / str(i) / "model.safetensors")
@@ -107,7 +107,7 @@ def test_mean_of_checkpoints_takes_their_moving_averages(tmp_path):
     assert mean["w"].tolist() == [2.0, 2.0] and mean["n"] == 3.0
 
 
-def test_names_of_an_older_weight_norm_are_one_with_the_new(tmp_path):
+def test_names_of_the_old_weight_norm_are_matched_with_the_new(tmp_path):
     save_file({"conv.weight_g": torch.ones(1), "conv.weight_v": torch.ones(2)}, tmp_path / "model.safetensors")
     names = [f"conv.parametrizations.weight.original{i}" for i in range(2)]
     save_file({names[0]: torch.full((1,), 3.0), names[1]: torch.full((2,), 5.0)}, tmp_path / AVERAGE_FILE)

@@ -1,4 +1,4 @@
-"""Which checkpoints a run resumes from, which it names as damaged, and which it keeps."""
+"""Which checkpoints a run resumes from, reports as damaged, and keeps."""
 
 import json
 import logging
@@ -39,7 +39,7 @@ def run(tmp_path):
                 torch.save({"step": torch.full((100,), step)}, folder / file)
         (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
         write_checksums(folder)
-    (tmp_path / "data_report.jsonl").touch()  # which makes it a run of ours
+    (tmp_path / "data_report.jsonl").touch()  # the proof of a run of hf_asr
     return tmp_path
 
 
@@ -57,7 +57,7 @@ def cut(path):
 
 
 def flip(path):
-    """One byte in the middle, where safetensors holds numbers and no length changes."""
+    """Change a byte in the middle: in safetensors, that is in the numbers, and the length stays the same."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 255
     path.write_bytes(data)
@@ -77,7 +77,7 @@ HARM = [
 
 
 @pytest.mark.parametrize(("file", "harm"), HARM)
-def test_a_damaged_last_checkpoint_is_named_and_costs_the_steps_since_the_one_before(run, file, harm, caplog):
+def test_a_damaged_last_checkpoint_is_reported_and_the_previous_one_is_used(run, file, harm, caplog):
     assert find(run).name == "checkpoint-10"
     harm(run / "checkpoint-10" / file)
     caplog.set_level(logging.WARNING, logger="hf_asr")
@@ -100,7 +100,7 @@ def test_a_damaged_last_checkpoint_is_named_and_costs_the_steps_since_the_one_be
         ("rng_state_*.pth", remove),
     ],
 )
-def test_a_checkpoint_of_an_older_version_is_read_to_its_end_and_needs_its_files(run, file, harm):
+def test_damage_of_a_checkpoint_without_checksums_is_found(run, file, harm):
     folder = run / "checkpoint-10"
     (folder / CHECKSUMS).unlink()
     assert damage(folder) is None
@@ -110,8 +110,8 @@ def test_a_checkpoint_of_an_older_version_is_read_to_its_end_and_needs_its_files
     assert find(run).name == "checkpoint-4"
 
 
-def test_without_an_optimizer_nothing_is_resumed(run):
-    """`--save_only_model true` writes such checkpoints; their checksums are right."""
+def test_a_checkpoint_without_an_optimizer_is_damaged(run):
+    """`save_only_model` writes such checkpoints, with correct checksums."""
     for file in ("optimizer.pt", "scheduler.pt"):
         (run / "checkpoint-10" / file).unlink()
     write_checksums(run / "checkpoint-10")
@@ -128,7 +128,7 @@ def test_without_an_optimizer_nothing_is_resumed(run):
         ("global_step2/mp_rank_00_model_states.pt", "rng_state_0.pth"),
     ],
 )
-def test_adapters_and_the_layouts_of_fsdp_and_deepspeed_are_whole(tmp_path, files):
+def test_adapters_and_the_layouts_of_fsdp_and_deepspeed_are_complete(tmp_path, files):
     for name in (*files, "trainer_state.json"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -145,39 +145,39 @@ def test_adapters_and_the_layouts_of_fsdp_and_deepspeed_are_whole(tmp_path, file
     assert damage(tmp_path) == f"{files[0]} does not match its checksum"
 
 
-def test_an_unfinished_checkpoint_is_none(run):
+def test_an_incomplete_checkpoint_is_not_listed(run):
     (run / "checkpoint-10" / "trainer_state.json").unlink()
     (run / "checkpoint-best").mkdir()
-    (run / "checkpoint-best" / "trainer_state.json").write_text("{}")  # somebody's copy
+    (run / "checkpoint-best" / "trainer_state.json").write_text("{}")  # a copy that a user made
     assert names(list_checkpoints(run)) == ["checkpoint-2", "checkpoint-4"]
 
 
-def test_no_checkpoint_of_another_run_is_mixed_in(run, tmp_path_factory):
-    """A path into another folder begins a run here; one to an earlier step here ends the later ones."""
+def test_resuming_never_mixes_two_runs(run, tmp_path_factory):
+    """A checkpoint of another folder starts a new run; an earlier checkpoint of this folder removes the later ones."""
     other = tmp_path_factory.mktemp("other") / "checkpoint-4"
     shutil.copytree(run / "checkpoint-4", other)
-    with pytest.raises(ValueError, match="already holds a run"):
+    with pytest.raises(ValueError, match="already contains a run"):
         find(run, str(other))
     assert find(run, str(other), overwrite_output_dir=True) == other
     with pytest.raises(
-        ValueError, match="holds later checkpoints than checkpoint-4: checkpoint-10; --overwrite_output"
+        ValueError, match="contains later checkpoints than checkpoint-4: checkpoint-10; overwrite_output"
     ):
         find(run, str(run / "checkpoint-4"))
     assert find(run, str(run / "checkpoint-4"), overwrite_output_dir=True).name == "checkpoint-4"
     assert find(run, str(run / "checkpoint-10")).name == "checkpoint-10"
 
 
-def test_what_overwriting_would_destroy_and_somebody_needs_is_refused(run):
+def test_overwriting_the_base_model_or_a_foreign_model_is_an_error(run):
     assert find(run, None, overwrite_output_dir=True) is None
-    with pytest.raises(ValueError, match="checkpoint-4 is in the run that --overwrite_output_dir deletes"):
+    with pytest.raises(ValueError, match="checkpoint-4 is in the run that overwrite_output_dir deletes"):
         find(run, None, overwrite_output_dir=True, base=str(run / "checkpoint-4"))
     assert find(run, None, overwrite_output_dir=True, base="someone/model") is None
     (run / "data_report.jsonl").unlink()
-    with pytest.raises(ValueError, match="holds a model that is no run of hf_asr's: give another --output_dir"):
+    with pytest.raises(ValueError, match="contains a model that hf_asr did not train: choose another output_dir"):
         find(run, None, overwrite_output_dir=True)
 
 
-def test_which_are_averaged_and_which_deleted(run):
+def test_the_checkpoints_to_average_are_not_deleted(run):
     log = [{"step": 2, "eval_cer": 0.5}, {"step": 4, "loss": 1.0}, {"step": 4, "eval_cer": 0.2}]
     values = scores([*log, {"step": 10, "eval_cer": 0.3}], metric="cer")
     assert values == {2: 0.5, 4: 0.2, 10: 0.3}
@@ -193,8 +193,8 @@ def test_which_are_averaged_and_which_deleted(run):
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", AVERAGE_FILE])
-def test_damaged_weights_are_no_result(run, file, caplog):
+def test_checkpoints_with_damaged_weights_are_skipped(run, file, caplog):
     flip(run / "checkpoint-4" / file)
-    flip(run / "checkpoint-10" / "optimizer.pt")  # which no result needs
+    flip(run / "checkpoint-10" / "optimizer.pt")  # the result does not need it
     assert names(with_sound_weights(list_checkpoints(run))) == ["checkpoint-2", "checkpoint-10"]
     assert f"checkpoint-4 is damaged ({file} does not match its checksum)" in caplog.text

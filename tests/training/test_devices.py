@@ -1,4 +1,4 @@
-"""Accelerators that are not CUDA's: torch is made to report one, and a run names it and asks it, never `torch.cuda`."""
+"""Accelerators other than CUDA: torch is patched to report one, and `torch.cuda` must not be used."""
 
 import types
 
@@ -7,13 +7,13 @@ import torch
 
 from hf_asr.provenance import hardware
 from hf_asr.training.arguments import ConformerTrainingArguments
+from hf_asr.training.batch_search import find_batch_seconds
 from hf_asr.training.building import describe
 from hf_asr.training.devices import has_bf16, is_out_of_memory, keep_random_state
-from hf_asr.training.optimization import find_batch_seconds
 
 
 class RandomState:
-    """torch.mps, torch.xpu or torch.npu, as far as random numbers go."""
+    """The functions for random numbers of torch.mps, torch.xpu or torch.npu."""
 
     def __init__(self):
         self.state = 1
@@ -27,9 +27,9 @@ class RandomState:
 
 @pytest.fixture(params=["mps", "xpu", "npu"])
 def accelerator(request, monkeypatch):
-    """The name of an accelerator that torch reports; whoever asks for CUDA fails, as on such a machine."""
+    """An accelerator that torch reports; a call of torch.cuda fails, as on such a machine."""
     kind, module = request.param, RandomState()
-    if kind != "mps":  # which cannot name itself, nor say what it computes in
+    if kind != "mps":  # MPS has neither of these functions
         module.get_device_name = lambda device=None: f"a {kind} card"
         module.is_bf16_supported = lambda: kind == "xpu"
     monkeypatch.setattr(torch, kind, module, raising=False)
@@ -41,7 +41,7 @@ def accelerator(request, monkeypatch):
     return device
 
 
-def test_a_run_names_its_accelerator(accelerator, caplog):
+def test_the_name_of_the_accelerator_is_logged(accelerator, caplog):
     caplog.set_level("INFO", logger="hf_asr")
     args = types.SimpleNamespace(use_cpu=False, device=accelerator, precision="fp32", world_size=1)
     describe(torch.nn.Linear(2, 2), args)
@@ -49,18 +49,18 @@ def test_a_run_names_its_accelerator(accelerator, caplog):
     assert expected in caplog.text and expected in hardware(accelerator)
 
 
-def test_precision_auto_asks_the_accelerator(accelerator):
+def test_precision_auto_depends_on_the_accelerator(accelerator):
     assert has_bf16(use_cpu=False) == (accelerator.type == "xpu")
 
 
-def test_random_numbers_of_the_accelerator_are_put_back(accelerator):
+def test_the_random_state_of_the_accelerator_is_restored(accelerator):
     module = getattr(torch, accelerator.type)
     with keep_random_state(accelerator):
         module.state = 2
     assert module.state == 1
 
 
-def test_arguments_on_an_accelerator(tmp_path, monkeypatch):
+def test_arguments_choose_the_accelerator(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *_, **__: types.SimpleNamespace(type="mps"))
     args = ConformerTrainingArguments(output_dir=str(tmp_path), report_to="none")
@@ -76,7 +76,7 @@ def test_arguments_on_an_accelerator(tmp_path, monkeypatch):
     ],
     ids=["cuda", "mps", "npu"],
 )
-def test_the_largest_batch_is_found_whatever_no_memory_is_called(error):
+def test_the_largest_batch_is_found_for_each_out_of_memory_error(error):
     def try_batch(seconds: float) -> None:
         if seconds > 100:
             raise error
@@ -84,7 +84,7 @@ def test_the_largest_batch_is_found_whatever_no_memory_is_called(error):
     assert is_out_of_memory(error) and 85 <= find_batch_seconds(try_batch, longest=30.0) <= 100
 
 
-def test_other_errors_of_a_trial_are_not_taken_for_no_memory():
+def test_other_errors_of_a_trial_step_are_raised():
     def try_batch(seconds: float) -> None:
         raise RuntimeError("shapes do not match")
 

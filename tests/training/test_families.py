@@ -1,4 +1,4 @@
-"""Any CTC model of transformers is fine-tuned, scored and transcribes by the same commands; made on the spot."""
+"""CTC models of other families are fine-tuned, scored and used by the same commands."""
 
 import json
 
@@ -32,11 +32,10 @@ from transformers import (
 )
 
 from hf_asr.checkpoint import load_checkpoint, load_processor
-from hf_asr.cli import evaluate, transcribe
+from hf_asr.cli import main
 from hf_asr.families import as_conformer_tokenizer
 from hf_asr.training.arguments import ModelArguments
 from hf_asr.training.building import build
-from hf_asr.training.run import main
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 CONVOLUTIONS = {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
@@ -67,7 +66,7 @@ def wav2vec2_bert(folder):
 
 
 def parakeet(folder):
-    """BPE, the blank last, as NeMO's."""
+    """Create a model with a BPE vocabulary whose last token is the blank, as in NeMo."""
     vocabulary = {token: i for i, token in enumerate(["<unk>", "▁", *LETTERS.lower()])}
     backend = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme="always")
@@ -91,7 +90,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", ["wav2vec2-bert", "wav2vec2-conformer", "parakeet_ctc"])
-def test_a_new_vocabulary_keeps_shared_rows_bit_by_bit(family, tmp_path):
+def test_a_new_vocabulary_keeps_the_rows_of_shared_tokens(family, tmp_path):
     torch.manual_seed(0)
     FAMILIES[family](tmp_path)
     model, processor = load_checkpoint(str(tmp_path), device="cpu")
@@ -110,8 +109,8 @@ def test_a_new_vocabulary_keeps_shared_rows_bit_by_bit(family, tmp_path):
     assert {"咖", "啡"} <= set(ids) - set(old_ids)
 
 
-def test_special_tokens_in_capitals_stay(tmp_path):
-    """As the tutorial of the Hub makes wav2vec2's vocabularies."""
+def test_special_tokens_in_upper_case_are_not_lowered(tmp_path):
+    """The tutorial of transformers creates such vocabularies for wav2vec2."""
     vocabulary = ["A", "B", "|", "[UNK]", "[PAD]"]
     (tmp_path / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}))
     theirs = Wav2Vec2CTCTokenizer(str(tmp_path / "vocab.json"), unk_token="[UNK]", pad_token="[PAD]")
@@ -121,8 +120,8 @@ def test_special_tokens_in_capitals_stay(tmp_path):
     assert ours.decode([0, 0, 4, 1, 2, 4, 0]) == "ab a"
 
 
-def test_a_blank_of_one_character_is_no_character_of_transcripts(tmp_path):
-    """As torchaudio's wav2vec2, whose blank is a hyphen."""
+def test_a_hyphen_in_a_transcript_is_not_a_blank_of_the_same_name(tmp_path):
+    """The blank of torchaudio's wav2vec2 is a hyphen."""
     (tmp_path / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(["-", "|", "A", "B", "?"])}))
     theirs = Wav2Vec2CTCTokenizer(
         str(tmp_path / "vocab.json"), unk_token="?", pad_token="-", bos_token="-", eos_token="-"
@@ -134,7 +133,7 @@ def test_a_blank_of_one_character_is_no_character_of_transcripts(tmp_path):
 
 @pytest.mark.parametrize("family", ["wav2vec2", "parakeet_ctc"])
 @pytest.mark.parametrize("rule", ["basic", "none"])
-def test_special_tokens_in_a_transcript_are_no_labels(family, rule, tmp_path):
+def test_special_tokens_in_a_transcript_are_not_labels(family, rule, tmp_path):
     FAMILIES[family](tmp_path)
     config = AutoConfig.from_pretrained(tmp_path)
     tokenizer = load_processor(str(tmp_path), config, text_normalization=rule).tokenizer
@@ -146,7 +145,7 @@ def test_special_tokens_in_a_transcript_are_no_labels(family, rule, tmp_path):
             assert ids == tokenizer("he he")["input_ids"]
 
 
-def test_an_n_gram_is_left_out_and_said(tmp_path, caplog):
+def test_an_n_gram_language_model_is_ignored_with_a_warning(tmp_path, caplog):
     FAMILIES["wav2vec2"](tmp_path)
     for path in tmp_path.glob("*.json"):
         path.write_text(path.read_text().replace('"Wav2Vec2Processor"', '"Wav2Vec2ProcessorWithLM"'))
@@ -155,15 +154,15 @@ def test_an_n_gram_is_left_out_and_said(tmp_path, caplog):
     assert processor.tokenizer("a b")["input_ids"] and processor.feature_extractor.sampling_rate == 16000
 
 
-def test_features_of_another_family_are_its_own(tmp_path):
+def test_feature_extractor_options_for_another_family_are_an_error(tmp_path):
     FAMILIES["wav2vec2-bert"](tmp_path)
     arguments = ModelArguments(model_name_or_path=str(tmp_path), feature_extractor={"denoise": True})
-    with pytest.raises(ValueError, match="feature_extractor: denoise: a checkpoint of wav2vec2-bert has its own"):
+    with pytest.raises(ValueError, match="feature_extractor: denoise: a wav2vec2-bert checkpoint has its own features"):
         build(arguments, ["a"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_checkpoints_in_half_precision_are_trained_whole(dtype, corpus, tmp_path):
+def test_checkpoints_in_half_precision_are_trained_in_float32(dtype, corpus, tmp_path):
     FAMILIES["wav2vec2-bert"](tmp_path)
     Wav2Vec2BertForCTC.from_pretrained(tmp_path).to(dtype).save_pretrained(tmp_path)
     assert {value.dtype for value in load_checkpoint(str(tmp_path))[0].parameters()} == {torch.float32}
@@ -171,16 +170,16 @@ def test_checkpoints_in_half_precision_are_trained_whole(dtype, corpus, tmp_path
     assert {value.dtype for value in model.parameters()} == {torch.float32}
 
 
-def test_what_a_family_has_not_is_told(tmp_path, caplog):
+def test_settings_that_another_family_lacks_log_a_warning(tmp_path, caplog):
     FAMILIES["parakeet_ctc"](tmp_path)
     options = {"consistency_weight": 0.2, "hidden_size": 99, "layerdrop": 0.3}
     caplog.set_level("INFO", logger="hf_asr")
     build(ModelArguments(model_name_or_path=str(tmp_path), text_normalization="en", model=options), ["a"])
-    assert "parakeet_ctc has no such setting" in caplog.text and "consistency_weight" in caplog.text
+    assert "parakeet_ctc has no setting consistency_weight" in caplog.text
 
 
-def test_pre_trained_without_transcripts_and_on_clips_shorter_than_a_mask(corpus, tmp_path):
-    """A new head and vocabulary; wav2vec2's SpecAugment would refuse a fifth of a second."""
+def test_a_model_without_a_head_is_fine_tuned_on_clips_shorter_than_a_mask(corpus, tmp_path):
+    """A vocabulary is learned; wav2vec2's SpecAugment raises an error for a clip of 0.2 s unless it is padded."""
     torch.manual_seed(0)
     source, data = tmp_path / "source", tmp_path / "data"
     HubertModel(HubertConfig(**SMALL, **CONVOLUTIONS)).save_pretrained(source)
@@ -190,34 +189,44 @@ def test_pre_trained_without_transcripts_and_on_clips_shorter_than_a_mask(corpus
         soundfile.write(data / f"{i}.wav", np.random.default_rng(i).normal(0, 0.1, 3200), 16000)
         (data / f"{i}.txt").write_text("ja")
     main(
-        ["--model_name_or_path", str(source), "--dataset_name", str(data), "--output_dir", str(tmp_path / "run")]
+        [
+            "train",
+            "--model_name_or_path",
+            str(source),
+            "--dataset_name",
+            str(data),
+            "--output_dir",
+            str(tmp_path / "run"),
+        ]
         + ["--max_steps", "1", "--eval_steps", "1", "--save_steps", "1", "--precision", "fp32", "--report_to", "none"]
         + ["--dataloader_num_workers", "0"]
     )
     tokens = json.loads((tmp_path / "run" / "tokenizer.json").read_text())["model"]["vocab"]
     assert list(tokens) == ["<blk>", "<unk>", "<sos/eos>", "a", "j"]
-    with pytest.raises(SystemExit, match="has no tokenizer: it has to be trained on transcripts first"):
-        evaluate(["--model_name_or_path", str(source), "--dataset_name", str(data), "--eval_split_name", "train"])
+    with pytest.raises(SystemExit, match="has no tokenizer: fine-tune it on transcripts first"):
+        main(
+            ["evaluate", "--model_name_or_path", str(source), "--dataset_name", str(data), "--eval_split_name", "train"]
+        )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_fine_tuned_scored_and_transcribing(family, corpus, tmp_path, capsys):
+def test_a_model_of_another_family_is_fine_tuned_scored_and_transcribes(family, corpus, tmp_path, capsys):
     torch.manual_seed(0)
     source, run = tmp_path / "source", tmp_path / "run"
     source.mkdir()
     FAMILIES[family](source)
     data = ["--dataset_name", str(corpus)]
     main(
-        ["--model_name_or_path", str(source), *data, "--output_dir", str(run), "--text_normalization", "zh-en"]
+        ["train", "--model_name_or_path", str(source), *data, "--output_dir", str(run), "--text_normalization", "zh-en"]
         + ["--max_steps", "2", "--eval_steps", "2", "--save_steps", "2", "--max_batch_seconds", "20"]
         + ["--precision", "fp32", "--report_to", "none", "--dataloader_num_workers", "0"]
     )
     metrics = json.loads((run / "metrics.json").read_text())
     capsys.readouterr()
-    evaluate(["--model_name_or_path", str(run), *data])
+    main(["evaluate", "--model_name_or_path", str(run), *data])
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["cer"] == metrics["cer"]
     recording = str(next((corpus / "validation").glob("*.flac")))
-    transcribe(["--model_name_or_path", str(run), recording, "--output_format", "json"])
+    main(["transcribe", "--model_name_or_path", str(run), recording, "--output_format", "json"])
     assert {"text", "words"} <= set(json.loads(capsys.readouterr().out))
-    evaluate(["--model_name_or_path", str(source), *data])  # as it came, with its own tokenizer
+    main(["evaluate", "--model_name_or_path", str(source), *data])  # the original checkpoint with its own tokenizer
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["utterances"] == 8

@@ -1,4 +1,4 @@
-"""A folder as people have them: what can be used is trained on, and every bad file is named with its reason."""
+"""A folder with damaged files: the usable ones are trained on, and each other one is reported with the reason."""
 
 import io
 import json
@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from hf_asr.cli import augment_preview
+from hf_asr.cli import main
 from hf_asr.data.audio import read_audio
-from hf_asr.training.run import main
 
 TINY = "{hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64, subsampling_channels: 8}"
 
@@ -38,7 +37,7 @@ def messy(corpus, tmp_path_factory):
     soundfile.write(folder / "good.wav", speech, 16000)
     whole = (folder / "good.wav").read_bytes()
     (folder / "truncated.wav").write_bytes(whole[: len(whole) // 3])
-    (folder / "text.wav").write_text("this is no audio\n" * 50)
+    (folder / "text.wav").write_text("this is not audio\n" * 50)
     (folder / "empty.wav").write_bytes(b"")
     soundfile.write(folder / "stereo.wav", np.stack([up, up / 2], 1), 48000)
     soundfile.write(folder / "phone.mp3", speech[::2], 8000)
@@ -68,25 +67,26 @@ BAD = {
 
 
 def command(messy, output_dir, *more: str) -> list[str]:
-    return ["--dataset_name", str(messy), "--output_dir", str(output_dir), "--model", TINY, "--report_to", "none",
-            "--dataloader_num_workers", "0", "--precision", "fp32", "--max_steps", "2", *more]  # fmt: skip
+    arguments = ["--dataset_name", str(messy), "--output_dir", str(output_dir), "--model", TINY, "--report_to", "none"]
+    arguments += ["--dataloader_num_workers", "0", "--precision", "fp32", "--max_steps", "2"]
+    return ["train", *arguments, *more]
 
 
-def test_more_than_a_tenth_unusable_stops_with_an_explanation(messy, tmp_path):
+def test_too_many_unusable_rows_are_an_error_with_the_reasons(messy, tmp_path):
     with pytest.raises(SystemExit) as stopped:
         main(command(messy, tmp_path / "run", "--held_out_share", "0.01"))
     message = str(stopped.value.code)
-    assert "cannot be trained on" in message and "limit 10%" in message and "--max_unusable_share 1" in message
+    assert "cannot be trained on" in message and "limit 10%" in message and "max_unusable_share to 1" in message
     assert "\n" not in message
-    assert (tmp_path / "run" / "data_report.html").is_file()  # to see which
+    assert (tmp_path / "run" / "data_report.html").is_file()  # which shows the files
 
 
-def test_it_trains_and_names_each_bad_file(messy, tmp_path, caplog):
+def test_training_reports_each_unusable_file(messy, tmp_path, caplog):
     caplog.set_level("INFO", logger="hf_asr")
     main(command(messy, tmp_path / "run", "--max_unusable_share", "1"))
-    told = [json.loads(line) for line in (tmp_path / "run" / "data_report.jsonl").read_text().splitlines()]
-    assert {row["utterance_id"] for row in told} == set(BAD)
-    for row in told:
+    findings = [json.loads(line) for line in (tmp_path / "run" / "data_report.jsonl").read_text().splitlines()]
+    assert {row["utterance_id"] for row in findings} == set(BAD)
+    for row in findings:
         assert re.search(BAD[row["utterance_id"]], f"{row['reason']}: {row['detail']}"), row
     page = (tmp_path / "run" / "data_report.html").read_text(encoding="utf-8")
     assert all(name in page for name in BAD)
@@ -96,33 +96,41 @@ def test_it_trains_and_names_each_bad_file(messy, tmp_path, caplog):
     assert metrics["utterances"] == 1
 
 
-def test_headers_are_believed_when_asked(messy, tmp_path):
+def test_without_inspect_audio_a_truncated_file_is_not_found(messy, tmp_path):
     main(command(messy, tmp_path / "run", "--max_unusable_share", "1", "--inspect_audio", "false"))
-    told = [json.loads(line) for line in (tmp_path / "run" / "data_report.jsonl").read_text().splitlines()]
-    assert {row["utterance_id"] for row in told} == set(BAD) - {"truncated.wav"}
+    findings = [json.loads(line) for line in (tmp_path / "run" / "data_report.jsonl").read_text().splitlines()]
+    assert {row["utterance_id"] for row in findings} == set(BAD) - {"truncated.wav"}
 
 
-def test_streamed_it_trains_as_well(messy, corpus, tmp_path):
+def test_training_on_a_stream_reports_each_unusable_file(messy, corpus, tmp_path):
     shutil.copytree(messy, tmp_path / "data")
     shutil.copytree(corpus / "validation", tmp_path / "data" / "dev")
     more = ["--max_unusable_share", "1", "--streaming", "true"]
     main(command(tmp_path / "data", tmp_path / "run", *more))
-    told = (tmp_path / "run" / "data_report.jsonl").read_text()
-    assert all(f'"{name}"' in told for name in BAD)
+    findings = (tmp_path / "run" / "data_report.jsonl").read_text()
+    assert all(f'"{name}"' in findings for name in BAD)
     with pytest.raises(
         SystemExit, match="no validation split .it has: train., and nothing can be held out of a stream"
     ):
         main(command(messy, tmp_path / "other", *more))
     arguments = command(tmp_path / "data", tmp_path / "other", *more)
     arguments[arguments.index("--max_steps") + 1] = "-1"
-    with pytest.raises(SystemExit, match="--streaming needs --max_steps"):
+    with pytest.raises(SystemExit, match="streaming needs max_steps"):
         main(arguments)
 
 
-def test_augmentations_can_be_previewed(messy, tmp_path, capsys):
+def test_the_preview_writes_recordings_and_a_picture(messy, tmp_path, capsys):
     recipe = "[{name: Gain, min_gain_db: -12, max_gain_db: -6, p: 1.0}, {name: AddGaussianSNR, p: 1.0}]"
-    augment_preview(
-        ["--dataset_name", str(messy / "train"), "--output_dir", str(tmp_path), "--augmentations", recipe]
+    main(
+        [
+            "augment-preview",
+            "--dataset_name",
+            str(messy / "train"),
+            "--output_dir",
+            str(tmp_path),
+            "--augmentations",
+            recipe,
+        ]
         + ["--num_utterances", "1", "--held_out_share", "0.01", "--seed", "7"]
     )
     pictures = list((tmp_path / "augment-preview").glob("*.png"))

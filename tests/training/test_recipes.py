@@ -1,10 +1,10 @@
-"""Every mistake in a recipe or a mapping ends in one line that names it, before anything is read."""
+"""A mistake in a recipe or a mapping is an error of one line before any data are read."""
 
 import pytest
 
 from hf_asr.arguments import parse_arguments
+from hf_asr.cli import main
 from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
-from hf_asr.training.preview import main as preview
 
 CLASSES = (ModelArguments, DataArguments, ConformerTrainingArguments)
 
@@ -16,7 +16,7 @@ def parsed(tmp_path, text: str, *argv: str) -> tuple:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("learning_rate: abc", "invalid float value: 'abc'"),
         ("learning_rate: {a: 1}", "learning_rate: {'a': 1} has the wrong type; float is expected"),
@@ -30,31 +30,31 @@ def parsed(tmp_path, text: str, *argv: str) -> tuple:
         ("model: [", "recipe.yaml: while parsing a flow node"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_one_line(tmp_path, capsys, text, told):
+def test_a_value_of_the_wrong_type_is_an_error_of_one_line(tmp_path, capsys, text, message):
     with pytest.raises(SystemExit) as stopped:
         parsed(tmp_path, text)
     error = capsys.readouterr().err
-    assert stopped.value.code == 2 and told in error and error.count("\n") == 1
+    assert stopped.value.code == 2 and message in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("model: 5", "model must be a mapping, as {a: 1}, not 5"),
         ("model: '{a'", "model is not YAML: while parsing"),
         ("augmentations: Gain", "augmentations must be a list of mappings, as .{name: A}., not 'Gain'"),
         ("feature_extractor: {num_mel_bins: many}", "num_mel_bins must be a whole number, not 'many'"),
         ("accelerator_config: {batches: 1}", "an argument has the wrong type: AcceleratorConfig"),
-        ("greater_is_better: true", "greater_is_better: fewer errors are better"),
-        ("held_out_share: 0", "held_out_share lies between 0 and 1, not 0.0"),
+        ("greater_is_better: true", "greater_is_better must be false"),
+        ("held_out_share: 0", "held_out_share must be between 0 and 1, not 0.0"),
     ],
 )
-def test_a_value_that_does_not_fit_says_what_does(tmp_path, text, told):
-    with pytest.raises(ValueError, match=told):
+def test_an_invalid_value_is_an_error_with_the_accepted_ones(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
         parsed(tmp_path, text)
 
 
-def test_what_yaml_takes_for_something_else_is_understood(tmp_path):
+def test_yaml_values_of_another_type_are_converted(tmp_path):
     text = "eval_strategy: no\nload_best_model_at_end: false\nmax_steps: 100.0\nexclude_speakers: [1, theo]"
     model, data, training = parsed(tmp_path, f"{text}\ndataset_name: 5\nmodel: {{layer_norm_eps: 1e-6}}")
     assert training.eval_strategy == "no" and training.max_steps == 100
@@ -63,17 +63,17 @@ def test_what_yaml_takes_for_something_else_is_understood(tmp_path):
 
 
 @pytest.mark.parametrize("output_dir", ["file", "file/run"])
-def test_a_folder_that_cannot_be_made(tmp_path, output_dir):
+def test_an_output_dir_that_cannot_be_created_is_an_error(tmp_path, output_dir):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="file is a file, name a folder"):
+    with pytest.raises(ValueError, match="file is a file, choose a folder"):
         ConformerTrainingArguments(output_dir=str(tmp_path / output_dir))
 
 
-def test_the_preview_refuses_in_one_line_too(tmp_path, monkeypatch):
+def test_an_error_of_the_preview_is_one_line(tmp_path, monkeypatch):
     def gone(*args, **kwargs):
         raise OSError("the disk\nis gone")
 
-    monkeypatch.setattr("hf_asr.training.preview.load_splits", gone)
+    monkeypatch.setattr("hf_asr.commands.augment_preview.load_splits", gone)
     with pytest.raises(SystemExit) as stopped:
-        preview(["--dataset_name", str(tmp_path), "--output_dir", str(tmp_path / "run")])
+        main(["augment-preview", "--dataset_name", str(tmp_path), "--output_dir", str(tmp_path / "run")])
     assert stopped.value.code == "error: the disk is gone"

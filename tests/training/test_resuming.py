@@ -1,4 +1,4 @@
-"""A run that goes on is the run that was never stopped, and never a mixture of two runs."""
+"""A resumed run gives the result of an uninterrupted one, and never a mixture of two runs."""
 
 import json
 import logging
@@ -10,7 +10,6 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from hf_asr.training import run as run_module
 from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 from hf_asr.training.averaging import AVERAGE_FILE, mean_of_checkpoints, weights_of
 from hf_asr.training.run import train
@@ -58,28 +57,29 @@ def finished(corpus, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def old(finished, tmp_path) -> Path:
-    """A copy of a finished run, with somebody's notes."""
+    """A copy of a finished run, with a file of the user."""
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "run" / "notes.txt").write_text("mine")
     return tmp_path / "run"
 
 
-def test_a_mistake_leaves_the_run_that_was_to_be_overwritten(old, corpus, monkeypatch):
+def test_an_error_before_training_keeps_the_run_to_overwrite(old, corpus, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in old.rglob("*") if path.is_file()}
-    monkeypatch.setattr(run_module, "describe", lambda *args: (_ for _ in ()).throw(ValueError("a mistake")))
+    error = ValueError("a mistake")
+    monkeypatch.setattr("hf_asr.training.prepare.describe", lambda *args: (_ for _ in ()).throw(error))
     with pytest.raises(ValueError, match="a mistake"):
         run(corpus, old, overwrite_output_dir=True)
     there = {path: path.stat().st_mtime_ns for path in old.rglob("*") if path.is_file()}
     assert {path: time for path, time in there.items() if "unfinished" not in path.parts} == before
 
 
-def test_all_that_a_run_writes_is_known_to_be_a_runs(old):
+def test_delete_run_knows_all_files_of_a_run(old):
     delete_run(old)
     assert names(old) == {"notes.txt"}
 
 
-def test_overwriting_leaves_nothing_of_the_old_run(old, finished, corpus):
-    """Its last step is later than all of the new run's, of which one checkpoint is kept."""
+def test_overwriting_deletes_all_of_the_old_run(old, finished, corpus):
+    """The old run has a later step than the new one, which keeps one checkpoint."""
     (old / "checkpoint-6").rename(old / "checkpoint-60")
     for name in ("model.safetensors", "before.json", "max_batch_seconds.json"):
         (old / name).write_bytes(b"old")
@@ -90,8 +90,8 @@ def test_overwriting_leaves_nothing_of_the_old_run(old, finished, corpus):
     assert_same(old / "model.safetensors", finished / "model.safetensors")
 
 
-def test_stopped_after_its_last_step_it_only_needs_the_results(old, finished, corpus):
-    """Killed while the result is written: some of it is new, and nothing says so."""
+def test_a_run_stopped_after_its_last_step_only_writes_its_results(old, finished, corpus):
+    """It was killed while the result was written."""
     for name in ("metrics.json", "training.json", "model.safetensors"):
         (old / name).unlink()
     (old / "unfinished").mkdir()
@@ -101,17 +101,18 @@ def test_stopped_after_its_last_step_it_only_needs_the_results(old, finished, co
     assert metrics["steps"] == 6 and names(old) == names(finished) | {"notes.txt"}
 
 
-def test_figures_of_other_weights_never_lie_beside_new_ones(old, corpus, monkeypatch):
-    """Stopped between the new weights and their scores, a run that went on has no scores."""
-    monkeypatch.setattr(run_module, "plot_curves", lambda *args: (_ for _ in ()).throw(ValueError("stopped")))
+def test_results_of_earlier_weights_are_deleted_before_new_weights_are_saved(old, corpus, monkeypatch):
+    """A resumed run that is stopped between its new weights and their scores has no scores."""
+    error = ValueError("stopped")
+    monkeypatch.setattr("hf_asr.training.results.plot_curves", lambda *args: (_ for _ in ()).throw(error))
     with pytest.raises(ValueError, match="stopped"):
         run(corpus, old, resume_from_checkpoint="true", max_steps=7)
     gone = {"metrics.json", "predictions.jsonl", "report.html", "curves.png", "training.json"}
     assert not gone & names(old) and {"model.safetensors", "config.json", "tokenizer.json"} <= names(old)
 
 
-def test_a_copied_run_with_a_damaged_checkpoint_is_a_run_of_its_own(old, finished, corpus):
-    """Checkpoints name the best one by its path in the folder that was copied; the damaged one is put aside."""
+def test_a_copied_run_with_a_damaged_checkpoint_is_independent_of_the_original(old, finished, corpus):
+    """The state of a checkpoint has the path of the best one in the original; the damaged checkpoint is renamed."""
     flip_last_bit(old / "checkpoint-6" / "model.safetensors")
     run(corpus, old, resume_from_checkpoint="true", save_total_limit=2)
     assert (old / "damaged-checkpoint-6").is_dir() and list_checkpoints(old)[-1].name == "checkpoint-6"
@@ -120,8 +121,8 @@ def test_a_copied_run_with_a_damaged_checkpoint_is_a_run_of_its_own(old, finishe
         assert_same(old / name, finished / name)
 
 
-def test_the_result_is_of_what_was_saved_and_is_undamaged(corpus, tmp_path, monkeypatch, caplog):
-    """Scored twice as often as saved; when training ends, a bit of the best checkpoint's average is another."""
+def test_the_result_is_an_undamaged_saved_checkpoint(corpus, tmp_path, monkeypatch, caplog):
+    """Scores are computed twice as often as checkpoints; a bit of the best average flips at the end of training."""
     caplog.set_level(logging.WARNING, logger="hf_asr")
     folder, best = tmp_path / "run", []
 
@@ -147,15 +148,15 @@ def test_the_result_is_of_what_was_saved_and_is_undamaged(corpus, tmp_path, monk
     assert any(all(torch.equal(result[name], value) for name, value in weights.items()) for weights in accepted)
 
 
-def test_a_run_that_was_never_scored_ends_with_its_moving_average(corpus, tmp_path):
+def test_the_result_of_a_run_without_evaluations_is_its_moving_average(corpus, tmp_path):
     run(corpus, tmp_path / "run", ema_decay=0.5, max_steps=2, eval_steps=10, save_steps=10)
     result = load_file(tmp_path / "run" / "model.safetensors")
     average = load_file(tmp_path / "run" / "checkpoint-2" / "average.safetensors")
     assert all(torch.equal(result[name], value) for name, value in average.items())
 
 
-def test_a_worker_that_reads_the_data_changes_nothing(finished, corpus, tmp_path):
-    """Nor does stopping, in the middle of an epoch."""
+def test_resuming_with_dataloader_workers_gives_the_same_weights(finished, corpus, tmp_path):
+    """The run was stopped in the middle of an epoch."""
     shutil.copytree(finished / "checkpoint-2", tmp_path / "run" / "checkpoint-2")
     run(corpus, tmp_path / "run", resume_from_checkpoint="true", dataloader_num_workers=2)
     for name in ("checkpoint-6/model.safetensors", "model.safetensors"):
@@ -164,21 +165,26 @@ def test_a_worker_that_reads_the_data_changes_nothing(finished, corpus, tmp_path
 
 SCRIPT = """
 import torch
-import hf_asr.training.run as run
+from transformers import TrainerCallback
+from hf_asr.arguments import parse_arguments
+from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
+from hf_asr.training.prepare import prepare
+from hf_asr.training.run import fit
 
-class Keep(run.ShowTranscripts):
+class Keep(TrainerCallback):
     def on_evaluate(self, args, state, control, model=None, **kwargs):
         buffers = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
         torch.save(buffers, f"{args.output_dir}/buffers-{state.global_step}-{args.process_index}.pt")
 
 if __name__ == "__main__":
-    run.ShowTranscripts = Keep
-    run.main()
+    arguments = parse_arguments((ModelArguments, DataArguments, ConformerTrainingArguments))
+    fit(prepare(*arguments), arguments[2], callbacks=[Keep()])
+    torch.distributed.destroy_process_group()
 """
 
 
-def test_two_processes_with_workers_in_bf16_go_on_as_if_never_stopped(corpus, tmp_path, torchrun):
-    """With a moving average, and batch norm, whose statistics each process has of its own until they are scored."""
+def test_two_processes_with_workers_in_bf16_resume_to_the_same_weights(corpus, tmp_path, torchrun):
+    """With a moving average, and with batch norm, whose statistics differ between processes until they are scored."""
     (tmp_path / "train.py").write_text(SCRIPT)
     model = RECIPE["model"] | {"hidden_size": 128, "conv_norm": "batch_norm"}
     options = {"precision": "bf16", "dataloader_num_workers": 1, "ema_decay": 0.5, "max_steps": 4, "use_cpu": True}

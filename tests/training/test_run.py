@@ -1,4 +1,4 @@
-"""The whole job on a small corpus, and the mistakes a person makes."""
+"""A whole training run on a small corpus, and the errors that wrong arguments give."""
 
 import contextlib
 import json
@@ -14,11 +14,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from hf_asr.cli import evaluate, transcribe
+from hf_asr.cli import main
 from hf_asr.model import ConformerForCTC
 from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 from hf_asr.training.averaging import mean_of_checkpoints
-from hf_asr.training.run import main, train, trial_step
+from hf_asr.training.batch_search import trial_step
+from hf_asr.training.prepare import prepare
+from hf_asr.training.run import train
 from hf_asr.training.trainer import ConformerTrainer
 
 RECIPE = {
@@ -43,14 +45,14 @@ RECIPE = {
 }
 
 
-def run(corpus, output_dir, **changes) -> dict:
+def arguments(corpus, output_dir, **changes) -> tuple:
     recipe = RECIPE | {"dataset_name": str(corpus), "output_dir": str(output_dir)} | changes
+    classes = (ModelArguments, DataArguments, ConformerTrainingArguments)
+    return tuple(cls(**{key: recipe[key] for key in recipe if key in cls.__dataclass_fields__}) for cls in classes)
 
-    def own(cls: type) -> dict:
-        return {key: value for key, value in recipe.items() if key in cls.__dataclass_fields__}
 
-    return train(ModelArguments(**own(ModelArguments)), DataArguments(**own(DataArguments)),
-                 ConformerTrainingArguments(**own(ConformerTrainingArguments)))  # fmt: skip
+def run(corpus, output_dir, **changes) -> dict:
+    return train(*arguments(corpus, output_dir, **changes))
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
@@ -72,7 +74,7 @@ def finished(corpus, tmp_path_factory):
 
 @pytest.fixture
 def steps(monkeypatch) -> list[int]:
-    """The number of each optimiser step that is taken: a run that began anew would end with the same weights."""
+    """The number of each optimiser step: a run that started again from step 0 would end with the same weights."""
     taken, original = [], ConformerTrainer.training_step
 
     def step(trainer, *args, **kwargs):
@@ -83,7 +85,7 @@ def steps(monkeypatch) -> list[int]:
     return taken
 
 
-def test_the_result_is_complete(finished):
+def test_a_run_writes_all_result_files(finished):
     folder, metrics = finished
     assert json.loads((folder / "metrics.json").read_text()) == metrics
     assert {"cer", "cer_interval", "wer", "real_time_factor", "steps"} <= set(metrics)
@@ -94,18 +96,20 @@ def test_the_result_is_complete(finished):
     assert not list(folder.glob("*partial*"))
 
 
-def test_the_other_commands_need_only_its_folder(finished, corpus, tmp_path, capsys):
+def test_evaluate_and_transcribe_need_only_the_folder_of_a_run(finished, corpus, tmp_path, capsys):
     folder, metrics = finished
-    evaluate(["--model_name_or_path", str(folder), "--dataset_name", str(corpus), "--output_dir", str(tmp_path)])
+    main(
+        ["evaluate", "--model_name_or_path", str(folder), "--dataset_name", str(corpus), "--output_dir", str(tmp_path)]
+    )
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert printed["cer"] == metrics["cer"] == json.loads((tmp_path / "metrics.json").read_text())["cer"]
-    transcribe(["--model_name_or_path", str(folder), str(corpus / "validation"), "--output_format", "json"])
+    main(["transcribe", "--model_name_or_path", str(folder), str(corpus / "validation"), "--output_format", "json"])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(lines) == 8 and {"file", "text", "duration", "words"} <= set(lines[0])
 
 
-def test_resumed_is_uninterrupted(finished, corpus, tmp_path, steps):
-    """Stopped in the middle of an epoch and of nothing else; augmentation and SpecAugment on."""
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(finished, corpus, tmp_path, steps):
+    """It was stopped in the middle of an epoch, with augmentation and SpecAugment."""
     folder, _ = finished
     (tmp_path / "run").mkdir()
     (folder / "checkpoint-2").rename(tmp_path / "run" / "checkpoint-2")
@@ -115,7 +119,7 @@ def test_resumed_is_uninterrupted(finished, corpus, tmp_path, steps):
     assert_same_weights(folder / "checkpoint-6", tmp_path / "run" / "checkpoint-6")
 
 
-def test_a_stream_resumed_is_uninterrupted(corpus, tmp_path, steps):
+def test_a_resumed_run_on_a_stream_ends_with_the_weights_of_an_uninterrupted_one(corpus, tmp_path, steps):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     run(corpus, whole, streaming=True, streaming_buffer_size=15)
     steps.clear()
@@ -127,16 +131,23 @@ def test_a_stream_resumed_is_uninterrupted(corpus, tmp_path, steps):
 
 
 @pytest.mark.parametrize("moment", ["in a step", "while a checkpoint is written"])
-def test_killed_and_resumed_is_uninterrupted(finished, corpus, tmp_path, moment, steps):
-    """kill -9 in the last step but one, or in the middle of the second checkpoint: half of it is on disk."""
+def test_a_killed_and_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    finished, corpus, tmp_path, moment, steps
+):
+    """kill -9 in step 5 of 6, or while the second checkpoint is half written."""
     folder, _ = finished
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE | {"dataset_name": str(corpus), "output_dir": str(tmp_path / "run")}))
     code = f"""
 import os, signal
-import hf_asr.training.run as run
+from transformers import TrainerCallback
+from hf_asr.arguments import parse_arguments
+from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
+from hf_asr.training.prepare import prepare
+from hf_asr.training.run import fit
+from hf_asr.training.trainer import ConformerTrainer
 
-class Kill(run.ShowTranscripts):
+class Kill(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):
         if {moment!r} == "in a step" and state.global_step == 4:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -146,10 +157,11 @@ def save_optimizer(trainer, folder):
         os.kill(os.getpid(), signal.SIGKILL)
     original(trainer, folder)
 
-original = run.ConformerTrainer._save_optimizer_and_scheduler
-run.ConformerTrainer._save_optimizer_and_scheduler = save_optimizer
-run.ShowTranscripts = Kill
-run.main(["--config", {str(recipe)!r}])
+original = ConformerTrainer._save_optimizer_and_scheduler
+ConformerTrainer._save_optimizer_and_scheduler = save_optimizer
+classes = (ModelArguments, DataArguments, ConformerTrainingArguments)
+arguments = parse_arguments(classes, ["--config", {str(recipe)!r}])
+fit(prepare(*arguments), arguments[2], callbacks=[Kill()])
 """
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
@@ -166,7 +178,7 @@ run.main(["--config", {str(recipe)!r}])
     assert not (tmp_path / "run" / "unfinished").exists()
 
 
-def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(finished, corpus, tmp_path, monkeypatch):
+def test_a_full_disk_ends_training_and_keeps_the_last_checkpoint(finished, corpus, tmp_path, monkeypatch):
     folder, _ = finished
 
     def full(trainer, target):
@@ -188,7 +200,7 @@ def test_a_full_disk_costs_the_steps_since_the_last_checkpoint(finished, corpus,
     assert_same_weights(folder / "checkpoint-6", tmp_path / "run" / "checkpoint-6")
 
 
-def test_resumed_with_a_moving_average_is_uninterrupted_and_the_result_is_the_average(corpus, tmp_path):
+def test_the_moving_average_is_resumed_and_is_the_result(corpus, tmp_path):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     run(corpus, whole, ema_decay=0.9)
     best = json.loads((whole / "checkpoint-6" / "trainer_state.json").read_text())["best_global_step"]
@@ -205,11 +217,11 @@ def test_resumed_with_a_moving_average_is_uninterrupted_and_the_result_is_the_av
     assert_same_weights(whole / "checkpoint-6", resumed / "checkpoint-6", name="average.safetensors")
 
 
-@pytest.mark.parametrize(("cer_of_mean", "result"), [(0.3, "mean"), (0.5, "single one")])
+@pytest.mark.parametrize(("cer_of_mean", "result"), [(0.3, "mean"), (0.5, "best checkpoint")])
 def test_the_mean_of_checkpoints_is_the_result_if_it_is_better(
     corpus, tmp_path, caplog, monkeypatch, cer_of_mean, result
 ):
-    """Checkpoint 2 is the best one; the last two are averaged, and scored last."""
+    """Checkpoint 2 is the best; the last two are averaged, and their mean is scored last."""
     scores = iter([{"cer": cer, "wer": cer} for cer in (0.5, 0.7, 0.6, cer_of_mean)])
     monkeypatch.setattr("hf_asr.training.trainer.error_rates", lambda *_: next(scores))
     caplog.set_level("INFO", logger="hf_asr")
@@ -224,8 +236,8 @@ def test_the_mean_of_checkpoints_is_the_result_if_it_is_better(
 
 
 @pytest.mark.parametrize("change", [{"max_batch_seconds": 40}, {"exclude_speakers": None}])
-def test_resumed_with_other_batches_goes_on_and_says_so(finished, corpus, tmp_path, caplog, change):
-    """Another bound, or recordings that are gone since."""
+def test_a_run_resumed_with_other_batches_logs_a_warning(finished, corpus, tmp_path, caplog, change):
+    """Another max_batch_seconds, or recordings that were deleted since."""
     folder, _ = finished
     copy = tmp_path / "corpus"
     shutil.copytree(corpus, copy)
@@ -234,21 +246,21 @@ def test_resumed_with_other_batches_goes_on_and_says_so(finished, corpus, tmp_pa
             path.unlink()
     shutil.copytree(folder / "checkpoint-2", tmp_path / "run" / "checkpoint-2")
     metrics = run(copy, tmp_path / "run", resume_from_checkpoint="true", max_unusable_share=0.2, **change)
-    assert metrics["steps"] == 6 and "resumed at step 2: other batches than before" in caplog.text
+    assert metrics["steps"] == 6 and "resumed at step 2: the batches are not those of the first run" in caplog.text
 
 
-def test_resumed_by_two_processes_goes_on_and_says_so(finished, corpus, tmp_path, torchrun):
+def test_a_run_resumed_by_two_processes_logs_a_warning(finished, corpus, tmp_path, torchrun):
     folder, _ = finished
     shutil.copytree(folder / "checkpoint-2", tmp_path / "run" / "checkpoint-2")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE | {"dataset_name": str(corpus), "output_dir": str(tmp_path / "run")}))
     script = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
     _, errors = torchrun(script, "--config", recipe, "--resume_from_checkpoint", "true", processes=2)
-    assert "resumed at step 2: other batches than before" in errors
+    assert "resumed at step 2: the batches are not those of the first run" in errors
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == 6
 
 
-def test_steps_without_a_finite_gradient_are_left_out_and_counted(corpus, tmp_path, monkeypatch):
+def test_steps_without_a_finite_gradient_are_skipped_and_counted(corpus, tmp_path, monkeypatch):
     def broken(self, log_probs, *args, **kwargs):
         loss = original(self, log_probs, *args, **kwargs)
         return loss * float("nan") if self.training and steps.pop(0) else loss
@@ -260,7 +272,7 @@ def test_steps_without_a_finite_gradient_are_left_out_and_counted(corpus, tmp_pa
     assert metrics["skipped_steps"] == 2
     assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
     steps = [True] * 30
-    with pytest.raises(ValueError, match="21 steps in a row had gradients that are not finite.*lower --learning_rate"):
+    with pytest.raises(ValueError, match="21 steps in a row had gradients that are not finite.*lower learning_rate"):
         run(
             corpus,
             tmp_path / "other",
@@ -271,29 +283,20 @@ def test_steps_without_a_finite_gradient_are_left_out_and_counted(corpus, tmp_pa
         )
 
 
-def test_batches_are_of_the_length_that_augmentation_can_make(corpus, tmp_path, monkeypatch):
-    """Speed 0.8 makes a recording 1.25 times as long; trials for `find_batch_seconds` are as long as that, too."""
-
-    class Built(Exception):
-        pass
-
-    def trainer(**given):
-        built.update(given)
-        raise Built
-
-    built: dict = {}
-    monkeypatch.setattr("hf_asr.training.run.ConformerTrainer", trainer)
-    with pytest.raises(Built):
-        run(corpus, tmp_path / "run", augmentations=[{"name": "SpeedPerturbation", "factors": [0.8, 1.0]}])
-    durations, dataset = built["train_durations"], built["train_dataset"]
-    heard = [len(dataset[(0, place)]["waveform"]) / 16000 for place in range(len(dataset))]
-    longer = np.array(durations) / np.array(heard)
+def test_batches_are_bounded_by_the_longest_duration_after_augmentation(corpus, tmp_path):
+    """Speed 0.8 makes a recording 1.25 times as long; the batches that `find_batch_seconds` tries are as long."""
+    augmentations = [{"name": "SpeedPerturbation", "factors": [0.8, 1.0]}]
+    model_args, data_args, args = arguments(corpus, tmp_path / "run", augmentations=augmentations)
+    prepared = prepare(model_args, data_args, args)
+    durations, dataset = prepared.durations, prepared.train_dataset
+    seconds = [len(dataset[(0, place)]["waveform"]) / 16000 for place in range(len(dataset))]
+    longer = np.array(durations) / np.array(seconds)
     assert longer.min() == pytest.approx(1, abs=1e-3) and longer.max() == pytest.approx(1.25, abs=1e-3)
     tried = []
     stub = SimpleNamespace(
         train_dataset=dataset,
-        processing_class=built["processing_class"],
-        args=built["args"],
+        processing_class=prepared.processor,
+        args=args,
         data_collator=lambda examples: {"labels": torch.zeros(1), "tried": tried.append(examples)},
         accelerator=SimpleNamespace(autocast=contextlib.nullcontext),
         training_step=lambda *_, **__: None,
@@ -304,14 +307,14 @@ def test_batches_are_of_the_length_that_augmentation_can_make(corpus, tmp_path, 
     assert lengths == pytest.approx(sorted(durations)[-3:], abs=1e-3)
 
 
-def test_smoothing_is_the_training_arguments(corpus, tmp_path):
+def test_label_smoothing_is_a_training_argument(corpus, tmp_path):
     run(corpus, tmp_path / "run", label_smoothing_factor=0.1, max_steps=2)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["label_smoothing"] == 0.1
     with pytest.raises(ValueError, match="label_smoothing is the training argument label_smoothing_factor"):
         run(corpus, tmp_path / "other", model={"label_smoothing": 0.1})
 
 
-def test_fine_tuned_with_old_data_and_scored_on_both(finished, corpus, tmp_path):
+def test_fine_tuning_with_replay_scores_old_and_new_data(finished, corpus, tmp_path):
     folder, metrics = finished
     run_dir = tmp_path / "run"
     options = {"replay_dataset_name": str(corpus), "replay_share": 0.5, "layer_lr_decay": 0.5, "max_steps": 2}
@@ -319,7 +322,7 @@ def test_fine_tuned_with_old_data_and_scored_on_both(finished, corpus, tmp_path)
     assert tuned["replay_cer_before"] == metrics["cer"] and {"replay_cer", "cer_before", "cer"} <= set(tuned)
 
 
-def test_the_head_alone_is_trained_first(finished, corpus, tmp_path):
+def test_frozen_steps_change_only_the_head(finished, corpus, tmp_path):
     folder, _ = finished
     run(corpus, tmp_path / "run", model_name_or_path=str(folder), freeze_encoder_steps=2, max_steps=2)
     before, after = weights(folder), weights(tmp_path / "run")
@@ -348,14 +351,14 @@ def test_low_rank_adapters_are_merged(finished, corpus, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"find_batch_seconds": True}, "find_batch_seconds tries batches until a GPU's memory is full"),
-        ({"lora": {"r": 2}}, "lora: only with --model_name_or_path"),
-        ({"average_by": "first"}, "average_by is best or last, not 'first'"),
-        ({"ema_decay": 1.0}, "ema_decay lies between 0 and 1"),
-        ({"replay_share": 1.5}, "replay_share lies between 0 and 1"),
+        ({"find_batch_seconds": True}, "find_batch_seconds tries batches until the memory of a GPU is full"),
+        ({"lora": {"r": 2}}, "lora: only for fine-tuning"),
+        ({"average_by": "first"}, "average_by must be best or last, not 'first'"),
+        ({"ema_decay": 1.0}, "ema_decay must be between 0 and 1"),
+        ({"replay_share": 1.5}, "replay_share must be between 0 and 1"),
     ],
 )
-def test_arguments_that_do_not_fit(corpus, tmp_path, options, message):
+def test_invalid_arguments_are_an_error(corpus, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         run(corpus, tmp_path / "run", **options)
 
@@ -370,26 +373,29 @@ def test_arguments_that_do_not_fit(corpus, tmp_path, options, message):
         (["--exclude_speakers", "nobody"], "no such speaker"),
         (["--resume_from_checkpoint", "true"], "no complete checkpoint to resume from"),
         (["--model_name_or_path", "/no/such/model"], "/no/such/model does not exist"),
-        (["--model_name_or_path", "no-such-model"], "no-such-model cannot be loaded: it is no folder here, and the"),
-        (["--model", "{hidden_size: wide}"], "ConformerConfig: hidden_size is a whole number, not 'wide'"),
-        (["--model", "{hidden_size"], "model is no YAML"),
-        (["--model", "3"], "model is a mapping"),
-        (["--augmentations", "[3]"], "augmentations: 3 is no mapping with a name"),
-        (["--output_dir", "/dev/null/run"], "output_dir /dev/null/run: /dev/null is a file, name a folder"),
-        (["--max_batch_seconds", "0"], "max_batch_seconds is more than 0"),
-        (["--metric_for_best_model", "loss"], "metric_for_best_model is cer or wer, not 'loss'"),
-        (["--accelerator_config", '{"batches": 1}'], "an argument is of the wrong type: AcceleratorConfig"),
+        (
+            ["--model_name_or_path", "no-such-model"],
+            "no-such-model cannot be loaded: it is not a folder, and it cannot be loaded from the Hub",
+        ),
+        (["--model", "{hidden_size: wide}"], "ConformerConfig: hidden_size must be a whole number, not 'wide'"),
+        (["--model", "{hidden_size"], "model is not YAML"),
+        (["--model", "3"], "model must be a mapping"),
+        (["--augmentations", "[3]"], "augmentations: 3 is not a mapping with a name"),
+        (["--output_dir", "/dev/null/run"], "output_dir /dev/null/run: /dev/null is a file, choose a folder"),
+        (["--max_batch_seconds", "0"], "max_batch_seconds must be more than 0"),
+        (["--metric_for_best_model", "loss"], "metric_for_best_model must be cer or wer, not 'loss'"),
+        (["--accelerator_config", '{"batches": 1}'], "an argument has the wrong type: AcceleratorConfig"),
     ],
 )
-def test_mistakes_are_one_line_that_says_what_to_do(corpus, tmp_path, monkeypatch, arguments, message):
+def test_a_wrong_argument_is_an_error_of_one_line(corpus, tmp_path, monkeypatch, arguments, message):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(SystemExit) as stopped:
-        main(["--dataset_name", str(corpus), "--output_dir", str(tmp_path / "run"), *arguments])
+        main(["train", "--dataset_name", str(corpus), "--output_dir", str(tmp_path / "run"), *arguments])
     assert message in stopped.value.code and "\n" not in stopped.value.code
 
 
-def test_a_folder_that_holds_a_run_is_not_overwritten(finished, corpus):
+def test_a_folder_with_a_run_is_not_overwritten(finished, corpus):
     folder, _ = finished
     with pytest.raises(SystemExit) as stopped:
-        main(["--dataset_name", str(corpus), "--output_dir", str(folder)])
-    assert "already holds a run: --resume_from_checkpoint true" in stopped.value.code
+        main(["train", "--dataset_name", str(corpus), "--output_dir", str(folder)])
+    assert "already contains a run: resume_from_checkpoint true" in stopped.value.code

@@ -1,4 +1,4 @@
-"""What overwriting deletes, what it leaves, and what a process killed meanwhile leaves to the next."""
+"""Which files overwriting a run deletes and keeps, also if the process is killed."""
 
 import logging
 from pathlib import Path
@@ -51,7 +51,7 @@ NOT_A_RUN = (
     "onnx/model.onnx",
     "checkpoint-best/model.safetensors",
     "train_conformer.py",
-    "runs/mine/model.safetensors",  # of somebody whose --output_dir is the folder with all runs
+    "runs/mine/model.safetensors",  # another run, if output_dir is the folder with all runs
     "runs/mine/runs/Nov26/events.out.tfevents.1.machine.1.0",
 )
 
@@ -77,7 +77,7 @@ def old(tmp_path):
 
 
 def prepare(folder: Path, **options) -> Path:
-    """As far as the checks go: the new run's data report is written."""
+    """Prepare a run as far as its data report."""
     options = {"resume_from": None, "overwrites": True} | options
     prepared = prepare_folder(folder, is_main=True, **options)
     assert prepare_folder(folder, is_main=False, **options) == prepared
@@ -85,23 +85,26 @@ def prepare(folder: Path, **options) -> Path:
     return prepared
 
 
-def test_until_training_begins_the_old_run_is_whole(old):
+def test_the_old_run_is_complete_until_training_begins(old):
     before = files(old)
     assert prepare(old) == old / UNFINISHED
     kept = {name: text for name, text in before.items() if not name.startswith(UNFINISHED)}
     assert files(old) == kept | {"unfinished/data_report.jsonl": "new"}
-    assert prepare(old) == old / UNFINISHED  # and again, after a mistake
+    assert prepare(old) == old / UNFINISHED  # again, after an error
 
 
-def test_then_nothing_is_left_of_it_and_everything_else_stays(old, caplog):
+def test_beginning_a_run_deletes_the_old_run_and_keeps_other_files(old, caplog):
     caplog.set_level(logging.INFO, logger="hf_asr")
     begin_run(old, prepare(old), resume_from=None, overwrites=True)
     assert files(old) == dict.fromkeys(NOT_A_RUN, "mine") | {"data_report.jsonl": "new"}
-    assert "the old run is deleted; not a run's, and kept: checkpoint-best, corpus, notes.txt, onnx" in caplog.text
+    assert (
+        "the old run is deleted; kept, because no run wrote them: checkpoint-best, corpus, notes.txt, onnx"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize("deletions", [0, 1, 5, 20])
-def test_killed_meanwhile_the_next_process_deletes_the_rest(old, monkeypatch, deletions):
+def test_the_next_process_deletes_the_rest_if_one_is_killed(old, monkeypatch, deletions):
     left = iter(range(deletions))
 
     def unlink(path, missing_ok=False):
@@ -120,7 +123,7 @@ def test_killed_meanwhile_the_next_process_deletes_the_rest(old, monkeypatch, de
     assert not holds_results(old) and not is_run(old)
 
 
-def test_killed_while_the_new_files_move_up_neither_run_is_left(old, monkeypatch):
+def test_no_run_is_left_if_a_process_is_killed_while_moving_files(old, monkeypatch):
     prepared = prepare(old)
     write(prepared, ["before.json"], "new")
     monkeypatch.setattr(Path, "rmdir", lambda path: 1 / 0)
@@ -131,7 +134,7 @@ def test_killed_while_the_new_files_move_up_neither_run_is_left(old, monkeypatch
     assert files(old) == dict.fromkeys(NOT_A_RUN, "mine")
 
 
-def test_a_folder_that_is_no_run_loses_nothing(tmp_path):
+def test_files_of_a_folder_without_a_run_are_kept(tmp_path):
     names = [name for name in (*RUN, *NOT_A_RUN) if name not in run_folder.PROOFS and "unfinished" not in name]
     names = [name for name in names if name != "config.json" and "trainer_state" not in name]
     write(tmp_path, names, "mine")
@@ -139,7 +142,7 @@ def test_a_folder_that_is_no_run_loses_nothing(tmp_path):
     assert files(tmp_path) == dict.fromkeys(names, "mine") | {"data_report.jsonl": "new"}
 
 
-def test_folders_that_only_have_the_names_are_left_alone(tmp_path):
+def test_other_folders_of_the_same_names_are_kept(tmp_path):
     others = ["overwriting/notes.txt", "unfinished/novel.txt", "README.md"]
     write(tmp_path, others, "mine")
     finish_overwriting(tmp_path)
@@ -147,7 +150,7 @@ def test_folders_that_only_have_the_names_are_left_alone(tmp_path):
     assert files(tmp_path) == dict.fromkeys(others, "mine") | {"data_report.jsonl": "new"}
 
 
-def test_what_a_run_left_that_ended_before_its_first_checkpoint_goes_unasked(tmp_path):
+def test_files_of_a_run_without_a_checkpoint_are_deleted(tmp_path):
     write(tmp_path, ["data_report.jsonl", "data_report.html", "before.json"], "old")
     others = [
         *NOT_A_RUN,
@@ -162,7 +165,7 @@ def test_what_a_run_left_that_ended_before_its_first_checkpoint_goes_unasked(tmp
 
 
 @pytest.mark.parametrize("overwrites", [True, False])
-def test_going_on_from_an_earlier_step_ends_the_later_ones(old, overwrites):
+def test_resuming_from_an_earlier_step_removes_later_checkpoints(old, overwrites):
     for step in (8, 12):
         write(old, [f"checkpoint-{step}/trainer_state.json"], "old")
     prepared = prepare(old, resume_from=old / "checkpoint-4", overwrites=overwrites)
@@ -174,7 +177,7 @@ def test_going_on_from_an_earlier_step_ends_the_later_ones(old, overwrites):
     assert (old / "model.safetensors").exists() and not (old / UNFINISHED).exists()
 
 
-def test_a_run_resumed_elsewhere_takes_along_what_it_found_at_its_beginning(old, tmp_path_factory):
+def test_a_run_resumed_in_another_folder_copies_its_first_measurements(old, tmp_path_factory):
     new = tmp_path_factory.mktemp("new")
     prepare(new, resume_from=old / "checkpoint-4", overwrites=False)
     assert files(new) == {"before.json": "old", "max_batch_seconds.json": "old", "data_report.jsonl": "new"}

@@ -1,4 +1,4 @@
-"""The scores of a run: one procedure while it trains and at its end, and what they are of."""
+"""Scores of a run are computed in the same way during training and at its end, and describe which rows they are of."""
 
 import json
 import shutil
@@ -12,14 +12,15 @@ import torch
 import yaml
 
 from hf_asr.checkpoint import load_checkpoint
+from hf_asr.cli import main
 from hf_asr.data.audio import read_audio
-from hf_asr.data.sources import load_source
+from hf_asr.data.sources import Source
 from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.model import ConformerForCTC
 from hf_asr.scoring.evaluation import evaluate_rows
 from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 from hf_asr.training.devices import keep_random_state
-from hf_asr.training.run import main, train
+from hf_asr.training.run import train
 from hf_asr.training.trainer import in_float32
 
 RECIPE = {
@@ -29,7 +30,7 @@ RECIPE = {
     "eval_steps": 1,
     "save_steps": 1,
     "logging_steps": 1,
-    "learning_rate": 2e-4,  # of random weights, whose transcripts are nonsense and change with each step
+    "learning_rate": 2e-4,  # the weights are random: their transcripts are nonsense and change in each step
     "warmup_steps": 0,
     "save_total_limit": 10,
     "dataloader_num_workers": 0,
@@ -51,7 +52,7 @@ def run(recipe: dict) -> dict:
 
 @pytest.fixture(scope="module")
 def awkward(corpus, tmp_path_factory) -> Path:
-    """A corpus whose validation split has a recording of several windows, one cut short and one that is no audio."""
+    """A corpus whose validation split has a recording of several windows, a truncated one and one that is not audio."""
     folder = tmp_path_factory.mktemp("awkward")
     for split, count in (("train", 8), ("validation", 4)):
         (folder / split).mkdir()
@@ -66,7 +67,7 @@ def awkward(corpus, tmp_path_factory) -> Path:
             soundfile.write(folder / split / "cut.wav", speech, 16000)
             whole = (folder / split / "cut.wav").read_bytes()
             (folder / split / "cut.wav").write_bytes(whole[: len(whole) // 2])
-            (folder / split / "text.wav").write_text("no audio")
+            (folder / split / "text.wav").write_text("not audio")
             rows += [rows[0] | {"file_name": f"{name}.wav", "id": name} for name in ("long", "cut", "text")]
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (folder / split / "metadata.jsonl").write_text(text, encoding="utf-8")
@@ -74,7 +75,7 @@ def awkward(corpus, tmp_path_factory) -> Path:
 
 
 def assert_chosen_as_reported(folder: Path, rows: datasets.Dataset) -> None:
-    """Each score of the run is that of its checkpoint, the best is the result, and they tell checkpoints apart."""
+    """Check that each score is that of its checkpoint, that the scores differ, and that the best one is the result."""
     state = json.loads((folder / "checkpoint-3" / "trainer_state.json").read_text())
     logged = {entry["step"]: entry for entry in state["log_history"] if "eval_cer" in entry}
     assert sorted(logged) == [1, 2, 3]
@@ -91,21 +92,21 @@ def assert_chosen_as_reported(folder: Path, rows: datasets.Dataset) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_score_that_chooses_a_checkpoint_is_the_one_that_is_reported(awkward, checkpoint, tmp_path, precision):
-    """Long recordings in windows, unreadable ones as deleted, in float32 whatever is trained in."""
+def test_the_best_checkpoint_is_chosen_by_the_score_that_is_reported(awkward, checkpoint, tmp_path, precision):
+    """Long recordings are split into windows, unreadable ones count as deleted, and scores are computed in float32."""
     places = {"dataset_name": str(awkward), "model_name_or_path": str(checkpoint), "output_dir": str(tmp_path / "run")}
     run(RECIPE | places | {"precision": precision})
-    assert_chosen_as_reported(tmp_path / "run", load_source(str(awkward), split="validation"))
+    assert_chosen_as_reported(tmp_path / "run", Source(str(awkward)).load("validation"))
 
 
-def test_two_processes_score_as_one_does(awkward, checkpoint, tmp_path, torchrun):
+def test_two_processes_give_the_scores_of_one(awkward, checkpoint, tmp_path, torchrun):
     places = {"dataset_name": str(awkward), "model_name_or_path": str(checkpoint), "output_dir": str(tmp_path / "run")}
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE | places))
     script = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
     printed, _ = torchrun(script, "--config", recipe, processes=2, OMP_NUM_THREADS="1")
-    assert_chosen_as_reported(tmp_path / "run", load_source(str(awkward), split="validation"))
-    assert "heard:" in printed
+    assert_chosen_as_reported(tmp_path / "run", Source(str(awkward)).load("validation"))
+    assert "prediction:" in printed
 
 
 def test_training_in_bf16_learns(awkward, tmp_path):
@@ -122,7 +123,7 @@ def test_training_in_bf16_learns(awkward, tmp_path):
     assert len(losses) == 10 and np.isfinite(losses).all() and np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
 
 
-def test_scoring_leaves_the_precision_and_the_random_numbers_of_training(tiny_model):
+def test_scoring_keeps_the_precision_and_the_random_numbers_of_training(tiny_model):
     def autocast_forward(**inputs):
         raise AssertionError("in the precision of training")
 
@@ -141,7 +142,7 @@ def test_scoring_leaves_the_precision_and_the_random_numbers_of_training(tiny_mo
 
 @pytest.fixture
 def few(corpus, tmp_path) -> Path:
-    """A manifest of six training clips by three speakers; nothing of it is a validation split."""
+    """A manifest of six clips by three speakers, without a validation split."""
     lines = [json.loads(line) for line in (corpus / "train" / "metadata.jsonl").read_text().splitlines()[:6]]
     for place, line in enumerate(lines):
         line |= {"audio": str(corpus / "train" / line.pop("file_name")), "speaker": "abc"[place % 3]}
@@ -149,7 +150,7 @@ def few(corpus, tmp_path) -> Path:
     return tmp_path / "m.jsonl"
 
 
-def test_a_score_says_which_rows_it_is_of(few, checkpoint, tmp_path, capsys):
+def test_metrics_describe_which_rows_were_scored(few, checkpoint, tmp_path, capsys):
     options = {"dataset_name": str(few), "model_name_or_path": str(checkpoint), "output_dir": str(tmp_path / "run")}
     metrics = run(RECIPE | options | {"max_steps": 1, "held_out_share": 0.4, "exclude_speakers": ["a"]})
     selection = {"held_out_share": 0.4, "by": "speaker", "seed": 42, "excluded_speakers": 1}
@@ -162,45 +163,45 @@ def test_a_score_says_which_rows_it_is_of(few, checkpoint, tmp_path, capsys):
 
 def message(arguments: list[str]) -> str:
     with pytest.raises(SystemExit) as stopped:
-        main(arguments)
+        main(["train", *arguments])
     assert "\n" not in stopped.value.code and stopped.value.code.startswith("error: ")
     return stopped.value.code
 
 
 @pytest.mark.parametrize("what", ["validation", "train"])
-def test_a_split_with_nothing_usable_is_said_before_training(awkward, checkpoint, tmp_path, what, monkeypatch):
+def test_a_split_without_usable_rows_is_an_error_before_training(awkward, checkpoint, tmp_path, what, monkeypatch):
     folder = tmp_path / "data"
     shutil.copytree(awkward, folder)
     for path in (folder / what).glob("*.flac"):
-        path.write_bytes(b"no audio")
+        path.write_bytes(b"not audio")
     for name in ("long", "cut"):
-        (folder / "validation" / f"{name}.wav").write_bytes(b"no audio")
+        (folder / "validation" / f"{name}.wav").write_bytes(b"not audio")
     monkeypatch.setattr("hf_asr.training.trainer.ConformerTrainer.train", lambda *_, **__: pytest.fail("it trains"))
-    told = message(
+    error = message(
         ["--dataset_name", str(folder), "--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path / "run")]
         + ["--max_unusable_share", "1", "--use_cpu", "true"]
     )
     purpose, count = ("scored", 7) if what == "validation" else ("trained on", 8)
-    assert f"{what}: none of its {count} rows can be {purpose}: unreadable audio, as " in told
+    assert f"{what}: none of its {count} rows can be {purpose}: unreadable audio, as " in error
 
 
-def test_transcripts_that_normalisation_empties_are_nothing_to_score(awkward, checkpoint, tmp_path):
+def test_transcripts_that_are_empty_after_normalisation_cannot_be_scored(awkward, checkpoint, tmp_path):
     folder = tmp_path / "data"
     shutil.copytree(awkward, folder)
     path = folder / "validation" / "metadata.jsonl"
     rows = [json.loads(line) | {"text": "?!"} for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    told = message(
+    error = message(
         ["--dataset_name", str(folder), "--model_name_or_path", str(checkpoint), "--output_dir", str(tmp_path / "run")]
         + ["--use_cpu", "true"]
     )
-    assert "validation: none of its 7 rows can be scored" in told and "empty transcript" in told
+    assert "validation: none of its 7 rows can be scored" in error and "empty transcript" in error
 
 
-def test_a_split_without_rows_is_named(tmp_path):
+def test_a_split_without_rows_is_an_error(tmp_path):
     empty = datasets.Dataset.from_dict({"audio": [], "text": []})
     features = datasets.Features({"audio": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}})
     empty = empty.cast(datasets.Features({**features, "text": datasets.Value("string")}))
     empty.save_to_disk(tmp_path / "saved")
-    told = message(["--dataset_name", str(tmp_path / "saved"), "--output_dir", str(tmp_path / "run")])
-    assert "saved holds no rows" in told
+    error = message(["--dataset_name", str(tmp_path / "saved"), "--output_dir", str(tmp_path / "run")])
+    assert "saved contains no rows" in error

@@ -1,5 +1,6 @@
-"""What must be equal: accumulated = one batch, two processes = one, on ragged batches of different counts."""
+"""Gradients are equal for one batch, accumulated batches and several processes, with ragged batches."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 
 from hf_asr.checkpoint import load_checkpoint
 from hf_asr.data.dataset import SpeechCollator, SpeechDataset
-from hf_asr.data.sources import load_source
+from hf_asr.data.sources import Source
+from hf_asr.families import pad_to_labels
 from hf_asr.training.arguments import ConformerTrainingArguments
 from hf_asr.training.trainer import ConformerTrainer
 
@@ -16,7 +18,7 @@ SCRIPT = Path(__file__).with_name("gradients.py")
 
 @pytest.fixture(scope="module")
 def step(torchrun, checkpoint, corpus, tmp_path_factory):
-    """Runs gradients.py in so many processes: the gradients of its step, and what else it writes."""
+    """Return a function that runs gradients.py in several processes and returns what it writes."""
 
     def run(*, max_batch_seconds: float, accumulation: int, processes: int = 1) -> dict:
         output = tmp_path_factory.mktemp("step") / "g.pt"
@@ -37,10 +39,12 @@ def one_batch(step) -> dict:
     ("processes", "max_batch_seconds", "accumulation", "batches"),
     [(1, 13, 4, None), (2, 1000, 1, 1), (2, 13, 2, 2), (4, 1000, 1, 1)],
 )
-def test_gradients_of_one_big_batch(one_batch, step, processes, max_batch_seconds, accumulation, batches):
+def test_accumulation_and_processes_give_the_gradients_of_one_batch(
+    one_batch, step, processes, max_batch_seconds, accumulation, batches
+):
     result = step(max_batch_seconds=max_batch_seconds, accumulation=accumulation, processes=processes)
     assert result["world_size"] == processes
-    assert result["batches"] <= accumulation  # the step is the whole epoch
+    assert result["batches"] <= accumulation  # one step is an epoch
     assert batches is None or result["batches"] == batches
     largest = max(value.abs().max() for value in one_batch["gradients"].values())
     for name, expected in one_batch["gradients"].items():
@@ -54,12 +58,12 @@ def test_gradients_of_one_big_batch(one_batch, step, processes, max_batch_second
     assert result["loss"] == pytest.approx(one_batch["loss"], rel=1e-4)
 
 
-def test_features_on_the_training_device_are_those_of_the_workers(checkpoint, corpus, tmp_path):
+def test_features_on_the_training_device_equal_those_of_the_workers(checkpoint, corpus, tmp_path):
     model, processor = load_checkpoint(str(checkpoint), device="cpu")
-    rows = load_source(str(corpus), split="train").select(range(3))
-    dataset = SpeechDataset(rows, processor=processor, config=model.config, pad_to_labels=True)
+    rows = Source(str(corpus)).load("train").select(range(3))
+    dataset = SpeechDataset(rows, processor=processor, pad_to_labels=partial(pad_to_labels, config=model.config))
     examples = [dataset[i] for i in range(3)]
-    examples.append(examples[0] | {"waveform": examples[0]["waveform"][:4800]})  # which needs silence
+    examples.append(examples[0] | {"waveform": examples[0]["waveform"][:4800]})  # shorter than CTC needs
     args = ConformerTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
     trainer = ConformerTrainer(model=model, args=args, processing_class=processor, eval_dataset=[])
     expected = SpeechCollator(processor)(examples)
@@ -70,7 +74,7 @@ def test_features_on_the_training_device_are_those_of_the_workers(checkpoint, co
         assert torch.equal(value, found[name]), name
 
 
-def test_norms_and_biases_do_not_decay(checkpoint, tmp_path):
+def test_norms_and_biases_have_no_weight_decay(checkpoint, tmp_path):
     model, processor = load_checkpoint(str(checkpoint), device="cpu")
     args = ConformerTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none", weight_decay=0.1)
     trainer = ConformerTrainer(model=model, args=args, processing_class=processor, eval_dataset=[])

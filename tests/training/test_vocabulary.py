@@ -5,7 +5,12 @@ import torch
 from tokenizers import Tokenizer, models
 
 from hf_asr import ConformerConfig, ConformerForCTC, ConformerTokenizer
-from hf_asr.training.vocabulary import choose_text_normalization, fit_vocabulary, unknown_characters
+from hf_asr.training.vocabulary import (
+    choose_text_normalization,
+    fit_vocabulary,
+    replace_vocabulary,
+    unknown_characters,
+)
 
 
 def tokenizer(*texts, **options) -> ConformerTokenizer:
@@ -20,7 +25,10 @@ def model(size: int) -> ConformerForCTC:
 
 def fit(network, old, texts, choice="auto") -> ConformerTokenizer:
     options = {"kind": "char", "text_normalization": "en", "bpe_vocab_size": 50}
-    return fit_vocabulary(network, old, texts, choice=choice, **options)
+    fitted, kept_rows = fit_vocabulary(old, texts, network.config, choice=choice, **options)
+    if kept_rows is not None:
+        replace_vocabulary(network, fitted, kept=kept_rows)
+    return fitted
 
 
 ROWS = ("ctc_head", "decoder.lm_head", "decoder.embed_tokens")
@@ -37,7 +45,7 @@ def rows(network) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(("choice", "texts"), [("auto", ["bad cafe, zoo"]), ("new", ["zebra cab"])])
-def test_shared_rows_are_kept_bit_by_bit(choice, texts, caplog):
+def test_the_rows_of_shared_tokens_are_kept(choice, texts, caplog):
     old = tokenizer("a bad cab fed")
     network = model(len(old))
     before = rows(network)
@@ -51,9 +59,9 @@ def test_shared_rows_are_kept_bit_by_bit(choice, texts, caplog):
         for token in shared:
             assert torch.equal(value[ids[token]], before[name][old_ids[token]]), (name, token)
     assert network.config.vocab_size == len(new)
-    assert f"{len(new)} tokens, {len(shared)} of them the checkpoint's" in caplog.text
+    assert f"{len(new)} tokens, {len(shared)} of them from the checkpoint" in caplog.text
     assert network(torch.randn(1, 50, 80), labels=torch.tensor([[len(new) - 1]])).logits.shape[-1] == len(new)
-    if choice == "auto":  # nothing is forgotten
+    if choice == "auto":  # the old tokens keep their ids
         assert all(ids[token] == number for token, number in old_ids.items())
 
 
@@ -68,7 +76,7 @@ def test_auto_adds_space_apostrophe_and_digits(caplog):
 
 
 @pytest.mark.parametrize("rule", ["basic", "none"])
-def test_a_bpe_vocabulary_is_extended_not_discarded(rule, caplog, tmp_path):
+def test_a_bpe_vocabulary_is_extended(rule, caplog, tmp_path):
     texts = ["the cat that sat", "a hat that the cat had"]
     old = ConformerTokenizer.from_texts(texts, kind="bpe", text_normalization=rule, vocab_size=40)
     network = model(len(old))
@@ -80,17 +88,17 @@ def test_a_bpe_vocabulary_is_extended_not_discarded(rule, caplog, tmp_path):
     for tokenizer in (new, ConformerTokenizer.from_pretrained(tmp_path)):
         assert tokenizer.decode(tokenizer("the café 打 tree")["input_ids"], group_tokens=False) == "the café 打 tree"
     assert fit(network, old, ["café"], "keep") is old
-    assert "the vocabulary lacks f é: they count as unknown (--vocabulary auto adds them)" in caplog.text
+    assert "the vocabulary lacks f é: they count as unknown (vocabulary auto would add them)" in caplog.text
 
 
-def test_new_says_what_it_discards(caplog):
+def test_a_new_vocabulary_logs_the_discarded_tokens(caplog):
     old = tokenizer("a bad cab")
     fit(model(len(old)), old, ["a cad"], "new")
-    assert "--vocabulary new discards 1 of the checkpoint's 8 tokens and what it learnt of them: b" in caplog.text
+    assert "vocabulary new discards 1 of the checkpoint's 8 tokens and what it learned about them: b" in caplog.text
 
 
-def test_a_head_with_fewer_rows_than_the_tokenizer_has_tokens():
-    """As wav2vec2's, whose tokenizer adds <s> and </s> to what the vocabulary file holds."""
+def test_a_head_with_fewer_rows_than_tokens_is_extended_if_needed():
+    """The tokenizer of wav2vec2 adds <s> and </s> to the tokens of the vocabulary file."""
     old = tokenizer("a bad cab")
     network = model(len(old) - 1)
     before = rows(network)["ctc_head.weight"]
@@ -102,11 +110,11 @@ def test_a_head_with_fewer_rows_than_the_tokenizer_has_tokens():
     assert fit(network, old, ["a cab"]) is old and len(rows(network)["ctc_head.weight"]) == len(old)
 
 
-def test_a_vocabulary_of_pieces_without_their_model_is_refused_by_name():
+def test_a_vocabulary_of_pieces_without_their_model_is_an_error():
     backend = Tokenizer(models.WordLevel({"<blk>": 0, "<unk>": 1, "▁the": 2, "ing": 3, "a": 4}, unk_token="<unk>"))
     old = ConformerTokenizer(tokenizer_object=backend, pad_token="<blk>", unk_token="<unk>", text_normalization="none")
     for choice in ("auto", "keep"):
-        with pytest.raises(ValueError, match=r"several characters \(ing, ▁the …\).*--vocabulary new"):
+        with pytest.raises(ValueError, match=r"several characters \(ing, ▁the …\).*vocabulary new"):
             fit(model(5), old, ["the thing"], choice)
     assert fit(model(5), old, ["the thing"], "new").decode([3]) != ""
 
@@ -126,11 +134,11 @@ def test_a_vocabulary_of_pieces_without_their_model_is_refused_by_name():
         ("", "basic"),
     ],
 )
-def test_a_rule_is_chosen_from_the_transcripts(text, rule):
+def test_text_normalization_is_chosen_from_the_transcripts(text, rule):
     assert choose_text_normalization([text] * 3) == rule
 
 
-def test_a_vocabulary_that_spells_everything_is_kept():
+def test_a_vocabulary_that_covers_the_transcripts_is_kept():
     old = tokenizer("a bad cab")
     network = model(len(old))
     before = rows(network)
@@ -140,7 +148,7 @@ def test_a_vocabulary_that_spells_everything_is_kept():
     assert fit(network, old, ["zoo"], "keep") is old
 
 
-def test_upper_case_gives_its_rows_to_lower_case():
+def test_new_lower_case_tokens_keep_the_rows_of_upper_case():
     old = ConformerTokenizer.from_texts(["A BAD CAB"], text_normalization="none")
     network = model(len(old))
     before = rows(network)["ctc_head.weight"]
@@ -150,7 +158,7 @@ def test_upper_case_gives_its_rows_to_lower_case():
     assert torch.equal(after[new.get_vocab()["b"]], before[old.get_vocab()["B"]])
 
 
-def test_an_extended_tokenizer_survives_a_reload(tmp_path):
+def test_an_extended_tokenizer_can_be_reloaded(tmp_path):
     old = tokenizer("a bad cab")
     new = old.extended(["z", "o"])
     new.save_pretrained(tmp_path)
@@ -161,8 +169,8 @@ def test_an_extended_tokenizer_survives_a_reload(tmp_path):
     assert again.normalize("Zoo, 3!") == "zoo three"
 
 
-def test_mistakes_say_what_is_accepted():
-    with pytest.raises(ValueError, match="vocabulary is auto, keep or new, not 'old'"):
+def test_an_invalid_vocabulary_choice_is_an_error():
+    with pytest.raises(ValueError, match="vocabulary must be auto, keep or new, not 'old'"):
         fit(model(10), None, ["a"], "old")
-    with pytest.raises(ValueError, match="no vocabulary to keep"):
+    with pytest.raises(ValueError, match="the checkpoint has none to keep"):
         fit(model(10), None, ["a"], "keep")

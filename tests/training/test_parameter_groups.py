@@ -1,8 +1,7 @@
-import pytest
-import torch
+"""Learning rates of layers."""
 
 from hf_asr import ConformerConfig, ConformerForCTC
-from hf_asr.training.optimization import find_batch_seconds, parameter_groups
+from hf_asr.training.parameter_groups import parameter_groups
 
 
 def model(**options) -> ConformerForCTC:
@@ -25,25 +24,3 @@ def test_lower_layers_learn_more_slowly():
     assert rates["encoder.final_norm.weight"][0] == rates["decoder.layers.0.self_attention.q_proj.weight"][0] == 1.0
     assert [rates[f"encoder.layers.{i}.final_norm.weight"][0] for i in (2, 1, 0)] == [0.5, 0.25, 0.125]
     assert rates["encoder.subsampling.out.weight"][0] == 0.0625
-
-
-@pytest.mark.parametrize("capacity", [35.0, 100.0, 777.0])
-def test_the_largest_batch_that_fits_is_found(capacity):
-    tried = []
-
-    def try_batch(seconds: float) -> None:
-        tried.append(seconds)
-        if seconds > capacity:
-            raise torch.OutOfMemoryError
-
-    found = find_batch_seconds(try_batch, longest=30.0)
-    assert 0.85 * capacity <= found <= capacity
-    assert len(tried) < 15
-
-
-def test_a_longest_utterance_that_does_not_fit_is_told():
-    def try_batch(seconds: float) -> None:
-        raise torch.OutOfMemoryError
-
-    with pytest.raises(ValueError, match="one utterance of 30.0 s does not fit: lower --max_duration_seconds"):
-        find_batch_seconds(try_batch, longest=30.0)

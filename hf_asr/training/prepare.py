@@ -1,0 +1,259 @@
+"""Prepare a training run: everything before its first step."""
+
+import itertools
+import logging
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+from transformers import PreTrainedConfig, set_seed
+
+from ..arguments import checked
+from ..data.augment import Augmentation, build_augmentation, longest_durations
+from ..data.dataset import SpeechCollator, SpeechDataset, feature_statistics
+from ..data.folders import Rows
+from ..data.inspection import Inspection, inspect, write_findings
+from ..data.iterable import StreamedBatches
+from ..data.report import report_data
+from ..data.synthetic import SyntheticCorpusArguments, make_corpus
+from ..families import computes_on_device, pad_to_labels, required_samples
+from ..files import DATA_REPORT, DATA_REPORT_PAGE
+from ..model import ConformerProcessor
+from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments
+from .building import build_model, build_processor, describe
+from .checkpoints import find_checkpoint
+from .lora import add_lora
+from .replay import score_before
+from .run_folder import finish_overwriting, prepare_folder
+from .splits import Splits, first_transcripts, load_splits
+
+logger = logging.getLogger("hf_asr")
+
+
+@dataclass
+class Prepared:
+    """A training run before its first step.
+
+    Attributes:
+        splits: Rows to train on and rows to score.
+        model: On the device that trains, with low-rank adapters if `lora` is set.
+        train_dataset: The rows that can be used, augmented; of a stream, batches of them.
+        collator: Combines examples of `train_dataset` into a batch.
+        durations: Seconds of each training utterance, the most that augmentation makes of it; of a stream, those of its
+            first buffer.
+        training: Result of inspecting the training rows; of a stream, those of its first buffer.
+        evaluation: Result of inspecting the rows to score.
+        folder: Where files are written until training begins: the output folder, or a folder inside it that replaces
+            an old run.
+        resume_from: Checkpoint to resume from.
+        scores_before: With `replay_dataset_name`, the CER on new and old data before training.
+    """
+
+    model_args: ModelArguments
+    data_args: DataArguments
+    splits: Splits
+    processor: ConformerProcessor
+    model: nn.Module
+    train_dataset: SpeechDataset | StreamedBatches
+    collator: SpeechCollator
+    durations: list[float]
+    training: Inspection
+    evaluation: Inspection
+    folder: Path
+    resume_from: Path | None = None
+    scores_before: dict[str, float] = field(default_factory=dict)
+
+
+def prepare(model_args: ModelArguments, data_args: DataArguments, args: ConformerTrainingArguments) -> Prepared:
+    """Check the arguments, load and inspect the data, and build processor and model.
+
+    What was found in the data is written into `Prepared.folder`. The seed of all random numbers is set.
+
+    Raises:
+        ValueError: An argument, source or recording cannot be used; the message says what to change.
+    """
+    is_main = args.process_index == 0
+    resume_from = check_run(model_args, data_args, args)
+    set_seed(args.seed)
+    if not is_main:
+        logger.setLevel(logging.WARNING)
+    # Built before the data are loaded, so that a mistake in the recipe is reported at once.
+    augment = build_augmentation(data_args.augmentations, seed=args.seed)
+    splits = load_data(data_args, args)
+    texts = first_transcripts(splits.train)
+    processor, kept_rows = build_processor(model_args, texts, resume_from=resume_from)
+    model = build_model(model_args, processor, kept_rows=kept_rows, resume_from=resume_from)
+    evaluation = inspect_evaluation(splits, processor, config=model.config, data_args=data_args)
+    with args.main_process_first(desc="preparing the folder"):
+        options = {"overwrites": args.overwrite_output_dir, "is_main": is_main}
+        folder = prepare_folder(Path(args.output_dir), resume_from=resume_from, **options)
+    # On a GPU that trains, our extractor computes there and not in the workers.
+    collator = SpeechCollator(processor, args.use_cpu or not computes_on_device(processor.feature_extractor))
+    train_dataset, plain_dataset, training = build_training_set(
+        splits.train, collator, config=model.config, data_args=data_args, args=args, augment=augment
+    )
+    if is_main:
+        # The findings of a stream are appended when its rows are read.
+        findings = [] if data_args.streaming else training.findings
+        write_findings(folder / DATA_REPORT, findings + evaluation.findings)
+        inspections = {"training": training, "evaluation": evaluation}
+        report_data(inspections, processor=processor, path=folder / DATA_REPORT_PAGE)
+    _check_inspections(training, evaluation, train_dataset, data_args=data_args, args=args)
+    if model_args.model_name_or_path is None and resume_from is None:
+        mean, istd = feature_statistics(plain_dataset, processor=processor, seed=args.seed)
+        model.encoder.feature_mean.copy_(mean)
+        model.encoder.feature_istd.copy_(istd)
+    model = model.to(args.device)
+    scores = score_before(model, processor, splits, folder=folder, resume_from=resume_from) if is_main else {}
+    if model_args.lora is not None:
+        model = add_lora(model, model_args.lora)
+    describe(model, args)
+    return Prepared(
+        model_args=model_args,
+        data_args=data_args,
+        splits=splits,
+        processor=processor,
+        model=model,
+        train_dataset=train_dataset,
+        collator=collator,
+        durations=longest_durations(training.durations, augment),
+        training=training,
+        evaluation=evaluation,
+        folder=folder,
+        resume_from=resume_from,
+        scores_before=scores,
+    )
+
+
+def check_run(model_args: ModelArguments, data_args: DataArguments, args: ConformerTrainingArguments) -> Path | None:
+    """Check the arguments and the output folder; return the checkpoint to resume from, None for a new run.
+
+    Raises:
+        ValueError: Arguments contradict each other, or the folder contains something that would be lost.
+    """
+    output_dir = Path(args.output_dir)
+    with args.main_process_first(desc="checking the folder"):
+        if args.process_index == 0:
+            finish_overwriting(output_dir)
+        resume_from = find_checkpoint(output_dir, args, base=model_args.model_name_or_path)
+    check_arguments(model_args, data_args, args)
+    return resume_from
+
+
+def check_arguments(model_args: ModelArguments, data_args: DataArguments, args: ConformerTrainingArguments) -> None:
+    """Raise ValueError for arguments that contradict each other."""
+    if data_args.streaming and args.max_steps <= 0:
+        raise ValueError("streaming needs max_steps, because a stream has no end")
+    if args.find_batch_seconds and args.use_cpu:
+        raise ValueError(
+            "find_batch_seconds tries batches until the memory of a GPU is full: leave it out on a CPU, where the "
+            "system would end the process instead"
+        )
+    if args.find_batch_seconds and data_args.streaming:
+        raise ValueError("find_batch_seconds needs the longest utterance, which is unknown with streaming")
+    fine_tuning = {
+        "lora": model_args.lora is not None,
+        "freeze_encoder_steps": model_args.freeze_encoder_steps,
+        "replay_dataset_name": data_args.replay_dataset_name,
+    }
+    given = [name for name, value in fine_tuning.items() if value]
+    if model_args.model_name_or_path is None and given:
+        raise ValueError(f"{', '.join(given)}: only for fine-tuning, give the checkpoint with model_name_or_path")
+    if args.average_checkpoints and not args.load_best_model_at_end:
+        raise ValueError("average_checkpoints is decided by the evaluations: set load_best_model_at_end to true")
+    if model_args.lora is not None and args.average_checkpoints:
+        raise ValueError("average_checkpoints needs whole checkpoints, but lora saves adapters: leave one of them out")
+
+
+def load_data(data_args: DataArguments, args: ConformerTrainingArguments) -> Splits:
+    """Return the rows to train on and to score; a synthetic corpus is created first if it does not exist."""
+    with args.main_process_first(desc="loading the data"):
+        if data_args.synthetic_corpus is not None:
+            options = checked(SyntheticCorpusArguments, data_args.synthetic_corpus)
+            make_corpus(data_args.dataset_name, SyntheticCorpusArguments(**options))
+        return load_splits(data_args, seed=args.seed)
+
+
+def inspect_evaluation(
+    splits: Splits, processor: ConformerProcessor, *, config: PreTrainedConfig, data_args: DataArguments
+) -> Inspection:
+    """Inspect the rows to score, of any duration."""
+    is_held_out = "held_out_share" in (splits.selection or {})
+    return inspect(
+        splits.evaluation,
+        split=f"{splits.split}, held out" if is_held_out else splits.split,
+        processor=processor,
+        required_samples=partial(required_samples, config=config),
+        max_duration_seconds=float("inf"),
+        decode=data_args.inspect_audio,
+        is_shared=True,
+    )
+
+
+def build_training_set(
+    rows: Rows,
+    collator: SpeechCollator,
+    *,
+    config: PreTrainedConfig,
+    data_args: DataArguments,
+    args: ConformerTrainingArguments,
+    augment: Augmentation | None,
+) -> tuple[SpeechDataset | StreamedBatches, SpeechDataset, Inspection]:
+    """Return the training set, the same rows without augmentation, and the result of inspecting them.
+
+    The training set of a stream is its batches. Only the first buffer of it is inspected here, and the rows without
+    augmentation are those of this buffer.
+    """
+    options = {
+        "split": data_args.train_split_name,
+        "processor": collator.processor,
+        "required_samples": partial(required_samples, config=config),
+        "max_duration_seconds": data_args.max_duration_seconds,
+    }
+    if data_args.streaming:
+        first = list(itertools.islice(rows, data_args.streaming_buffer_size))
+        inspection = inspect(first, **options)
+        usable = [first[i] for i in inspection.kept]
+    else:
+        inspection = inspect(rows, **options, decode=data_args.inspect_audio, is_shared=True)
+        usable = rows.select(inspection.kept)
+    if augment is not None:
+        augment.set_voices(usable)
+    augmented = {"augment": augment, "pad_to_labels": partial(pad_to_labels, config=config)}
+    unchanged = {"processor": collator.processor, "labels": inspection.labels}
+    plain_dataset = SpeechDataset(usable, **unchanged)
+    if not data_args.streaming:
+        return SpeechDataset(usable, **unchanged, **augmented), plain_dataset, inspection
+    batches = StreamedBatches(
+        rows,
+        **options,
+        **augmented,
+        max_batch_seconds=args.max_batch_seconds,
+        buffer_size=data_args.streaming_buffer_size,
+        seed=args.seed if args.data_seed is None else args.data_seed,
+        num_replicas=args.world_size,
+        rank=args.process_index,
+        report=Path(args.output_dir) / DATA_REPORT,
+        max_unusable_share=data_args.max_unusable_share,
+        compute_features=collator.compute_features,
+    )
+    return batches, plain_dataset, inspection
+
+
+def _check_inspections(
+    training: Inspection,
+    evaluation: Inspection,
+    train_dataset: SpeechDataset | StreamedBatches,
+    *,
+    data_args: DataArguments,
+    args: ConformerTrainingArguments,
+) -> None:
+    """Raise ValueError if too many rows are unusable, or too few are left."""
+    training.check(data_args.max_unusable_share)
+    training.check_any("trained on")
+    evaluation.check_any("scored")
+    if data_args.streaming:
+        train_dataset.check_shares(args.dataloader_num_workers)
+    elif len(training.kept) < args.world_size:
+        raise ValueError(f"{len(training.kept)} utterances for {args.world_size} processes: use fewer processes")

@@ -1,0 +1,62 @@
+"""Everything before the first step is done once: listing folders, building the augmentation, tokenising."""
+
+import logging
+from collections import Counter
+
+import pytest
+
+from hf_asr.data import sources
+from hf_asr.model import ConformerTokenizer
+from hf_asr.training import prepare as prepare_module
+from hf_asr.training.prepare import prepare
+
+from .test_run import arguments
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_preparing_lists_builds_and_tokenises_once(corpus, tmp_path, monkeypatch, is_streamed):
+    calls: Counter[str] = Counter()
+    local_splits, build_augmentation, tokenize = (
+        sources.local_splits,
+        prepare_module.build_augmentation,
+        ConformerTokenizer.__call__,
+    )
+
+    def counted(name, function):
+        def call(*args, **options):
+            calls[name] += 1
+            return function(*args, **options)
+
+        return call
+
+    def counted_tokenize(tokenizer, text, *args, **options):
+        calls["transcripts"] += 1 if isinstance(text, str) else len(text)
+        return tokenize(tokenizer, text, *args, **options)
+
+    monkeypatch.setattr(sources, "local_splits", counted("listings", local_splits))
+    monkeypatch.setattr(prepare_module, "build_augmentation", counted("augmentations", build_augmentation))
+    monkeypatch.setattr(ConformerTokenizer, "__call__", counted_tokenize)
+    model_args, data_args, args = arguments(corpus, tmp_path / "run", streaming=is_streamed)
+    prepared = prepare(model_args, data_args, args)
+    if not is_streamed:
+        prepared.train_dataset[0, 0]
+    assert calls == {"listings": 1, "augmentations": 1, "transcripts": 40 + 8}
+
+
+def test_a_column_with_another_name_is_logged_once(corpus, tmp_path, caplog):
+    for split in ("train", "validation"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        for path in (corpus / split).glob("*.flac"):
+            (tmp_path / "data" / split / path.name).symlink_to(path)
+        lines = (corpus / split / "metadata.jsonl").read_text(encoding="utf-8").replace('"text":', '"sentence":')
+        (tmp_path / "data" / split / "metadata.jsonl").write_text(lines, encoding="utf-8")
+    caplog.set_level(logging.INFO, logger="hf_asr")
+    prepare(*arguments(tmp_path / "data", tmp_path / "run"))
+    assert caplog.text.count("column 'sentence' is used as 'text'") == 1
+
+
+def test_preparing_takes_no_step(corpus, tmp_path):
+    prepared = prepare(*arguments(corpus, tmp_path / "run"))
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["data_report.html", "data_report.jsonl"]
+    assert prepared.model.encoder.feature_istd.std() > 0  # feature statistics are set
+    assert len(prepared.durations) == len(prepared.train_dataset) == len(prepared.training.kept) == 40
