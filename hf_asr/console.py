@@ -25,8 +25,8 @@ EXTRAS = {  # package: the extra of setup.cfg that installs it
 def command() -> Iterator[None]:
     """Run a command: a context manager, and a decorator of functions.
 
-    A character that the console cannot show is printed as its escape. An error that the user can mend ends the process
-    with `error: …`; an interrupt, and a reader that has closed the pipe (`| head`), end it without a message.
+    A character that the console cannot show is printed as its escape. An error that the user can fix ends the process
+    with `error: …`. An interrupt, or a closed pipe (`| head`), ends it without a message.
     """
     for stream in (sys.stdout, sys.stderr):  # None where a service has closed them
         if hasattr(stream, "reconfigure"):
@@ -37,7 +37,7 @@ def command() -> Iterator[None]:
             sys.stdout.flush()
     except BrokenPipeError as error:
         kind = os.fstat(sys.stdout.fileno()).st_mode
-        if not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)):  # another pipe, to a worker for instance
+        if not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)):  # another pipe, such as to a worker
             sys.exit(f"error: {error}")
         # The interpreter flushes once more as it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -51,7 +51,7 @@ def command() -> Iterator[None]:
         if logging.getLogger("hf_asr").isEnabledFor(logging.DEBUG):
             raise
         text = str(error)
-        if text.startswith("Caught "):  # by a worker of DataLoader, whose traceback comes first
+        if text.startswith("Caught "):  # raised in a worker of DataLoader, whose traceback precedes the message
             text = text.rpartition(f"\n{type(error).__name__}: ")[2]
         sys.exit(f"error: {on_one_line(' '.join(text.split()))}")
 

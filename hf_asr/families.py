@@ -24,7 +24,7 @@ from .model.tokenization_conformer import SPACE, character_backend, splits_speci
 # Modules that have a row for each token: Parakeet's and our head, wav2vec2's head, and our decoder's.
 HEADS = ("ctc_head", "lm_head", "decoder.lm_head", "decoder.embed_tokens")
 _IS_CTC_HEAD = re.compile(r"(^|\.)(ctc_head|lm_head)\.")
-_WINDOW = 400  # samples, 25 ms: an encoder's first frame reaches so far beyond its hop
+_WINDOW = 400  # samples, 25 ms: the first frame needs so many samples more than one hop
 _MIN_SECONDS = 0.25  # shorter recordings do not fit into the convolutions of other families
 
 
@@ -42,14 +42,14 @@ def is_head_parameter(name: str) -> bool:
 
 
 def samples_per_frame(config: PreTrainedConfig) -> int:
-    """Return the samples of audio that one frame of logits covers."""
+    """Return the number of samples of audio that one frame of logits covers."""
     if hasattr(config, "inputs_to_logits_ratio"):
         return config.inputs_to_logits_ratio
     return 160 * config.encoder_config.subsampling_factor  # Parakeet, whose features are 10 ms apart
 
 
 def output_lengths(model: PreTrainedModel, attention_mask: torch.Tensor) -> torch.Tensor:
-    """Return the frames of logits of each utterance, (batch,); the mask is (batch, frames or samples)."""
+    """Return the number of frames of logits of each utterance, (batch,); the mask is (batch, frames or samples)."""
     lengths = attention_mask.sum(-1)
     encoder = getattr(model, "encoder", None)
     if hasattr(encoder, "_get_subsampling_output_length"):  # Parakeet
@@ -100,9 +100,9 @@ def _required_feature_frames(labels: Sequence[int], config: ConformerConfig) -> 
 
 
 def shortest_input(extractor: FeatureExtractionMixin) -> int:
-    """Return the samples that a waveform must have; shorter ones are padded with silence before the extractor.
+    """Return the minimum number of samples of a waveform; a shorter one is padded with silence before the extractor.
 
-    Our extractor itself adds silence, to the features.
+    Our extractor itself pads short recordings, with silent feature frames.
     """
     return 1 if isinstance(extractor, ConformerFeatureExtractor) else round(_MIN_SECONDS * extractor.sampling_rate)
 
@@ -113,7 +113,10 @@ def computes_on_device(extractor: FeatureExtractionMixin) -> bool:
 
 
 def model_inputs(inputs: Mapping[str, Any], extractor: FeatureExtractionMixin) -> dict[str, Any]:
-    """Return the inputs that the model takes: wav2vec2's base models were trained without an attention mask."""
+    """Return the inputs for the model, without the attention mask if the model was trained without one.
+
+    The base models of wav2vec2 were trained without an attention mask.
+    """
     inputs = dict(inputs)
     if not extractor.return_attention_mask:
         inputs.pop("attention_mask")
@@ -152,7 +155,7 @@ def parametrized_name(name: str) -> str:
 def disable_layerdrop(config: PreTrainedConfig) -> float:
     """Set a checkpoint's `layerdrop` to 0 and return what it was.
 
-    A layer that one process leaves out has no gradient there, and DistributedDataParallel stops.
+    With layerdrop, a process skips layers, which then have no gradient there, and DistributedDataParallel fails.
     """
     found = 0.0
     for part in (config, getattr(config, "encoder_config", None)):
@@ -176,7 +179,7 @@ def as_conformer_tokenizer(
     }
     if hasattr(tokenizer, "backend_tokenizer"):
         description = json.loads(tokenizer.backend_tokenizer.to_str())
-        description |= {"post_processor": None, "truncation": None, "padding": None}  # labels are the text's alone
+        description |= {"post_processor": None, "truncation": None, "padding": None}  # labels have no special tokens
         backend = Tokenizer.from_str(json.dumps(description))
         own = [] if backend.normalizer is None else [backend.normalizer]
         backend.normalizer = normalizers.Sequence([text_normalizer(text_normalization), *own])
@@ -185,7 +188,7 @@ def as_conformer_tokenizer(
         backend.pre_tokenizer = pre_tokenizers.Sequence([*own, splits_special_tokens(sorted(special))])
     else:  # wav2vec2's: characters, and a sign between words
         delimiter = getattr(tokenizer, "word_delimiter_token", None)
-        # A blank called "-" is renamed, or every hyphen of a transcript would be one.
+        # A blank called "-" is renamed; otherwise every hyphen of a transcript would become a blank.
         names = {token: f"<{token}>" for token in roles.values() if token and len(token) == 1}
         roles = {role: names.get(token, token) for role, token in roles.items()}
         names |= {delimiter: SPACE}

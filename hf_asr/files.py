@@ -1,4 +1,4 @@
-"""Names of the files that commands write, and writing them whole: beside their place first, then renamed."""
+"""Names of the files that commands write, and writing them atomically: under a temporary name first, then renamed."""
 
 import contextlib
 from collections.abc import Iterator

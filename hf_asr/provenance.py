@@ -1,4 +1,4 @@
-"""Identify what a figure was measured on: weights, data and machine. metrics.json records it beside the figures."""
+"""Identify what a measurement was made on: weights, data and machine. metrics.json records it beside the results."""
 
 import hashlib
 import platform

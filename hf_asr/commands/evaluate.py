@@ -12,7 +12,7 @@ from ..decoding.arguments import DecodingArguments
 from ..decoding.recognizer import load
 from ..files import REPORT
 from ..provenance import measured_on
-from ..scoring.evaluation import check_place, evaluate_rows, write_results
+from ..scoring.evaluation import check_output_dir, evaluate_rows, write_results
 from ..scoring.report import write_error_report
 from .source import add_source_arguments, load_rows
 
@@ -29,7 +29,7 @@ def run(args: Namespace) -> None:
     datasets.disable_progress_bars()
     rows, selection = load_rows(args)
     if args.output_dir:
-        check_place(args.output_dir, selection)
+        check_output_dir(args.output_dir, selection)
     recognizer = load(args.model_name_or_path, arguments=arguments)
     metrics, records = evaluate_rows(recognizer, rows)
     metrics |= {"split": args.eval_split_name, "selection": selection}
@@ -43,9 +43,9 @@ def run(args: Namespace) -> None:
     for record in records:
         name = on_one_line(record["utterance_id"])
         if "error" in record:
-            print(f"counted as deleted: {name}: {on_one_line(record['error'])}", file=sys.stderr)
+            print(f"all characters counted as deletions: {name}: {on_one_line(record['error'])}", file=sys.stderr)
         if "damage" in record:
-            print(f"scored as far as it can be read: {name}: {on_one_line(record['damage'])}", file=sys.stderr)
+            print(f"only the readable part is scored: {name}: {on_one_line(record['damage'])}", file=sys.stderr)
     if args.output_dir:
         write_results(args.output_dir, metrics, records)
         write_error_report(args.output_dir / REPORT, metrics, records, rows, title=args.model_name_or_path)

@@ -24,7 +24,7 @@ def add_source_arguments(parser: argparse.ArgumentParser, *, is_required: bool =
 
 
 def load_rows(args: argparse.Namespace) -> tuple[datasets.Dataset, dict[str, int] | None]:
-    """Return the rows to score, and how many of how many speakers they have; None for a whole split.
+    """Return the rows to score, and the numbers of their and of all speakers; None for a whole split.
 
     Raises:
         ValueError: The dataset, the split, a column or a speaker does not exist.

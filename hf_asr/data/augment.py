@@ -1,4 +1,8 @@
-"""Augment waveforms with classes of audiomentations, by a function of (seed, epoch, utterance id) alone."""
+"""Augment waveforms with classes of audiomentations.
+
+The random choices depend only on seed, epoch and utterance id. SpecAugment, on features, is part of the model: see
+`spec_augment` in modeling_conformer.py.
+"""
 
 import difflib
 import hashlib

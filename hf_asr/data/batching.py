@@ -14,10 +14,10 @@ class DurationBatchSampler(Sampler):
     """Yield the batches of this rank for an epoch, each a list of (epoch, index).
 
     Utterances are sorted by duration into buckets; the longest utterance of a bucket is at most `bucket_ratio` times
-    the shortest. Each epoch shuffles them inside their bucket only. The sorted order is cut into batches once, with the
-    longest duration of each bucket, so the cuts are valid for every epoch: the number of batches never changes, and
-    utterances × longest utterance stays within the limit. Every utterance occurs once per epoch, on one rank, and all
-    ranks have equally many batches.
+    the shortest. Each epoch shuffles them inside their bucket only. The sorted order is cut into batches once. For the
+    cuts, each utterance counts as long as the longest one of its bucket, so that shuffling inside a bucket cannot
+    exceed the limit, and the number of batches is the same in every epoch. Every utterance occurs once per epoch, on
+    one rank, and all ranks have equally many batches.
 
     Args:
         durations: Seconds of each utterance.
@@ -61,7 +61,7 @@ class DurationBatchSampler(Sampler):
             if place == len(ordered) or (place + 1 - start) * longest[place] > max_batch_seconds:
                 cuts.append((start, place))
                 start = place
-        self.cuts = _divisible(cuts, num_replicas, longest)
+        self.cuts = _make_divisible(cuts, num_replicas, longest)
         joined = [(end - start) * longest[end - 1] for start, end in self.cuts if end - start > 1]
         if rank == 0 and max(joined, default=0) > max_batch_seconds:
             logger.warning(
@@ -93,11 +93,12 @@ class DurationBatchSampler(Sampler):
             yield [(self.epoch, int(index)) for index in order[start:end]]
 
 
-def _divisible(cuts: list[tuple[int, int]], num_replicas: int, longest: np.ndarray) -> list[tuple[int, int]]:
+def _make_divisible(cuts: list[tuple[int, int]], num_replicas: int, longest: np.ndarray) -> list[tuple[int, int]]:
     """Return a number of batches that is a multiple of `num_replicas`; none is empty, and no utterance is repeated.
 
     The batches with the most utterances are halved, which keeps the limit. If there are too few utterances for that,
-    the neighbours with the shortest union are joined (fewer than `num_replicas` times), which exceeds the limit.
+    the two neighbouring batches with the smallest union in seconds are merged (fewer than `num_replicas` times), which
+    exceeds the limit.
     """
     cuts, utterances = list(cuts), cuts[-1][1]
     if -(-len(cuts) // num_replicas) * num_replicas <= utterances:

@@ -1,7 +1,7 @@
 """Read layouts of other toolkits and plain folders into rows of paths, without opening a recording.
 
 Every reader takes a folder or a file and returns a list of rows: `audio` (a path), `text`, `utterance_id`, `audio_part`
-where a row is less than its file, and further columns of the layout, such as `speaker`. An entry without a recording,
+if a row is only a part of its file, and further columns of the layout, such as `speaker`. An entry without a recording,
 or one that cannot be understood, becomes a row with a problem (see `unusable`).
 """
 
@@ -11,10 +11,10 @@ from collections import Counter
 from pathlib import Path
 
 from .audio import AUDIO_SUFFIXES
+from .encodings import EncodingError, read_lines, read_text
 from .manifests import AUDIO_COLUMNS, as_text, between, load_json
 from .rows import SourceError, part, unusable
 from .shards import read_tar
-from .text import EncodingError, read_lines, read_text
 
 logger = logging.getLogger("hf_asr")
 
@@ -48,7 +48,7 @@ def read_kaldi(folder: Path) -> list[dict]:
 
 
 def _kaldi_segment(value: str) -> dict:
-    """Parse a line of `segments`: recording, start and end in seconds (end -1: of the recording), optional channel."""
+    """Parse a line of `segments`: recording, start and end in seconds (an end of -1 is its end), optional channel."""
     fields = value.split()
     try:
         start, end = float(fields[1]), float(fields[2])
@@ -182,7 +182,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _resolve(folder: Path, name: str) -> str:
-    """Return a path relative to the working directory, as in Kaldi and WeNet, or else relative to `folder`."""
+    """Return a path relative to the working directory if it exists (as in Kaldi, WeNet), else relative to `folder`."""
     path = Path(name)
     try:
         is_there = path.is_absolute() or path.is_file()

@@ -9,8 +9,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from .encodings import EncodingError, read_text
 from .rows import SourceError, is_encodable, part, unusable, without_own_names
-from .text import EncodingError, read_text
 
 MANIFESTS = (".jsonl", ".json", ".csv", ".tsv")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from .audio import AUDIO_SUFFIXES
+from .encodings import EncodingError, decode_text
 from .manifests import TEXT_COLUMNS, as_text, first_known, load_json
 from .rows import SourceError, encodable, part, unusable, without_own_names
-from .text import EncodingError, decode_text
 
 
 def read_tar(path: Path) -> list[dict]:

@@ -13,8 +13,9 @@ from transformers import PreTrainedModel, ProcessorMixin
 from ..checkpoint import load_checkpoint
 from ..data.audio import read_audio
 from ..families import model_inputs, output_lengths, samples_per_frame, shortest_input
-from .arguments import DecodingArguments, build_decoder
-from .transcript import Decoder, Transcript, to_transcript
+from .arguments import DecodingArguments
+from .decoders import Decoder, build_decoder
+from .transcript import Transcript, to_transcript
 from .windows import Window, batches, split_windows
 
 BATCH_SECONDS = 120.0  # greatest number of windows in a batch times the longest one, in seconds
@@ -41,7 +42,7 @@ class Recognizer:
     ):
         self.model, self.processor, self.name = model.eval(), processor, name
         self.arguments = arguments or DecodingArguments()
-        self.decoder = decoder or build_decoder(self.arguments, processor.tokenizer)
+        self.decoder = decoder or build_decoder(self.arguments.decoding, processor.tokenizer)
 
     @property
     def sampling_rate(self) -> int:

@@ -1,11 +1,8 @@
 """What a decoder returns, and the text and words with times that it becomes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import numpy as np
-import torch
 from transformers import PreTrainedTokenizerBase
 
 
@@ -43,23 +40,6 @@ class Transcript:
     text: str
     words: list[Word] = field(default_factory=list)
     hypothesis: Hypothesis | None = field(default=None, repr=False, compare=False)
-
-
-class Decoder(Protocol):
-    """Turns log-probabilities into hypotheses.
-
-    A recording comes as one or more windows. `keep` reduces the log-probabilities of a window to what the decoder
-    needs of them, so that a long recording does not keep frames × vocabulary values in memory. `finish` decodes the
-    windows of one recording together.
-    """
-
-    name: str
-
-    def keep(self, log_probs: torch.Tensor) -> Any:
-        """Return the state of a window from its log-probabilities (frames, vocabulary)."""
-
-    def finish(self, states: Sequence[Any]) -> list[Hypothesis]:
-        """Return the hypotheses of a recording from the states of its windows in their order, the best one first."""
 
 
 def to_text(hypothesis: Hypothesis, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -1,4 +1,4 @@
-"""Cut long recordings into windows that overlap, and put windows of similar length into batches."""
+"""Split long recordings into windows that overlap, and put windows of similar length into batches."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -25,8 +25,8 @@ def check_window(*, chunk_seconds: float, stride_seconds: float) -> None:
     """Raise ValueError for a window that is not longer than the context at its two ends."""
     if not 2 * stride_seconds < chunk_seconds < math.inf:
         raise ValueError(
-            f"windows of {chunk_seconds:g} s cannot be used: they overlap by {stride_seconds:g} s at each end, so more "
-            f"than {2 * stride_seconds:g} s are needed"
+            f"windows of {chunk_seconds:g} s cannot be used: they have {stride_seconds:g} s of context at each end, so "
+            f"they must be longer than {2 * stride_seconds:g} s"
         )
 
 
@@ -38,10 +38,10 @@ def split_windows(
     chunk_seconds: float = 30.0,
     stride_seconds: float = 3.0,
 ) -> list[Window]:
-    """Return windows of a recording (samples,) of `chunk_seconds` that overlap by `stride_seconds` on each side.
+    """Return windows of `chunk_seconds` over a recording (samples,), with context of `stride_seconds` at inner ends.
 
-    The used parts of all windows, one after another, are the whole recording. A recording that is not longer than one
-    window is one window without context.
+    Two neighbouring windows share twice the context. The used parts of all windows, one after another, are the whole
+    recording. A recording that is not longer than one window is one window without context.
 
     Args:
         sampling_rate: Of the waveform, in Hz.

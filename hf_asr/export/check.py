@@ -13,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..decoding.arguments import DecodingArguments, build_decoder
+from ..decoding.greedy import GreedyDecoder
 from ..decoding.transcript import to_text
 from ..model import ConformerForCTC, ConformerProcessor
 from ..scoring.metrics import count_errors
@@ -55,7 +55,7 @@ class GraphComparison:
         same_short_text: The same share for the first utterances, cut to 0.3, 0.1 and 0.02 s.
         same_batched_text: The same share for whole and cut utterances, run in batches.
         cer_before: CER of PyTorch against the references.
-        cer_after: CER of the graph against the references: alone or in batches, the higher one.
+        cer_after: CER of the graph against the references: the higher one of two, run alone and run in batches.
         size_mb: Size of the graph's files, in 10^6 bytes.
         real_time_factor: Seconds of computing per second of audio, one utterance at a time, features included; median
             of interleaved rounds.
@@ -90,8 +90,8 @@ class GraphComparison:
         if self.characters < limits.min_characters:
             return (
                 f"{self.file} cannot be judged: PyTorch writes {self.characters} characters, and with fewer than "
-                f"{limits.min_characters} one error decides. Raise --max_utterances, or give more speech that "
-                "the checkpoint transcribes"
+                f"{limits.min_characters} one error alone exceeds the limit. Raise --max_utterances, or give more "
+                "speech that the checkpoint transcribes"
             )
         if not self.cer_after - self.cer_before <= limits.max_cer_loss:
             return (
@@ -199,7 +199,7 @@ def _run_both(
 
 def greedy_transcriber(tokenizer: PreTrainedTokenizerBase) -> Callable[[np.ndarray], str]:
     """Return a function from log-probabilities (frames, vocabulary) to the greedy transcript."""
-    decoder = build_decoder(DecodingArguments(), tokenizer)
+    decoder = GreedyDecoder(blank=tokenizer.pad_token_id)
 
     def transcribe(log_probs: np.ndarray) -> str:
         states = [decoder.keep(torch.from_numpy(log_probs))]
@@ -233,7 +233,7 @@ def source_runner(model: ConformerForCTC, processor: ConformerProcessor) -> Call
     @torch.inference_mode()
     def run(waveform: np.ndarray) -> np.ndarray:
         inputs = processor(waveform, sampling_rate=processor.feature_extractor.sampling_rate).to(model.device)
-        # Without a single feature frame, the model still computes one output frame, which is not real.
+        # If there is no feature frame, the model still computes one output frame, which is ignored.
         frames = int(model.get_output_lengths(inputs["attention_mask"].sum(-1))[0])
         return model(**inputs).logits[0, :frames].float().log_softmax(-1).cpu().numpy()
 

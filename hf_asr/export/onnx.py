@@ -1,4 +1,4 @@
-"""Write ONNX files in float32, float16 or int8."""
+"""Write ONNX files in float32 and int8; float16 is the export of a model that `graphs.half_precision` converted."""
 
 import logging
 import tempfile
@@ -104,7 +104,7 @@ def quantize_int8(source: Path, path: Path, *, calibration: Sequence[dict[str, n
 def _frontend_products(path: Path) -> list[str]:
     """Return the names of the matrix products before the first convolution.
 
-    These are the mel filters. Their inputs are powers over ten decades, which int8 cannot represent.
+    These are the mel filters. Their inputs are energies that span ten orders of magnitude, which int8 cannot represent.
     """
     nodes = list(onnx.load(path).graph.node)
     first = next(place for place, node in enumerate(nodes) if node.op_type == "Conv")

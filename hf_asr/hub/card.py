@@ -1,4 +1,4 @@
-"""Write the card of a published model; every figure comes from a file of measurements."""
+"""Write the card of a published model; every number in it comes from a file of measurements."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -17,7 +17,7 @@ GRAPHS = "onnx/export_report.json"
 
 def ledger(names: Collection[str]) -> bytes:
     """Return the list of the uploaded files, with the list itself, as JSON."""
-    note = "written by hf_asr, which deletes these files alone when it publishes without them"
+    note = "written by hf_asr, which deletes only these files, if a later publication does not contain them"
     return (json.dumps({"note": note, "files": sorted({*names, LEDGER})}, ensure_ascii=False, indent=2) + "\n").encode()
 
 

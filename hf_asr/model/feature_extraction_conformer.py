@@ -170,12 +170,12 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
 
     @property
     def hop_length(self) -> int:
-        """Return the samples between the starts of two frames."""
+        """Return the number of samples between the starts of two frames."""
         return int(self.sampling_rate * self.frame_shift / 1000)
 
     @property
     def window_length(self) -> int:
-        """Return the samples of a frame."""
+        """Return the number of samples of a frame."""
         return int(self.sampling_rate * self.frame_length / 1000)
 
     def num_frames(self, num_samples: int) -> int:

@@ -17,9 +17,9 @@ from .configuration_conformer import SUBSAMPLING_CONVOLUTIONS, ConformerConfig
 class ConformerDropout(nn.Dropout):
     """Drop elements as `nn.Dropout` does, but faster on a CPU: the mask is made of one random byte per element.
 
-    `nn.Dropout` draws its mask with `bernoulli_`, which took a sixth of a training step in bf16. With bytes only
-    multiples of 1/256 are possible: each call drops with the multiple below or above `p`, drawn so that the mean over
-    calls is `p`, and scales the kept elements by the probability it used.
+    `nn.Dropout` draws its mask with `bernoulli_`, which took a sixth of a training step in bf16. With bytes, only
+    multiples of 1/256 are possible. Each call uses the nearest multiple below or above `p`, chosen at random so that
+    the mean over calls is `p`. The kept elements are scaled by the probability that the call used.
     """
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -81,7 +81,7 @@ class ConformerSubsampling(nn.Module):
         # The convolution kernels of CPUs and tensor cores are faster with channels in the last dimension of memory.
         hidden = input_features[:, None].to(memory_format=torch.channels_last)  # (B, 1, T, M)
         hidden = self.conv(hidden).permute(0, 2, 3, 1)  # (B, S, M', C), a view of the same memory
-        # A checkpoint's weight expects the order (C, M'). Reorder the weight: frames and gradients would cost more.
+        # A checkpoint's weight expects the order (C, M'). Reordering the weight is faster than the frames.
         weight = self.out.weight.unflatten(1, (hidden.shape[3], -1)).transpose(1, 2).flatten(1)
         return F.linear(hidden.flatten(2), weight, self.out.bias)  # (B, S, D)
 
@@ -254,8 +254,8 @@ def hangs_as_a_row(channels: int, *, num_threads: int) -> bool:
     """Return whether a bf16 depthwise convolution along a row, channels last, may never end in oneDNN.
 
     oneDNN's AVX-512 kernel (`brdgmm_dw`) loops for ever over 20 frames or more when it gets at most 16 channels at
-    once. It gets so few if there are no more, as the remainder after blocks of 64 channels, or if the share of a thread
-    is a single block of 16. A multiple of 32 channels per thread leaves no remainder and no single block.
+    once. This happens in three cases: there are only so few channels; so few remain after blocks of 64 channels; or a
+    thread has a single block of 16 channels. None of them happens with a multiple of 32 channels per thread.
     """
     return channels % (32 * num_threads) != 0
 
@@ -306,8 +306,8 @@ class ConformerConvolution(nn.Module):
     """Apply a pointwise layer, a gate (GLU), a depthwise convolution, a norm, an activation and a pointwise layer.
 
     Padded frames are set to zero, and causal padding is added, *before* the first pointwise layer, as in WeNet. With
-    `conv_bias=False` both are still zero at the depthwise convolution. Then the end of an utterance looks the same with
-    and without padding.
+    `conv_bias=False`, padded frames and causal padding are still zero at the depthwise convolution. Then the end of an
+    utterance looks the same with and without padding.
     """
 
     def __init__(self, config: ConformerConfig):

@@ -1,7 +1,8 @@
 """The training losses, each summed over the utterances of a batch and computed in float32.
 
-They are sums because the caller divides them by the number of tokens of the whole optimiser step. Then several small
-batches give the gradient of a large one. Letters in shape comments: B batch, S encoder frames, U tokens, V vocabulary.
+They are sums because the caller divides them by the number of tokens of the whole optimiser step. This way, several
+small batches give the same gradient as a large one. Letters in shape comments: B batch, S encoder frames, U tokens, V
+vocabulary.
 """
 
 import math
@@ -76,7 +77,7 @@ def smoothed(loss: torch.Tensor, log_probs: torch.Tensor, mask: torch.Tensor, *,
 def consistency_loss(log_probs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the consistency loss of CR-CTC (Yao et al., ICLR 2025, https://arxiv.org/abs/2410.05101).
 
-    It is half of KL(b || a) + KL(a || b), summed over all real frames, where `a` and `b` are the distributions that the
+    It is 0.5 * (KL(b || a) + KL(a || b)), summed over all real frames, where `a` and `b` are the distributions that the
     model gives for two differently masked copies of a frame. The first argument of KL is the target, through which no
     gradient flows.
 

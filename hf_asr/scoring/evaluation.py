@@ -1,4 +1,4 @@
-"""Score a checkpoint on a split: every row counts, and an unreadable recording counts as deleted."""
+"""Score a checkpoint on a split: every row counts, and all characters of an unreadable recording count as deletions."""
 
 import json
 import math
@@ -26,9 +26,9 @@ def evaluate_rows(
 ) -> tuple[dict, list[dict]]:
     """Return metrics, and a record with reference and prediction for each row.
 
-    The readable part of a damaged recording is scored; an unreadable recording counts as deleted. The number of seconds
-    of audio in memory is bounded. The real-time factor is the time for features, model and decoding, without reading
-    files, divided by the duration of the audio.
+    The readable part of a damaged recording is scored; all characters of an unreadable recording count as
+    deletions. The number of seconds of audio in memory is bounded. The real-time factor is the time for features, model
+    and decoding, without reading files, divided by the duration of the audio.
 
     Raises:
         ValueError: All references are empty, so that there is no error rate.
@@ -98,7 +98,7 @@ def _values(rows: datasets.Dataset, name: str) -> list:
     return [None if isinstance(value, float) and not math.isfinite(value) else value for value in rows[name]]
 
 
-def check_place(output_dir: str | Path, selection: dict | None) -> None:
+def check_output_dir(output_dir: str | Path, selection: dict | None) -> None:
     """Raise ValueError if a score of some speakers would replace the score of a whole split in `output_dir`."""
     path = Path(output_dir) / METRICS
     if not is_partial({"selection": selection}) or not path.is_file():

@@ -50,7 +50,7 @@ def count_errors(references: Sequence[str], predictions: Sequence[str], *, unit:
 
 
 def check_references(references: Sequence[str]) -> None:
-    """Raise ValueError if all references are empty, so that there is nothing to divide the errors by."""
+    """Raise ValueError if all references are empty, because an error rate would be a division by zero."""
     if not any(reference.strip() for reference in references):
         what = (
             f"all {len(references)} references are empty once normalised"

@@ -56,8 +56,8 @@ class ModelArguments:
     layer_lr_decay: float = field(
         default=1.0,
         metadata={
-            "help": "Learning rate of an encoder layer divided by that of the layer above it. 1 trains all layers at "
-            "the same rate."
+            "help": "Factor of the learning rate from one encoder layer to the next lower one. 0.9 trains lower layers "
+            "more slowly; 1 trains all layers at the same rate."
         },
     )
     feature_extractor: dict | str | None = field(
@@ -155,7 +155,7 @@ class DataArguments:
         default=None,
         metadata={
             "help": "When fine-tuning, the dataset that the checkpoint was trained on: some of it is mixed into the "
-            "training, and it is scored before and after."
+            "training, and its CER is measured before and after."
         },
     )
     replay_share: float = field(

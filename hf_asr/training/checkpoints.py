@@ -87,7 +87,7 @@ def _unreadable(folder: Path, *, only: Sequence[str]) -> str | None:
 
 
 def _missing(folder: Path) -> str | None:
-    """Return which files are missing to resume from a checkpoint: without them Trainer would use a new optimiser."""
+    """Return the missing files that resuming needs; without them, Trainer would silently start a new optimiser."""
     needed = {STATE: (STATE,), "rng_state.pth": ("rng_state*.pth",)}
     if not any(folder.glob("global_step*")):  # DeepSpeed saves the rest in that folder
         needed |= {
@@ -114,7 +114,7 @@ def find_checkpoint(output_dir: Path, args: ConformerTrainingArguments, *, base:
 
     Raises:
         ValueError: The folder contains a run, and the arguments neither resume nor overwrite it, or would delete
-            something else; or the checkpoint does not exist or is damaged.
+            files that do not belong to a run; or the checkpoint does not exist or is damaged.
     """
     asked, complete = args.resume_from_checkpoint, list_checkpoints(output_dir)
     if asked is None or str(asked).lower() == "false":

@@ -14,8 +14,8 @@ def parameter_groups(
 ) -> list[dict]:
     """Return optimiser groups in which lower encoder layers learn more slowly (Howard and Ruder 2018).
 
-    Each encoder layer has `layer_lr_decay` times the rate of the layer above it, and what precedes the first layer has
-    `layer_lr_decay` times the rate of that layer. Heads, the decoder and the final norm have the full rate.
+    Each encoder layer has `layer_lr_decay` times the rate of the layer above it, and subsampling, before the first
+    layer, has `layer_lr_decay` times the rate of that layer. Heads, the decoder and the final norm have the full rate.
 
     Args:
         decayed: Names of the parameters with weight decay.

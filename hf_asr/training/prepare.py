@@ -40,7 +40,7 @@ class Prepared:
         model: On the device that trains, with low-rank adapters if `lora` is set.
         train_dataset: The rows that can be used, augmented; of a stream, batches of them.
         collator: Combines examples of `train_dataset` into a batch.
-        durations: Seconds of each training utterance, the most that augmentation makes of it; of a stream, those of its
+        durations: Maximum duration of each training utterance after augmentation, in seconds; of a stream, those of its
             first buffer.
         training: Result of inspecting the training rows; of a stream, those of its first buffer.
         evaluation: Result of inspecting the rows to score.

@@ -2,7 +2,8 @@
 
 A run that overwrites another one is prepared inside it, in `unfinished`, so that a mistake costs nothing. When training
 begins, that folder is renamed to `overwriting`, the old run is deleted, and the content of `overwriting` is moved up.
-While `overwriting` exists, the files beside it belong to the old run: if a process is killed, the next deletes them.
+While `overwriting` exists, the files beside it belong to the old run: if a process is killed, the next run deletes
+them.
 
 Only files that hf_asr writes are deleted. Notes, exports in folders of their own and all other files are kept.
 """

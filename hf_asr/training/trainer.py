@@ -72,7 +72,7 @@ class ConformerTrainer(Trainer):
     """Train our Conformer, or a CTC model of another family, in batches bounded by `args.max_batch_seconds`.
 
     Args:
-        train_durations: Seconds of each training utterance, the most that augmentation makes of it.
+        train_durations: Maximum duration of each training utterance after augmentation, in seconds.
         layer_lr_decay: See `parameter_groups`.
 
     Raises:

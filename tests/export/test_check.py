@@ -118,7 +118,7 @@ def comparison(**values) -> GraphComparison:
         ({"divergence": float("nan")}, "diverge by nan"),
         ({"cer_after": float("nan")}, "costs nan"),
         ({"characters": 334}, None),
-        ({"characters": 333}, "writes 333 characters, and with fewer than 334 one error decides"),
+        ({"characters": 333}, "writes 333 characters, and with fewer than 334 one error alone exceeds the limit"),
     ],
 )
 def test_limits_of_int8(values, reason):

@@ -13,7 +13,7 @@ from hf_asr.decoding import bulk
 from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.decoding.transcript import Transcript
 from hf_asr.scoring import evaluation
-from hf_asr.scoring.evaluation import check_place, evaluate_rows
+from hf_asr.scoring.evaluation import check_output_dir, evaluate_rows
 
 
 @pytest.fixture
@@ -86,17 +86,17 @@ def test_empty_references_are_an_error(rows, tiny_model, processor, text):
 
 def test_a_score_of_some_speakers_does_not_replace_the_score_of_a_split(tmp_path):
     place, some = tmp_path / "metrics.json", {"speakers": 1, "of": 6}
-    check_place(tmp_path, some)  # no file exists
+    check_output_dir(tmp_path, some)  # no file exists
     place.write_text(json.dumps({"split": "validation", "selection": some}))
-    check_place(tmp_path, some)
+    check_output_dir(tmp_path, some)
     held_out = {"held_out_share": 0.05, "by": "speaker", "seed": 42}
     for there in ({"split": "dev"}, {"split": "dev", "selection": None}, {"split": "dev", "selection": held_out}):
         place.write_text(json.dumps(there))
-        check_place(tmp_path, None)
+        check_output_dir(tmp_path, None)
         with pytest.raises(
             ValueError, match="is the score of 'dev' without a selection .* output_dir, as .*/speakers$"
         ):
-            check_place(tmp_path, some)
+            check_output_dir(tmp_path, some)
     place.write_text("{")
     with pytest.raises(ValueError, match="metrics.json is damaged"):
-        check_place(tmp_path, some)
+        check_output_dir(tmp_path, some)
