@@ -73,7 +73,7 @@ def load_graph(path: Path) -> tuple[PreTrainedModel, ConformerProcessor]:
     try:
         from .runtime.ort_model import OrtConformerForCTC
     except ImportError as error:
-        raise ImportError(f"{path} needs onnxruntime: pip install hf_asr[export] ({error})") from error
+        raise ImportError(f"{path} needs onnxruntime: pip install 'hf_asr[export]' ({error})") from error
     folder, subfolder = str(path.parent), ""
     if not path.parent.is_dir() and not path.is_absolute() and len(path.parts) > 2:
         folder, subfolder = "/".join(path.parts[:2]), "/".join(path.parts[2:-1])

@@ -35,7 +35,7 @@ class Word:
 
 @dataclass
 class Transcript:
-    """The text of a recording, its words, and the hypothesis that they come from (None of an empty recording)."""
+    """The text of a recording, its words, and the hypothesis that they come from."""
 
     text: str
     words: list[Word] = field(default_factory=list)

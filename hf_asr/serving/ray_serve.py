@@ -36,8 +36,8 @@ class ReplicaOptions:
 def read_options(args: dict[str, Any]) -> tuple[ReplicaOptions, ServerOptions, EngineOptions]:
     """Return the options in the arguments of `serve run` or of a configuration file.
 
-    Every option of the command `serve` and of `ReplicaOptions` is an argument. HF_ASR_API_KEY is read here, on the
-    machine that deploys, and sent to the replicas.
+    Every option of the command `serve` except host and port, and every one of `ReplicaOptions`, is an argument.
+    HF_ASR_API_KEY is read here, on the machine that deploys, and sent to the replicas.
 
     Raises:
         ValueError: The model is missing, an argument is unknown, or a value is not allowed.

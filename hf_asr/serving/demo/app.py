@@ -51,9 +51,9 @@ class Handlers:
 
     def _second(self, name: str | None) -> Recognizer:
         """Load the checkpoint that the user has chosen; None where the page has no field for it."""
-        name = self.second.name if name is None else name.strip()
-        if self.second is not None and name == self.second.name:
+        if self.second is not None and (name is None or name.strip() == self.second.name):
             return self.second
+        name = (name or "").strip()
         if not name:
             raise RefusedError("missing_second")
         try:
