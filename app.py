@@ -5,24 +5,21 @@ python app.py --model_name_or_path runs/quickstart [--compare_with runs/other] [
 A Hugging Face Space starts this file without arguments: the Space's variable HF_ASR_MODEL names the checkpoint.
 """
 
+import argparse
 import os
 import signal
 import sys
-from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-
-from hf_asr.arguments import Parser, parse
-from hf_asr.console import command
 
 QUICKSTART = Path("runs/quickstart")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def parse_options(argv: Sequence[str] | None) -> Namespace:
+def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options; environment variables give the defaults."""
     is_space = os.environ.get("SYSTEM") == "spaces" or "SPACE_ID" in os.environ
-    parser = Parser(prog="app.py", description="Serve a page that transcribes speech.")
+    parser = argparse.ArgumentParser(prog="app.py", description="Serve a page that transcribes speech.")
     parser.add_argument(
         "--model_name_or_path",
         default=os.environ.get("HF_ASR_MODEL") or (str(QUICKSTART) if (QUICKSTART / "config.json").is_file() else None),
@@ -32,21 +29,23 @@ def parse_options(argv: Sequence[str] | None) -> Namespace:
     host = "0.0.0.0" if is_space else "127.0.0.1"
     parser.add_argument("--host", default=host, help="Address to listen on; 0.0.0.0 serves other machines.")
     parser.add_argument("--port", type=int, default=7860, help="Port to listen on.")
-    args = parse(parser, argv)
+    args = parser.parse_args(argv)
     if args.model_name_or_path is None:
         sys.exit(f"error: give --model_name_or_path, or set HF_ASR_MODEL; {QUICKSTART} does not exist")
     return args
 
 
-@command()
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_options(argv)
-    from hf_asr.serving.demo import build_demo, launch, load_warm  # needs the extra `demo`
+    from hf_asr.console import command  # imported here, because importing PyTorch takes seconds
 
-    recognizer = load_warm(args.model_name_or_path)
-    second = load_warm(args.compare_with) if args.compare_with else None
-    demo = build_demo(recognizer, second=second, may_choose_second=args.host in LOOPBACK)
-    launch(demo, host=args.host, port=args.port)
+    with command():
+        from hf_asr.serving.demo import build_demo, launch, load_warm  # needs the extra `demo`
+
+        recognizer = load_warm(args.model_name_or_path)
+        second = load_warm(args.compare_with) if args.compare_with else None
+        demo = build_demo(recognizer, second=second, may_choose_second=args.host in LOOPBACK)
+        launch(demo, host=args.host, port=args.port)
 
 
 if __name__ == "__main__":

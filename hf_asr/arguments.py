@@ -61,9 +61,8 @@ def parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
         parser.set_defaults(**_read_recipe(config, parser))
     namespace, unknown = parser.parse_known_args(argv)
     if unknown:
-        name = unknown[0].split("=")[0].lstrip("-")
-        known = {action.dest for action in parser._actions}
-        parser.error(f"unknown argument {unknown[0]!r}{hint(name, known)}")
+        known = {f"--{action.dest}" for action in parser._actions}
+        parser.error(f"unknown argument {unknown[0]!r}{hint(unknown[0].split('=')[0], known)}")
     return namespace
 
 

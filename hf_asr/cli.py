@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         commands = _add_commands(parser, chosen=name)
         if name in commands:
             return _module(name).run(parse(commands[name], argv[1:]))
-        if name is None or not name.startswith("-"):
+        if name not in ("-h", "--help"):
             what = (
                 "a command is needed"
                 if name is None

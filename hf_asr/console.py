@@ -44,13 +44,12 @@ def command() -> Iterator[None]:
         sys.exit(BROKEN_PIPE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except ModuleNotFoundError as error:
-        extra = EXTRAS.get((error.name or "").partition(".")[0])
-        sys.exit(f"error: {error.name} is not installed: pip install 'hf_asr[{extra}]'" if extra else f"error: {error}")
     except (ValueError, OSError, ImportError) as error:
         if logging.getLogger("hf_asr").isEnabledFor(logging.DEBUG):
             raise
         text = str(error)
+        if extra := EXTRAS.get((getattr(error, "name", None) or "").partition(".")[0]):
+            text = f"{error.name} is not installed: pip install 'hf_asr[{extra}]'"
         if text.startswith("Caught "):  # raised in a worker of DataLoader, whose traceback precedes the message
             text = text.rpartition(f"\n{type(error).__name__}: ")[2]
         sys.exit(f"error: {on_one_line(' '.join(text.split()))}")

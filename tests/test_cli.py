@@ -167,7 +167,12 @@ def test_help_lists_the_commands(word, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"), [(["transcribed"], "did you mean 'transcribe'?"), ([], "a command is needed")]
+    ("words", "message"),
+    [
+        (["transcribed"], "did you mean 'transcribe'?"),
+        ([], "a command is needed"),
+        (["--version"], "unknown command '--version'"),
+    ],
 )
 def test_an_unknown_command_is_an_error_that_lists_the_commands(words, message, capsys):
     with pytest.raises(SystemExit) as error:
@@ -181,7 +186,7 @@ def test_an_unknown_option_is_an_error_that_suggests_the_nearest_one(capsys):
     with pytest.raises(SystemExit) as error:
         main(["evaluate", "--model_name_or_path", "M", "--dataset_name", "D", "--eval_split", "train"])
     assert error.value.code == 2
-    assert capsys.readouterr().err == "error: unknown argument '--eval_split' (did you mean 'eval_split_name'?)\n"
+    assert capsys.readouterr().err == "error: unknown argument '--eval_split' (did you mean '--eval_split_name'?)\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -121,11 +121,12 @@ def test_an_error_that_the_user_can_mend_is_one_line(error):
     assert stopped.value.code == f"error: {' '.join(str(error).split())}"
 
 
-def test_an_error_of_a_dataloader_worker_is_reduced_to_its_reason(capsys):
+@pytest.mark.parametrize("kind", [ValueError, ModuleNotFoundError])
+def test_an_error_of_a_dataloader_worker_is_reduced_to_its_reason(kind):
     with pytest.raises(SystemExit, match="^error: 40 % of the rows are unusable$"), command():
-        raise ValueError(
-            "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
-            '  File "a.py", line 1\nValueError: 40 % of the rows\nare unusable'
+        raise kind(
+            f"Caught {kind.__name__} in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+            f'  File "a.py", line 1\n{kind.__name__}: 40 % of the rows\nare unusable'
         )
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
@@ -73,19 +74,40 @@ def standardize_stream(
     if any(map(_holds_media, (rows.features or {}).values())):
         rows = rows.cast(datasets.Features(_not_decoded(dict(rows.features))))
     features = rows.features or {}
-    label = features.get(text_column)
-    has_parts = PART not in features or _is_own(PART, features[PART])
-    seen: Counter[str] = Counter()
+    standardize = _StandardizeBatch(
+        root,
+        audio_column,
+        text_column,
+        label=features.get(text_column),
+        has_parts=PART not in features or _is_own(PART, features[PART]),
+    )
+    removed = [name for name in dict.fromkeys((audio_column, text_column)) if name not in ("audio", "text")]
+    return rows.map(standardize, batched=True, batch_size=16, with_indices=True, remove_columns=removed)
 
-    def standardize(batch: dict, places: list[int]) -> dict:
+
+@dataclass
+class _StandardizeBatch:
+    """Make the columns of every source out of a batch of a stream.
+
+    A class and not a closure, because workers on macOS and Windows receive a pickle.
+    """
+
+    root: str | None
+    audio_column: str
+    text_column: str
+    label: Any
+    has_parts: bool
+    seen: Counter[str] = field(default_factory=Counter)
+
+    def __call__(self, batch: dict, places: list[int]) -> dict:
         if places[0] == 0:
-            seen.clear()  # a new pass or a new shard: ids that repeat in another shard are not detected
-        parts = list(batch[PART]) if has_parts and PART in batch else [None] * len(places)
-        texts = [_stream_text(text, label) for text in batch[text_column]]
+            self.seen.clear()  # a new pass or a new shard: ids that repeat in another shard are not detected
+        parts = list(batch[PART]) if self.has_parts and PART in batch else [None] * len(places)
+        texts = [_stream_text(text, self.label) for text in batch[self.text_column]]
         for number, text in enumerate(texts):
             if text is None:
-                parts[number] = part(problem=f"its transcript is not text (column {text_column!r})")[PART]
-        audio = [_stored_audio(value, root) for value in batch[audio_column]]
+                parts[number] = part(problem=f"its transcript is not text (column {self.text_column!r})")[PART]
+        audio = [_stored_audio(value, self.root) for value in batch[self.audio_column]]
         stored, arrays = [value for value, _ in audio], [array for _, array in audio]
         given = batch.get("utterance_id") or batch.get("id") or [None] * len(places)
         ids = [
@@ -95,10 +117,7 @@ def standardize_stream(
         columns = {"audio": stored, "text": [text or "" for text in texts], PART: parts}
         if ARRAY in batch or any(array is not None for array in arrays):
             columns[ARRAY] = arrays
-        return columns | {"utterance_id": without_repeats(ids, seen)}
-
-    removed = [name for name in dict.fromkeys((audio_column, text_column)) if name not in ("audio", "text")]
-    return rows.map(standardize, batched=True, batch_size=16, with_indices=True, remove_columns=removed)
+        return columns | {"utterance_id": without_repeats(ids, self.seen)}
 
 
 def _texts(dataset_name: str, rows: datasets.Dataset, text_column: str) -> list[str]:

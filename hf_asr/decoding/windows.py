@@ -22,7 +22,9 @@ class Window:
 
 
 def check_window(*, chunk_seconds: float, stride_seconds: float) -> None:
-    """Raise ValueError for a window that is not longer than the context at its two ends."""
+    """Raise ValueError for a negative stride, or a window that is not longer than the context at its two ends."""
+    if not stride_seconds >= 0:
+        raise ValueError(f"the stride of windows must be 0 s or more, not {stride_seconds:g} s")
     if not 2 * stride_seconds < chunk_seconds < math.inf:
         raise ValueError(
             f"windows of {chunk_seconds:g} s cannot be used: they have {stride_seconds:g} s of context at each end, so "

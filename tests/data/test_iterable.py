@@ -1,4 +1,5 @@
 import json
+import pickle
 from functools import partial
 
 import datasets
@@ -161,3 +162,10 @@ def test_a_process_with_fewer_rows_than_workers_is_an_error(corpus, options):
         shares[0].check_shares(1)
         with pytest.raises(ValueError, match="process 1 of 2 has 1 rows|process 4 of 5 has 0 rows"):
             shares[-1].check_shares(workers)
+
+
+def test_batches_of_a_stream_can_be_sent_to_a_worker_as_a_pickle(stream, options):
+    """macOS and Windows start workers so."""
+    batches = StreamedBatches(stream, **options)
+    (expected,), (batch,) = first(batches, 1), first(pickle.loads(pickle.dumps(batches)), 1)
+    assert all(torch.equal(expected[name], batch[name]) for name in expected)

@@ -81,6 +81,9 @@ def test_a_window_without_frames_beside_its_context_is_an_error(tiny_model, proc
     for seconds in (2, 0.5, 0, -3, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="they have 1 s of context at each end, so they must be longer than 2 s"):
             DecodingArguments(chunk_length_s=seconds, stride_length_s=1)
+    for seconds in (-2, float("nan")):
+        with pytest.raises(ValueError, match="the stride of windows must be 0 s or more"):
+            DecodingArguments(chunk_length_s=10, stride_length_s=seconds)
     arguments = DecodingArguments(chunk_length_s=2.001, stride_length_s=1)
     Recognizer(tiny_model, processor, arguments=arguments).transcribe(waveforms)
 

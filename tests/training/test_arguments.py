@@ -43,7 +43,7 @@ def test_an_unknown_key_is_an_error_with_the_nearest_known_one(recipe, capsys):
     assert "unknown key 'learning_rat' (did you mean 'learning_rate'?)" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         parse_arguments(CLASSES, ["--output_dir", "x", "--max_batch_second", "3"])
-    assert "did you mean 'max_batch_seconds'" in capsys.readouterr().err
+    assert "did you mean '--max_batch_seconds'" in capsys.readouterr().err
 
 
 @pytest.fixture
