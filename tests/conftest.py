@@ -37,6 +37,13 @@ TINY = {
 }
 
 
+def pytest_collection_modifyitems(items) -> None:
+    """Mark tests that start several processes as slow."""
+    for item in items:
+        if "torchrun" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return Path(__file__).resolve().parents[1]

@@ -75,6 +75,7 @@ def test_every_graph_equals_pytorch_on_short_recordings(graphs, model, processor
     np.testing.assert_allclose(found, exact, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -123,6 +124,7 @@ def test_a_batch_equals_pytorch_on_each_recording(graphs, model, processor, name
         np.testing.assert_allclose(found, source_runner(model, processor)(waveform), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_float16_equals_pytorch_within_its_precision(graphs, model, processor, tmp_path):
     export_onnx(half_precision(model), processor.feature_extractor, tmp_path / "half.onnx")
     features, mask = random_batch(2, 300)
@@ -169,6 +171,7 @@ def test_int8_leaves_the_frontend_in_float32(graphs, processor, tmp_path):
     assert np.abs(exact - near).max() < 0.3
 
 
+@pytest.mark.slow
 def test_axes_have_names_and_metadata_is_stored(model, processor, tmp_path):
     import onnx
 

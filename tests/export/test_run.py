@@ -102,6 +102,7 @@ def test_evaluate_and_transcribe_accept_an_export_folder(exported, tone_checkpoi
     assert json.loads(capsys.readouterr().out)["file"] == recording
 
 
+@pytest.mark.slow
 def test_by_default_a_graph_is_checked_on_the_validation_data_of_the_training(
     tone_checkpoint, tones, tmp_path, quick_export
 ):
@@ -122,6 +123,7 @@ def test_the_data_arguments_of_a_run_are_read_back(tone_checkpoint, tones, tmp_p
     assert export(run_folder, tmp_path / "out", "--max_utterances", "3")["graphs"][0]["tried_on"].startswith("3 utter")
 
 
+@pytest.mark.slow
 def test_fp16(tone_checkpoint, tones, tmp_path, quick_export):
     report = export(tone_checkpoint, tmp_path, "--quantize", "fp16", "--dataset_name", tones)
     assert [graph["file"] for graph in report["graphs"]] == ["model.onnx", "model.fp16.onnx"]
@@ -140,6 +142,7 @@ def test_static_int8(tone_checkpoint, tones, tmp_path, quick_export):
     assert report["graphs"][1]["cer_after"] < 0.05 and report["graphs"][1]["same_short_text"] > 0.8
 
 
+@pytest.mark.slow
 def test_with_frontend(tone_checkpoint, tones, waveforms, tmp_path, quick_export):
     # In the pauses, near silence, two Fourier transforms differ by more than the check allows for speech.
     options = ["--with_frontend", "--quantize", "int8", "--dataset_name", tones, "--allow_differences"]
@@ -154,6 +157,7 @@ def test_with_frontend(tone_checkpoint, tones, waveforms, tmp_path, quick_export
     assert greedy_transcriber(processor.tokenizer)(log_probs[0, : lengths[0]]) == expected.text != ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(IS_WITHOUT_OPENVINO, reason="OpenVINO is not installed: pip install 'hf_asr[openvino]'")
 def test_openvino(tone_checkpoint, tones, tmp_path, quick_export):
     options = ["--target", "openvino", "--dataset_name", tones, "--max_utterances", "8"]
@@ -163,6 +167,7 @@ def test_openvino(tone_checkpoint, tones, tmp_path, quick_export):
     assert (tmp_path / "model.bin").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_a_refused_int8_graph_is_left_out_and_the_others_are_kept(silent_checkpoint, tones, tmp_path, quick_export):
     """Two models without transcripts have the same CER, which proves nothing."""
     options = ["--target", "sherpa-onnx", "--dataset_name", tones, "--max_utterances", "4"]
@@ -225,6 +230,7 @@ def other_silence(graph: SherpaToLogProbs, x: torch.Tensor, x_lens: torch.Tensor
         graph.extractor = own
 
 
+@pytest.mark.slow
 def test_an_export_of_other_weights_replaces_the_earlier_one(
     tone_checkpoint, silent_checkpoint, tones, tmp_path, quick_export
 ):

@@ -90,6 +90,7 @@ def test_a_recording_shorter_than_a_frame_has_no_features(sherpas_features):
         assert inputs(PHONE, [noise(samples)])["x"].shape == (1, 0, 80)
 
 
+@pytest.mark.slow
 def test_transcripts_are_those_of_pytorch(talkative, corpus, tmp_path, quick_export):
     sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="sherpa-onnx is not installed: pip install sherpa-onnx")
     options = ["--target", "sherpa-onnx", "--dataset_name", str(corpus), "--max_utterances", "4", "--allow_differences"]

@@ -415,6 +415,7 @@ def test_a_dry_run_writes_the_card_and_lists_the_files(run_folder, capsys, monke
     assert ModelCard.load(run_folder / "README.md").data.model_name == "tiny-zh-en"
 
 
+@pytest.mark.slow
 def test_the_space_starts_from_its_own_files(hub, run_folder, tmp_path, capsys):
     publish(run_folder, "--create_space")
     space = hub.repositories[f"spaces/{NAME}-demo"]
@@ -498,6 +499,7 @@ def test_a_public_repository_is_changed_only_with_public(hub, run_folder):
     assert len(hub.repositories[f"models/{NAME}"].commits) == 2
 
 
+@pytest.mark.slow
 def test_a_published_graph_is_loaded_by_its_id(run_folder, corpus, recording, tmp_path, hub, repository):
     data = ["--dataset_name", str(corpus), "--max_utterances", "2", "--allow_differences"]
     main(["export", "--model_name_or_path", str(run_folder), "--output_dir", str(tmp_path / "onnx"), *data])

@@ -26,6 +26,7 @@ def train_on(corpus, output_dir, **options) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_result_is_published_with_its_card(hub, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["scripts/train.py", "--hub_token", "hf_secret"])
     folder = tmp_path / "run"
@@ -53,6 +54,7 @@ def test_the_result_is_published_with_its_card(hub, corpus, tmp_path, monkeypatc
     assert f"{record['hours']:.2f} hours, 40 utterances" in card.text and "SpeedPerturbation" in card.text
 
 
+@pytest.mark.slow
 def test_the_weights_uploaded_during_training_are_those_that_were_scored(hub, corpus, tmp_path):
     """With `ema_decay`, this includes the averaged statistics of batch norm."""
     folder = tmp_path / "run"

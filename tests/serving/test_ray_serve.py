@@ -46,6 +46,7 @@ ray.shutdown()
 """
 
 
+@pytest.mark.slow
 def test_two_replicas_give_the_same_text(checkpoint, parts, recording, repository, tmp_path):
     pytest.importorskip("ray")
     with socket.socket() as free:

@@ -52,6 +52,7 @@ def test_errors_are_one_line(app, checkpoint, tmp_path):
             app.main(["--model_name_or_path", str(checkpoint), "--port", str(taken.getsockname()[1])])
 
 
+@pytest.mark.slow
 def test_recordings_are_deleted_on_sigterm(repository, checkpoint, speech, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
