@@ -8,6 +8,8 @@ from .windows import check_window
 
 @dataclass
 class DecodingArguments:
+    """Choose the decoder and the windows over long recordings."""
+
     decoding: str = field(
         default="greedy", metadata={"help": f"Decoder of the log-probabilities: {', '.join(DECODERS)}."}
     )

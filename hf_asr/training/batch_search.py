@@ -24,7 +24,7 @@ def largest_batch(
     The result is written into `folder`; a resumed run reads it from there instead of searching again.
 
     Args:
-        durations: Seconds of each training utterance, the most that augmentation makes of it.
+        durations: Maximum duration of each training utterance after augmentation, in seconds.
 
     Raises:
         ValueError: The weights are sharded (FSDP, DeepSpeed), or not even the longest utterance fits.

@@ -21,7 +21,7 @@ from ..families import computes_on_device, pad_to_labels, required_samples
 from ..files import DATA_REPORT, DATA_REPORT_PAGE
 from ..model import ConformerProcessor
 from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments
-from .building import build_model, build_processor, describe
+from .building import build, describe
 from .checkpoints import find_checkpoint
 from .lora import add_lora
 from .replay import score_before
@@ -82,8 +82,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: Conforme
     augment = build_augmentation(data_args.augmentations, seed=args.seed)
     splits = load_data(data_args, args)
     texts = first_transcripts(splits.train)
-    processor, kept_rows = build_processor(model_args, texts, resume_from=resume_from)
-    model = build_model(model_args, processor, kept_rows=kept_rows, resume_from=resume_from)
+    processor, model = build(model_args, texts, resume_from=resume_from)
     evaluation = inspect_evaluation(splits, processor, config=model.config, data_args=data_args)
     with args.main_process_first(desc="preparing the folder"):
         options = {"overwrites": args.overwrite_output_dir, "is_main": is_main}
