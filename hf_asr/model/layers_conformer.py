@@ -22,12 +22,15 @@ class ConformerDropout(nn.Dropout):
     the mean over calls is `p`. The kept elements are scaled by the probability that the call used.
     """
 
+    regularization: float = 1.0  # factor of `p`, see `set_regularization`
+
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return `hidden`, of any shape, with a share `p` of its elements set to zero in training."""
+        """Return `hidden`, of any shape, with a share `p * regularization` of its elements set to zero in training."""
+        p = self.p * self.regularization
         plain = hidden.device.type != "cpu" or torch.compiler.is_compiling()
-        if not self.training or plain or not 0.0 < self.p < 1.0:
-            return super().forward(hidden)
-        dropped = min(int(256 * self.p + torch.rand(())), 255)  # of the 256 values of a byte
+        if not self.training or plain or not 0.0 < p < 1.0:
+            return F.dropout(hidden, p, self.training)
+        dropped = min(int(256 * p + torch.rand(())), 255)  # of the 256 values of a byte
         if dropped == 0:
             return hidden
         # Draw eight random bytes at once, as an int64.
@@ -38,6 +41,23 @@ class ConformerDropout(nn.Dropout):
         last = dropped - 1 - 128
         mask = mask.clamp_(last, last + 1).sub_(last)
         return hidden * mask.to(hidden.dtype).mul_(256 / (256 - dropped))
+
+
+def set_regularization(model: nn.Module, strength: float) -> None:
+    """Scale what regularises a model in training: from 0, nothing, to 1, as the configuration says.
+
+    The strength is a factor of the dropout probabilities, of layerdrop, of the widths of SpecAugment's masks, of label
+    smoothing and of the weight of the consistency loss; at 0 the batch has no second copy. It is not saved: a loaded
+    model has strength 1, and the configuration keeps the full values. Inference does not depend on it.
+
+    Raises:
+        ValueError: The strength is not between 0 and 1.
+    """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength must be between 0 and 1, not {strength}")
+    for module in model.modules():
+        if hasattr(type(module), "regularization"):
+            module.regularization = strength
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -201,6 +221,8 @@ class ConformerAttention(nn.Module):
     frame enters the scores.
     """
 
+    regularization: float = 1.0  # factor of the dropout, see `set_regularization`
+
     def __init__(self, config: ConformerConfig):
         super().__init__()
         self.config = config
@@ -243,7 +265,7 @@ class ConformerAttention(nn.Module):
             key.transpose(1, 2),
             value.transpose(1, 2),
             mask=mask,
-            dropout=self.config.attention_dropout if self.training else 0.0,
+            dropout=self.config.attention_dropout * self.regularization if self.training else 0.0,
             scale=head_dim**-0.5,
             is_eager=output_attentions or self.config._attn_implementation == "eager",
         )  # (B, H, S, K)

@@ -116,7 +116,9 @@ def random_spans(
     return ((places >= starts) & (places < starts + widths)).any(1)
 
 
-def spec_augment(input_features: torch.Tensor, lengths: torch.Tensor, config: ConformerConfig) -> torch.Tensor:
+def spec_augment(
+    input_features: torch.Tensor, lengths: torch.Tensor, config: ConformerConfig, *, strength: float = 1.0
+) -> torch.Tensor:
     """Apply SpecAugment (Park et al. 2019): return the features with random bins and spans of frames set to zero.
 
     Zero is the mean, because the features are normalised. The widest time mask is proportional to the utterance's
@@ -126,19 +128,20 @@ def spec_augment(input_features: torch.Tensor, lengths: torch.Tensor, config: Co
         input_features: Normalised features, (B, T, M).
         lengths: Real frames of each utterance, (B,).
         config: Number and widths of the masks.
+        strength: Factor of the largest widths, 0 to 1.
     """
     bins = torch.full_like(lengths, input_features.shape[2])
     frequency = random_spans(
         bins,
         size=input_features.shape[2],
         count=config.num_freq_masks,
-        max_widths=torch.full_like(lengths, config.freq_mask_width).minimum(bins),
+        max_widths=torch.full_like(lengths, int(config.freq_mask_width * strength)).minimum(bins),
     )
     time = random_spans(
         lengths,
         size=input_features.shape[1],
         count=config.num_time_masks,
-        max_widths=(lengths * config.time_mask_ratio).floor(),
+        max_widths=(lengths * (config.time_mask_ratio * strength)).floor(),
     )
     return input_features.masked_fill(frequency[:, None, :] | time[:, :, None], 0.0)
 
@@ -226,6 +229,8 @@ class ConformerModel(ConformerPreTrainedModel):
     The model itself normalises the features and, in training, masks them (SpecAugment): callers pass raw features.
     """
 
+    regularization: float = 1.0  # factor of layerdrop and SpecAugment, see `set_regularization`
+
     def __init__(self, config: ConformerConfig):
         super().__init__(config)
         # Mean and inverse standard deviation of each mel bin over the training data; without statistics no change.
@@ -277,14 +282,15 @@ class ConformerModel(ConformerPreTrainedModel):
             places = torch.arange(hidden.shape[1], device=hidden.device)
             mask = places < self.get_output_lengths(lengths)[:, None]  # (B, S)
             frame_mask, attention_frame_mask = mask[:, :, None], mask[:, None, None, :]
+        layerdrop = config.layerdrop * self.regularization
         intermediate, hidden_states, attentions = [], [], []
         for number, layer in enumerate(self.layers, start=1):
             if output_hidden_states:
                 hidden_states.append(hidden)
             output, weights = layer(hidden, positions, attention_frame_mask, frame_mask, output_attentions)
             attentions.append(weights)
-            if self.training and self.config.layerdrop:
-                output = skip_layer(hidden, output, probability=self.config.layerdrop * number / len(self.layers))
+            if self.training and layerdrop:
+                output = skip_layer(hidden, output, probability=layerdrop * number / len(self.layers))
             hidden = output
             if self.training and number in self.config.intermediate_ctc_layers:
                 intermediate.append(self.final_norm(hidden))
@@ -306,8 +312,8 @@ class ConformerModel(ConformerPreTrainedModel):
             lengths: Real frames of each utterance, (B,).
         """
         features = (input_features.float() - self.feature_mean.float()) * self.feature_istd.float()  # (B, T, M)
-        if self.training and self.config.apply_spec_augment:
-            features = spec_augment(features, lengths, self.config)
+        if self.training and self.config.apply_spec_augment and self.regularization:
+            features = spec_augment(features, lengths, self.config, strength=self.regularization)
         # A batch too short for one encoder frame is padded to one frame, which the mask excludes.
         features = F.pad(features, (0, 0, 0, torch.sym_max(0, self.min_frames - features.shape[1])))
         hidden = self.subsampling(features.to(self.subsampling.out.weight.dtype))  # (B, S, D)
@@ -330,6 +336,7 @@ class ConformerModel(ConformerPreTrainedModel):
 class ConformerForCTC(ConformerPreTrainedModel):
     """Recognise speech: the encoder, a linear CTC head, and a decoder for training if `decoder_layers` is not 0."""
 
+    regularization: float = 1.0  # factor of label smoothing and the consistency loss, see `set_regularization`
     # Trainer passes the number of label tokens of the whole optimiser step to `forward`, which divides the loss by it.
     accepts_loss_kwargs = True
 
@@ -370,7 +377,7 @@ class ConformerForCTC(ConformerPreTrainedModel):
         Raises:
             ValueError: A label is outside the vocabulary.
         """
-        if labels is not None and self.training and self.config.consistency_weight:
+        if labels is not None and self.training and self.config.consistency_weight * self.regularization:
             # CR-CTC trains on two copies of the batch, whose SpecAugment masks and dropout differ.
             input_features = torch.cat([input_features, input_features])
             attention_mask = None if attention_mask is None else torch.cat([attention_mask, attention_mask])
@@ -473,7 +480,7 @@ class ConformerForCTC(ConformerPreTrainedModel):
         if mask is None:
             mask = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
         all_labels = labels.repeat(copies, 1)
-        smoothing = config.label_smoothing if self.training else 0.0
+        smoothing = config.label_smoothing * self.regularization if self.training else 0.0
 
         def ctc(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             """Return the smoothed CTC loss, the mean over the copies, and the log-probabilities."""
@@ -498,7 +505,8 @@ class ConformerForCTC(ConformerPreTrainedModel):
             attention = attention_loss(decoded, targets, smoothing=smoothing) / copies
             loss = config.ctc_weight * loss + (1 - config.ctc_weight) * attention
         if copies == 2:
-            loss = loss + config.consistency_weight * consistency_loss(log_probs, mask[: len(labels)])
+            weight = config.consistency_weight * self.regularization
+            loss = loss + weight * consistency_loss(log_probs, mask[: len(labels)])
         return loss
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from hf_asr import ConformerConfig, ConformerForCTC
+from hf_asr.model.layers_conformer import set_regularization
 from hf_asr.model.modeling_conformer import spec_augment
 
 BASE = {
@@ -233,6 +234,64 @@ def test_spec_augment_masks_only_in_training_and_inside_the_utterance(batch):
         shares.append(torch.stack([1 - masked[i, :length].mean() for i, length in enumerate(LENGTHS)]))
     assert 0.1 < torch.stack(shares).mean() < 0.4
     assert (torch.stack(shares).amax(0) <= 3 * 0.2 + 1e-6).all()
+
+
+FULL = {
+    "hidden_dropout": 0.2,
+    "activation_dropout": 0.2,
+    "attention_dropout": 0.2,
+    "layerdrop": 0.4,
+    "apply_spec_augment": True,
+    "freq_mask_width": 26,
+    "time_mask_ratio": 0.1,
+    "label_smoothing": 0.2,
+    "consistency_weight": 0.2,
+    "decoder_layers": 1,
+}
+HALF = {name: value / 2 for name, value in FULL.items() if isinstance(value, float)} | {"freq_mask_width": 13}
+NONE = {name: 0 for name in HALF} | {"apply_spec_augment": False}
+
+
+def trained(batch: dict, *strengths: float, **options) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Return loss and gradients of a training step from a fixed seed, after setting the strengths one after another."""
+    model = build(**(FULL | options)).train()
+    for strength in strengths:
+        set_regularization(model, strength)
+    torch.manual_seed(7)
+    loss = model(**batch).loss
+    loss.backward()
+    return loss, gradients(model)
+
+
+@pytest.mark.parametrize("block_type", ["conformer", "e_branchformer"])
+@pytest.mark.parametrize(
+    ("strengths", "equal_options"),
+    [((0,), NONE), ((0.5,), HALF), ((0, 1), {}), ((1,), {})],
+    ids=["0 is nothing", "a half is half of each", "1 is the configuration again", "1 is the default"],
+)
+def test_strength_of_the_regularisation_scales_its_options(batch, strengths, equal_options, block_type):
+    """The loss and all gradients are equal bit for bit."""
+    loss, found = trained(batch, *strengths, block_type=block_type)
+    expected_loss, expected = trained(batch, block_type=block_type, **equal_options)
+    assert torch.equal(loss, expected_loss)
+    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+    if equal_options:
+        assert not torch.equal(loss, trained(batch, block_type=block_type)[0])
+
+
+def test_strength_of_the_regularisation_changes_no_inference_and_is_not_saved(batch, tmp_path):
+    model = build(**FULL)
+    with torch.inference_mode():
+        expected = model(**batch)
+        set_regularization(model, 0.0)
+        found = model(**batch)
+    assert torch.equal(found.logits, expected.logits) and torch.equal(found.loss, expected.loss)
+    model.save_pretrained(tmp_path)
+    loaded = ConformerForCTC.from_pretrained(tmp_path)
+    assert loaded.config.layerdrop == 0.4
+    assert all(getattr(module, "regularization", 1) == 1 for module in loaded.modules())
+    with pytest.raises(ValueError, match="strength must be between 0 and 1, not 1.5"):
+        set_regularization(model, 1.5)
 
 
 def test_feature_statistics_stay_float32_in_a_bf16_model(tmp_path):
