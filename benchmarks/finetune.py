@@ -21,7 +21,7 @@ import soundfile
 from tqdm.auto import tqdm
 
 from hf_asr.cli import main as hf_asr
-from hf_asr.data.synthetic import SAMPLE_RATE, make_recording
+from hf_asr.data.espeak import SAMPLE_RATE, make_recording
 from hf_asr.scoring.comparison import compare_predictions, read_predictions
 
 SENTENCE = re.compile(r"(?:^|(?<=[.!?]\s))([A-Z][a-z' ]+(?:, [a-z' ]+)*)[.!?](?=\s|$)")

@@ -2,12 +2,8 @@
 
 It is for tests, examples and smoke runs: no download, no licence, and the same audio from the same seed. The sentences
 are spoken numbers and short household commands, drawn from templates over a small set of characters.
-
-`espeakng_loader` (PyPI) contains the espeak-ng library and its data, so that no program needs to be installed.
 """
 
-import _ctypes
-import ctypes
 import json
 import os
 import shutil
@@ -17,24 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 from tqdm.auto import tqdm
 
 from ..model.spelling_conformer import spell_english, spell_mandarin
-
-SAMPLE_RATE = 16_000
-VOICE_VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4")
+from .espeak import make_recording, write_recording
 
 # Stored in corpus.json. Increase it when sentences or audio change, so that an old folder is not reused.
 CORPUS_VERSION = 1
-
-# From espeak-ng's speak_lib.h.
-_AUDIO_OUTPUT_SYNCHRONOUS = 2
-_INITIALIZE_DONT_EXIT = 0x8000
-_CHARS_UTF8 = 1
-_PARAMETER_RATE = 1
-_PARAMETER_PITCH = 3
-_SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 
 @dataclass
@@ -53,7 +38,6 @@ class SyntheticCorpusArguments:
 class _Language(NamedTuple):
     """Hold the templates of a language; a slot is a list of words or a range of numbers to spell."""
 
-    voice: str
     spell: Callable[[int], str]
     templates: tuple[str, ...]
     slots: dict[str, Sequence[str] | range]
@@ -61,7 +45,6 @@ class _Language(NamedTuple):
 
 # Together the words use all 26 letters. A spoken sentence takes 1 to 4 seconds.
 _ENGLISH = _Language(
-    voice="en-us",
     spell=spell_english,
     templates=(
         "{number}",
@@ -94,7 +77,6 @@ _ENGLISH = _Language(
 
 # 44 different hanzi, with almost no homophones among them. The hours begin at three because two o'clock would add 两.
 _MANDARIN = _Language(
-    voice="cmn",
     spell=spell_mandarin,
     templates=(
         "{number}",
@@ -152,93 +134,6 @@ def make_sentences(language: str, *, count: int, generator: np.random.Generator)
     return list(sentences)
 
 
-def speak(text: str, *, language: str, voice_variant: str, rate_wpm: int, pitch: int) -> np.ndarray:
-    """Return the speech of espeak-ng, float32 (samples,) in [-1, 1] at 16 kHz, without silence at the ends.
-
-    The audio depends on the arguments only. Do not call this function from several threads at once.
-
-    Args:
-        voice_variant: A voice variant of espeak, such as "m3" or "f2".
-        rate_wpm: Words per minute, 80 to 450.
-        pitch: 0 to 99.
-
-    Raises:
-        ValueError: The language or the variant is unknown, or the speech is silent.
-        ImportError: `espeakng-loader` or `soxr` is not installed.
-        RuntimeError: espeak-ng does not start.
-    """
-    try:
-        import espeakng_loader
-        import soxr
-    except ImportError as error:
-        raise ImportError("The synthetic corpus needs two packages: pip install espeakng-loader soxr") from error
-
-    data_path = Path(espeakng_loader.get_data_path())
-    if not (data_path / "voices" / "!v" / voice_variant).is_file():  # espeak itself would silently ignore it
-        raise ValueError(f"Unknown voice variant {voice_variant!r}; choose from {', '.join(VOICE_VARIANTS)}.")
-    voice = f"{_language(language).voice}+{voice_variant}"
-    library = ctypes.CDLL(espeakng_loader.get_library_path())
-    try:
-        samples, espeak_rate = _synthesize(library, data_path, text, voice=voice, rate_wpm=rate_wpm, pitch=pitch)
-    finally:
-        # espeak keeps the phase of its pitch flutter from one sentence to the next, and has no call to reset it. The
-        # audio would depend on the previous sentences, so the library is unloaded, which takes 1 ms.
-        (_ctypes.FreeLibrary if os.name == "nt" else _ctypes.dlclose)(library._handle)
-    sounding = np.flatnonzero(samples)
-    if not len(sounding):
-        raise ValueError(f"espeak-ng produced only silence for {text!r}; pass text with words in it.")
-    samples = samples[sounding[0] : sounding[-1] + 1].astype(np.float32) / 32_768
-    return np.clip(soxr.resample(samples, espeak_rate, SAMPLE_RATE), -1, 1)
-
-
-def _synthesize(
-    library: ctypes.CDLL, data_path: Path, text: str, *, voice: str, rate_wpm: int, pitch: int
-) -> tuple[np.ndarray, int]:
-    """Return the samples of espeak-ng, int16 (samples,), and their rate in Hz."""
-    chunks: list[np.ndarray] = []
-
-    @_SynthCallback
-    def collect(samples, count, events):
-        if samples and count > 0:
-            chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
-        return 0
-
-    home = str(data_path.parent).encode()
-    rate = library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, home, _INITIALIZE_DONT_EXIT)
-    if rate <= 0:
-        raise RuntimeError(
-            f"espeak-ng did not start with the data in {data_path}; reinstall espeakng-loader, "
-            "in a folder whose path is shorter than 160 characters."
-        )
-    try:
-        library.espeak_SetSynthCallback(collect)
-        if library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise RuntimeError(f"espeak-ng has no voice {voice}; reinstall espeakng-loader.")
-        library.espeak_SetParameter(_PARAMETER_RATE, rate_wpm, 0)
-        library.espeak_SetParameter(_PARAMETER_PITCH, pitch, 0)
-        library.espeak_ng_SetRandSeed(ctypes.c_long(1))
-        encoded = text.encode() + b"\0"
-        library.espeak_Synth(encoded, ctypes.c_size_t(len(encoded)), 0, 1, 0, _CHARS_UTF8, None, None)
-        library.espeak_Synchronize()
-    finally:
-        library.espeak_Terminate()  # ends the thread of espeak, before the library is unloaded
-    return np.concatenate(chunks) if chunks else np.zeros(0, dtype=np.int16), rate
-
-
-def make_recording(text: str, *, language: str, generator: np.random.Generator) -> tuple[np.ndarray, str]:
-    """Return a sentence in a random voice, float32 (samples,) at 16 kHz, and the speaker, such as "en-us+m3"."""
-    variant = VOICE_VARIANTS[generator.integers(len(VOICE_VARIANTS))]
-    rate_wpm = int(generator.integers(155, 211))
-    pitch = int(generator.integers(30, 71))
-    speech = speak(text, language=language, voice_variant=variant, rate_wpm=rate_wpm, pitch=pitch)
-    speech *= generator.uniform(0.3, 0.9) / np.abs(speech).max()
-    before, after = (generator.uniform(0.05, 0.2, size=2) * SAMPLE_RATE).astype(int)
-    samples = np.pad(speech, (before, after))
-    # Noise at -60 dB of full scale: no microphone produces digital silence, whose log-mel features are extreme.
-    samples += generator.normal(scale=1e-3, size=len(samples)).astype(np.float32)
-    return np.clip(samples, -1, 1), f"{_language(language).voice}+{variant}"
-
-
 def _normalise(text: str) -> str:
     return "".join(character for character in text.casefold() if character.isalnum())
 
@@ -275,7 +170,7 @@ def make_corpus(output_dir: str | os.PathLike, arguments: SyntheticCorpusArgumen
     that a folder with a `corpus.json` is always complete.
 
     Raises:
-        ValueError: `output_dir` contains anything else, or the arguments cannot be satisfied; see also `speak`.
+        ValueError: `output_dir` contains anything else, or the arguments cannot be satisfied; see also `espeak.speak`.
     """
     output_dir = Path(output_dir).absolute()
     if not arguments.languages or len(set(arguments.languages)) < len(arguments.languages):
@@ -303,11 +198,8 @@ def make_corpus(output_dir: str | os.PathLike, arguments: SyntheticCorpusArgumen
                 with open(partial_dir / split / "metadata.jsonl", "w", encoding="utf-8") as metadata:
                     for number, row in enumerate(rows):
                         samples, speaker = make_recording(**row, generator=generator)
-                        name = f"{number:05d}.flac"
-                        soundfile.write(partial_dir / split / name, samples, SAMPLE_RATE, subtype="PCM_16")
-                        duration = round(len(samples) / SAMPLE_RATE, 4)
-                        line = {"file_name": name, **row, "speaker": speaker, "duration": duration}
-                        metadata.write(json.dumps(line, ensure_ascii=False) + "\n")
+                        path = partial_dir / split / f"{number:05d}.flac"
+                        metadata.write(write_recording(path, samples, row | {"speaker": speaker}))
                         progress.update()
         (partial_dir / "corpus.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         os.replace(partial_dir, output_dir)

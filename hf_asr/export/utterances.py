@@ -10,8 +10,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..data.audio import AudioError, read_array
+from ..data.espeak import SAMPLE_RATE, make_recording
 from ..data.sources import Source, read_row
-from ..data.synthetic import SAMPLE_RATE, make_recording, make_sentences
+from ..data.synthetic import make_sentences
 from ..model import ConformerForCTC, ConformerProcessor, ConformerTokenizer
 from ..model.spelling_conformer import HAN
 from ..provenance import public_name

@@ -4,21 +4,18 @@ import numpy as np
 import pytest
 import soundfile
 
+from hf_asr.data.espeak import SAMPLE_RATE
 from hf_asr.data.synthetic import (
-    SAMPLE_RATE,
     SyntheticCorpusArguments,
     make_corpus,
     make_sentences,
-    speak,
     spell_english,
     spell_mandarin,
 )
 
 pytest.importorskip("espeakng_loader", reason="the synthetic corpus needs espeakng-loader")
-pytest.importorskip("soxr", reason="the synthetic corpus needs soxr")
 
 ARGUMENTS = SyntheticCorpusArguments(train_sentences=15, validation_sentences=6, test_sentences=4)
-VOICE = {"voice_variant": "f2", "rate_wpm": 175, "pitch": 50}
 
 
 def read_rows(corpus_dir, split):
@@ -72,27 +69,6 @@ def test_sentences_are_distinct_and_many():
 def test_unknown_language_is_refused():
     with pytest.raises(ValueError, match="choose from zh, en"):
         make_sentences("fr", count=1, generator=np.random.default_rng(0))
-
-
-def test_unknown_variant_is_refused():
-    with pytest.raises(ValueError, match="voice variant"):
-        speak("one", language="en", voice_variant="m99", rate_wpm=175, pitch=50)
-
-
-def test_speech_depends_on_its_arguments_only():
-    first = speak("打开客厅的灯", language="zh", **VOICE)
-    speak("turn on the light", language="en", voice_variant="m3", rate_wpm=120, pitch=30)
-    np.testing.assert_array_equal(speak("打开客厅的灯", language="zh", **VOICE), first)
-
-
-def test_hanzi_are_read_as_one_syllable_each():
-    texts = ["一", "二", "三", "四", "十", "灯", "厅", "歌"]
-    recordings = [speak(text, language="zh", **VOICE) for text in texts]
-    assert all(0.1 < len(samples) / SAMPLE_RATE < 0.5 for samples in recordings)
-    for index, samples in enumerate(recordings):
-        for other in recordings[:index]:
-            length = min(len(samples), len(other))
-            assert np.abs(samples[:length] - other[:length]).max() > 0.1
 
 
 def test_audio_and_metadata_agree(corpus_dir):

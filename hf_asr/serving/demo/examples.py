@@ -6,7 +6,8 @@ import numpy as np
 import soundfile
 from transformers import ProcessorMixin
 
-from ...data.synthetic import SAMPLE_RATE, make_recording, make_sentences
+from ...data.espeak import SAMPLE_RATE, make_recording
+from ...data.synthetic import make_sentences
 
 
 def make_examples(processor: ProcessorMixin, folder: str | Path, *, seed: int = 7) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from hf_asr.data.synthetic import make_recording
+from hf_asr.data.espeak import make_recording
 from hf_asr.decoding.recognizer import load
 
 if find_spec("gradio") is None:
