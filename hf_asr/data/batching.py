@@ -1,6 +1,7 @@
 """Form batches bounded in seconds: bucketed by duration, shuffled by seed and epoch, equally many on each rank."""
 
 import hashlib
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 
@@ -91,6 +92,91 @@ class DurationBatchSampler(Sampler):
         for cut in generator.permutation(len(self.cuts))[self.rank :: self.num_replicas]:
             start, end = self.cuts[cut]
             yield [(self.epoch, int(index)) for index in order[start:end]]
+
+
+class MixedBatchSampler(Sampler):
+    """Yield batches of recordings and, as a share that depends on the step, of synthetic speech.
+
+    Recordings and synthetic speech are two endless sequences of batches: the epochs of their samplers, one after the
+    other. Both continue where the previous epoch of this sampler stopped. Nothing is drawn: batch k of the run is
+    synthetic if the sum of the shares up to this batch reaches the next whole number. The batches of a run that is
+    resumed are therefore those of an uninterrupted one, and all processes train on the same kind at the same time.
+    An epoch has as many batches as one of the recordings.
+
+    Args:
+        synthetic: Its indices are yielded after those of the recordings: the first one is the number of recordings.
+        steps: Number of optimiser steps at the beginning that use synthetic speech only.
+        share: Share of the batches after `steps` that are synthetic, 0 to 1.
+        fade_steps: Number of optimiser steps in which this share falls linearly to zero; 0 keeps it constant.
+    """
+
+    def __init__(
+        self,
+        recordings: DurationBatchSampler,
+        synthetic: DurationBatchSampler,
+        *,
+        steps: int,
+        share: float = 0.0,
+        fade_steps: int = 0,
+        gradient_accumulation_steps: int = 1,
+    ):
+        self.recordings, self.synthetic, self.epoch = recordings, synthetic, 0
+        self.steps, self.share, self.fade_steps = steps, share, fade_steps
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a hash of the batches of all epochs."""
+        schedule = (self.steps, self.share, self.fade_steps, self.gradient_accumulation_steps)
+        parts = repr((self.recordings.fingerprint, self.synthetic.fingerprint, schedule))
+        return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
+
+    @property
+    def _updates_per_epoch(self) -> int:
+        return -(-len(self) // self.gradient_accumulation_steps)  # the last one may have fewer batches than the others
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of the next iteration."""
+        self.epoch = epoch
+
+    def are_synthetic(self, epochs: int) -> np.ndarray:
+        """Return whether each batch of the first epochs is synthetic, bool (epochs × batches,)."""
+        epoch, place = np.divmod(np.arange(epochs * len(self)), len(self))
+        step = epoch * self._updates_per_epoch + place // self.gradient_accumulation_steps
+        faded = np.clip((step - self.steps) / self.fade_steps, 0, 1) if self.fade_steps else 0.0
+        shares = np.where(step < self.steps, 1.0, self.share * (1 - faded))
+        reached = np.floor(np.cumsum(shares) + 1e-6)  # ten times 0.1 is a little less than 1
+        return np.diff(reached, prepend=0) > 0
+
+    def synthetic_share(self, steps: int) -> float:
+        """Return the share of synthetic batches among those of the first optimiser steps."""
+        epochs, rest = divmod(steps, self._updates_per_epoch)
+        batches = epochs * len(self) + rest * self.gradient_accumulation_steps
+        return float(self.are_synthetic(epochs + 1)[:batches].mean()) if steps else 0.0
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        before = self.epoch * len(self)
+        planned = self.are_synthetic(self.epoch + 1)
+        count = int(planned[:before].sum())
+        synthetic, recordings = _batches_from(self.synthetic, count), _batches_from(self.recordings, before - count)
+        offset = len(self.recordings.order)
+        for is_synthetic in planned[before:]:
+            if is_synthetic:
+                yield [(epoch, offset + index) for epoch, index in next(synthetic)]
+            else:
+                yield next(recordings)
+
+
+def _batches_from(sampler: DurationBatchSampler, number: int) -> Iterator[list[tuple[int, int]]]:
+    """Yield the batches of epoch after epoch without end, beginning with batch `number` of all of them."""
+    epoch, place = divmod(number, len(sampler))
+    while True:
+        sampler.set_epoch(epoch)
+        yield from itertools.islice(sampler, place, None)
+        epoch, place = epoch + 1, 0
 
 
 def _make_divisible(cuts: list[tuple[int, int]], num_replicas: int, longest: np.ndarray) -> list[tuple[int, int]]:

@@ -77,6 +77,22 @@ class SpeechDataset(torch.utils.data.Dataset):
         return {"waveform": waveform, "labels": labels, "min_frames": min_frames}
 
 
+class JoinedDataset(torch.utils.data.Dataset):
+    """Join two datasets: the indices of the second one follow those of the first. Keys are (epoch, index)."""
+
+    def __init__(self, first: SpeechDataset, second: SpeechDataset):
+        self.first, self.second = first, second
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        epoch, index = key
+        if index < len(self.first):
+            return self.first[epoch, index]
+        return self.second[epoch, index - len(self.first)]
+
+
 def extract_features(
     processor: ConformerProcessor,
     waveforms: Sequence[np.ndarray | torch.Tensor],

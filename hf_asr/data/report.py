@@ -47,13 +47,19 @@ class _Split:
 
 
 def report_data(
-    inspections: dict[str, Inspection], *, processor: ProcessorMixin, path: str | Path, speaker_column: str = "speaker"
+    inspections: dict[str, Inspection],
+    *,
+    processor: ProcessorMixin,
+    path: str | Path,
+    speaker_column: str = "speaker",
+    more_facts: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Log one table of all splits and write data_report.html.
 
     Args:
         inspections: One inspection for each purpose ("training", "evaluation"), training first.
         speaker_column: Column with the speaker, if there is one.
+        more_facts: More rows of the table for the first split, as label and value.
     """
     texts = {name: _texts(inspection, processor) for name, inspection in inspections.items()}
     trained_on = set(next(iter(texts.values())))
@@ -63,6 +69,8 @@ def report_data(
         if splits:
             unseen = sum(text not in trained_on for text in texts[name])
             split.facts.append(("sentences not in training", f"{unseen} of {len(texts[name])}"))
+        else:
+            split.facts += more_facts
         if inspection.kept:
             _illustrate(split, inspection, texts[name])
         _account(split, inspection)

@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 
 from ..arguments import checked, from_yaml
 from ..data.sources import Source
+from ..data.spoken import WarmStartArguments
 from ..model import ConformerFeatureExtractor
 from ..model.tokenization_conformer import TEXT_NORMALIZATIONS
 from .devices import has_bf16
@@ -181,10 +182,19 @@ class DataArguments:
             "help": "Mapping of SyntheticCorpusArguments: espeak-ng synthesises a corpus into the folder dataset_name."
         },
     )
+    warm_start: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Mapping of WarmStartArguments: '{steps: 1000}' trains 1000 steps on the training transcripts, "
+            "spoken by espeak-ng, before the recordings; '{share: 0.3, texts: FILE}' mixes them in, with other texts."
+        },
+    )
 
     def __post_init__(self):
         self.augmentations = from_yaml("augmentations", self.augmentations, list) or []
         self.synthetic_corpus = from_yaml("synthetic_corpus", self.synthetic_corpus, dict)
+        self.warm_start = from_yaml("warm_start", self.warm_start, dict)
+        self.warm_start_arguments()
         for name in ("held_out_share", "replay_share"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
@@ -219,6 +229,16 @@ class DataArguments:
                     f"dataset_name: {entry['name']}: weight must be a whole number, 1 or more, not {weight!r}"
                 )
         return [Source(**(inherited | entry)) for entry in given]
+
+    def warm_start_arguments(self) -> WarmStartArguments | None:
+        """Return `warm_start` as an object; None without it.
+
+        Raises:
+            ValueError: An unknown key or an invalid value.
+        """
+        if self.warm_start is None:
+            return None
+        return WarmStartArguments(**checked(WarmStartArguments, self.warm_start))
 
     def config_names(self) -> str | None:
         """Return the configuration of each of `sources()`, separated by commas; None if no source has one."""
@@ -259,6 +279,17 @@ class ConformerTrainingArguments(TrainingArguments):
     average_by: str = field(
         default="best",
         metadata={"help": "Which checkpoints are averaged: best (by metric_for_best_model) or last."},
+    )
+    regularization_start: str | None = field(
+        default=None,
+        metadata={
+            "help": "When dropout, layerdrop, SpecAugment, label smoothing and the consistency loss start: after a "
+            "number of steps, or plateau: when CTC's plateau is left. Default: at full strength from the first step."
+        },
+    )
+    regularization_ramp_steps: int = field(
+        default=500,
+        metadata={"help": "With regularization_start, the steps from no regularisation to full strength."},
     )
     cpu_threads: int | None = field(
         default=None,
@@ -351,6 +382,12 @@ class ConformerTrainingArguments(TrainingArguments):
             raise ValueError("greater_is_better must be false: a lower error rate is better")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be between 0 and 1, not {self.ema_decay}")
+        start = None if self.regularization_start is None else str(self.regularization_start)
+        if start not in (None, "plateau") and not start.isdecimal():
+            raise ValueError(f"regularization_start must be plateau or a number of steps, not {start!r}")
+        self.regularization_start = start
+        if self.regularization_ramp_steps < 0:
+            raise ValueError(f"regularization_ramp_steps must be 0 or more, not {self.regularization_ramp_steps}")
 
     def _choose_precision(self) -> None:
         """Set `precision`, `bf16` and `fp16` so that they agree, and resolve `auto`."""

@@ -53,8 +53,12 @@ class FreezeEncoder(TrainerCallback):
                     parameter.grad = None
 
 
-def plot_curves(log_history: list[dict], path: str | Path) -> None:
-    """Draw training loss, error rates and learning rate over steps into a PNG file."""
+def plot_curves(log_history: list[dict], path: str | Path, *, constant_loss: float | None = None) -> None:
+    """Draw training loss, error rates and learning rate over steps into a PNG file.
+
+    Args:
+        constant_loss: Loss per token of the token frequencies alone, which becomes a dashed line.
+    """
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
@@ -69,6 +73,8 @@ def plot_curves(log_history: list[dict], path: str | Path) -> None:
             points = [(entry["step"], entry[key]) for entry in log_history if key in entry]
             if points:
                 axis.plot(*zip(*points, strict=True), marker="." if key.startswith("eval") else None, label=label)
+        if "loss" in curves and constant_loss is not None:
+            axis.axhline(constant_loss, color="grey", linewidth=0.8, linestyle="--", label="token frequencies alone")
         axis.set(title=title, xlabel="step", ylim=(0, None))
         axis.grid(alpha=0.3)
         if axis.lines:

@@ -16,6 +16,7 @@ from ..data.folders import Rows
 from ..data.inspection import Inspection, inspect, write_findings
 from ..data.iterable import StreamedBatches
 from ..data.report import report_data
+from ..data.spoken import speak_sentences
 from ..data.synthetic import SyntheticCorpusArguments, make_corpus
 from ..families import computes_on_device, pad_to_labels, required_samples
 from ..files import DATA_REPORT, DATA_REPORT_PAGE
@@ -27,6 +28,7 @@ from .lora import add_lora
 from .replay import score_before
 from .run_folder import finish_overwriting, prepare_folder
 from .splits import Splits, first_transcripts, load_splits
+from .warm_start import WarmStart, prepare_warm_start
 
 logger = logging.getLogger("hf_asr")
 
@@ -48,6 +50,7 @@ class Prepared:
             an old run.
         resume_from: Checkpoint to resume from.
         scores_before: With `replay_dataset_name`, the CER on new and old data before training.
+        warm_start: Synthetic speech to train on.
     """
 
     model_args: ModelArguments
@@ -63,6 +66,7 @@ class Prepared:
     folder: Path
     resume_from: Path | None = None
     scores_before: dict[str, float] = field(default_factory=dict)
+    warm_start: WarmStart | None = None
 
 
 def prepare(model_args: ModelArguments, data_args: DataArguments, args: ConformerTrainingArguments) -> Prepared:
@@ -81,7 +85,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: Conforme
     # Built before the data are loaded, so that a mistake in the recipe is reported at once.
     augment = build_augmentation(data_args.augmentations, seed=args.seed)
     splits = load_data(data_args, args)
-    texts = first_transcripts(splits.train)
+    texts = first_transcripts(splits.train) + (splits.spoken.texts if splits.spoken else [])
     processor, model = build(model_args, texts, resume_from=resume_from)
     evaluation = inspect_evaluation(splits, processor, config=model.config, data_args=data_args)
     with args.main_process_first(desc="preparing the folder"):
@@ -92,12 +96,11 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: Conforme
     train_dataset, plain_dataset, training = build_training_set(
         splits.train, collator, config=model.config, data_args=data_args, args=args, augment=augment
     )
+    options = {"config": model.config, "data_args": data_args, "args": args}
+    warm_start = prepare_warm_start(splits.spoken, collator, **options) if splits.spoken else None
     if is_main:
-        # The findings of a stream are appended when its rows are read.
-        findings = [] if data_args.streaming else training.findings
-        write_findings(folder / DATA_REPORT, findings + evaluation.findings)
         inspections = {"training": training, "evaluation": evaluation}
-        report_data(inspections, processor=processor, path=folder / DATA_REPORT_PAGE)
+        _report(inspections, warm_start, folder, processor=processor, is_stream=data_args.streaming)
     _check_inspections(training, evaluation, train_dataset, data_args=data_args, args=args)
     if model_args.model_name_or_path is None and resume_from is None:
         mean, istd = feature_statistics(plain_dataset, processor=processor, seed=args.seed)
@@ -122,6 +125,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: Conforme
         folder=folder,
         resume_from=resume_from,
         scores_before=scores,
+        warm_start=warm_start,
     )
 
 
@@ -144,6 +148,7 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, args: 
     """Raise ValueError for arguments that contradict each other."""
     if data_args.streaming and args.max_steps <= 0:
         raise ValueError("streaming needs max_steps, because a stream has no end")
+    _check_warm_start(data_args, args)
     if args.find_batch_seconds and args.use_cpu:
         raise ValueError(
             "find_batch_seconds tries batches until the memory of a GPU is full: leave it out on a CPU, where the "
@@ -165,13 +170,32 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, args: 
         raise ValueError("average_checkpoints needs whole checkpoints, but lora saves adapters: leave one of them out")
 
 
+def _check_warm_start(data_args: DataArguments, args: ConformerTrainingArguments) -> None:
+    """Raise ValueError for a `warm_start` that contradicts other arguments, or whose augmentations are wrong."""
+    warm_start = data_args.warm_start_arguments()
+    if warm_start is None:
+        return
+    if data_args.streaming:
+        raise ValueError("warm_start needs all transcripts before the training: leave streaming out")
+    if 0 < args.max_steps <= warm_start.steps:
+        raise ValueError(
+            f"warm_start: its steps ({warm_start.steps}) must be fewer than max_steps ({args.max_steps}), or no "
+            "recording is trained on"
+        )
+    build_augmentation(warm_start.augmentations, seed=args.seed)  # at once, not after the speaking
+
+
 def load_data(data_args: DataArguments, args: ConformerTrainingArguments) -> Splits:
-    """Return the rows to train on and to score; a synthetic corpus is created first if it does not exist."""
+    """Return the rows to train on and to score; what espeak-ng has to speak for them is spoken if it does not exist."""
     with args.main_process_first(desc="loading the data"):
         if data_args.synthetic_corpus is not None:
             options = checked(SyntheticCorpusArguments, data_args.synthetic_corpus)
             make_corpus(data_args.dataset_name, SyntheticCorpusArguments(**options))
-        return load_splits(data_args, seed=args.seed)
+        splits = load_splits(data_args, seed=args.seed)
+        if (warm_start := data_args.warm_start_arguments()) is not None:
+            texts = {"transcripts": splits.train["text"][:], "validation": splits.evaluation["text"][:]}
+            splits.spoken = speak_sentences(warm_start, **texts)
+        return splits
 
 
 def inspect_evaluation(
@@ -238,6 +262,23 @@ def build_training_set(
         compute_features=collator.compute_features,
     )
     return batches, plain_dataset, inspection
+
+
+def _report(
+    inspections: dict[str, Inspection],
+    warm_start: WarmStart | None,
+    folder: Path,
+    *,
+    processor: ConformerProcessor,
+    is_stream: bool,
+) -> None:
+    """Write data_report.jsonl and data_report.html, and log the table of the latter."""
+    # The findings of a stream are appended when its rows are read.
+    findings = [] if is_stream else [*inspections["training"].findings]
+    findings += inspections["evaluation"].findings + (warm_start.findings if warm_start else [])
+    write_findings(folder / DATA_REPORT, findings)
+    facts = [("synthetic speech", warm_start.summary())] if warm_start else []
+    report_data(inspections, processor=processor, path=folder / DATA_REPORT_PAGE, more_facts=facts)
 
 
 def _check_inspections(

@@ -22,6 +22,8 @@ RECIPE = (
     "max_batch_seconds",
     "gradient_accumulation_steps",
     "label_smoothing_factor",
+    "regularization_start",
+    "regularization_ramp_steps",
     "ema_decay",
     "average_checkpoints",
     "seed",
@@ -37,6 +39,8 @@ def training_record(
     scored: dict[str, Any],
     durations: list[float] | None,
     is_resumed: bool,
+    synthetic_speech: dict[str, Any] | None = None,
+    plateau_left_at: int | None = None,
     command: str | None = None,
 ) -> dict[str, Any]:
     """Return the content of training.json.
@@ -44,13 +48,15 @@ def training_record(
     Args:
         scored: Rows that were scored: `dataset`, `dataset_config`, `split` and `selection` of metrics.json.
         durations: Seconds of each training utterance; None for a stream, whose utterances are not counted.
+        synthetic_speech: With `warm_start`, how much of it there is and what share of the batches it was.
+        plateau_left_at: Optimiser step at which CTC's plateau was left; None if it was not.
         command: Command line that started the run; None if it was not started from a command line.
     """
     # The data that the best checkpoint was chosen on: scores on them are optimistic.
     chosen_on = scored if args.load_best_model_at_end else None
     recipe = {name: getattr(args, name) for name in RECIPE}
     recipe |= {"model": model_args.model, "lora": model_args.lora}
-    recipe["augmentations"] = _without_paths(data_args.augmentations)
+    recipe |= {name: _without_paths(getattr(data_args, name)) for name in ("augmentations", "warm_start")}
     return {
         "command": command,
         "base_model": model_args.model_name_or_path and public_name(model_args.model_name_or_path),
@@ -59,11 +65,13 @@ def training_record(
             for source in data_args.sources()
         ],
         "synthetic_corpus": data_args.synthetic_corpus,
+        "synthetic_speech": synthetic_speech,
         "chosen_on": chosen_on,
         "replayed": data_args.replay_dataset_name and public_name(data_args.replay_dataset_name),
         "utterances": None if durations is None else len(durations),
         "hours": None if durations is None else round(sum(durations) / 3600, 4),
         "steps": state.global_step,
+        "plateau_left_at_step": plateau_left_at,
         "epochs": None if state.epoch is None else round(state.epoch, 2),
         "seconds": train_seconds(state.log_history),
         "resumed": is_resumed,

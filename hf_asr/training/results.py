@@ -40,7 +40,8 @@ def record_results(trainer: ConformerTrainer, prepared: Prepared, *, command: st
         return {}
     args, data_args, rows = trainer.args, prepared.data_args, prepared.splits.evaluation
     output_dir = Path(args.output_dir)
-    plot_curves(trainer.state.log_history, output_dir / CURVES)
+    plateau = trainer.plateau
+    plot_curves(trainer.state.log_history, output_dir / CURVES, constant_loss=plateau and plateau.constant_loss)
     # The saved model is scored: trainer.model computes in the precision of training, or is sharded.
     recognizer = load(output_dir, device=args.device)
     metrics, records = evaluate_rows(recognizer, rows)
@@ -57,12 +58,22 @@ def record_results(trainer: ConformerTrainer, prepared: Prepared, *, command: st
         scored={name: metrics[name] for name in ("dataset", "dataset_config", "split", "selection")},
         durations=None if data_args.streaming else prepared.training.durations,
         is_resumed=prepared.resume_from is not None,
+        synthetic_speech=synthetic_speech(trainer),
+        plateau_left_at=plateau and plateau.left_at,
         command=command,
     )
     write_record(output_dir, record)
     write_data_arguments(output_dir, data_args, seed=args.seed)
     print_summary(metrics, [records[row] for row in prepared.evaluation.kept[:3]], output_dir)
     return metrics
+
+
+def synthetic_speech(trainer: ConformerTrainer) -> dict | None:
+    """Return how much synthetic speech was used, and its share of the batches; None without `warm_start`."""
+    if trainer.warm_start is None:
+        return None
+    share = trainer.batch_sampler().synthetic_share(trainer.state.global_step)
+    return trainer.warm_start.figures() | {"share_of_batches": round(share, 4)}
 
 
 def run_facts(trainer: ConformerTrainer, prepared: Prepared, recognizer: Recognizer) -> dict:

@@ -8,10 +8,13 @@ from transformers import TrainerCallback
 from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 from .batch_search import largest_batch
 from .callbacks import FreezeEncoder, ShowTranscripts
+from .plateau import Plateau, constant_loss, frames_of, remedies
 from .prepare import Prepared, prepare
+from .regularization import ScheduleRegularization
 from .results import record_results
 from .run_folder import begin_run
 from .trainer import ConformerTrainer
+from .warm_start import check_epochs
 
 
 def train(
@@ -54,18 +57,26 @@ def fit(
         train_dataset=prepared.train_dataset,
         train_durations=prepared.durations,
         layer_lr_decay=prepared.model_args.layer_lr_decay,
+        warm_start=prepared.warm_start,
         eval_dataset=prepared.splits.evaluation,
         data_collator=prepared.collator,
         processing_class=prepared.processor,
+        plateau=watch_plateau(prepared, args),
         callbacks=list(callbacks),
     )
     trainer.add_callback(ShowTranscripts(trainer, prepared.evaluation.kept[:3]))
     if freeze_steps := prepared.model_args.freeze_encoder_steps:
         trainer.add_callback(FreezeEncoder(freeze_steps))
+    if (start := args.regularization_start) is not None:
+        schedule = {"start": start, "ramp_steps": args.regularization_ramp_steps}
+        trainer.add_callback(ScheduleRegularization(trainer.base_model, trainer.plateau, **schedule))
     if trainer.is_deepspeed_enabled and (lora is not None or freeze_steps):
         raise ValueError("lora and freeze_encoder_steps do not work with DeepSpeed, which manages the gradients itself")
     if args.find_batch_seconds:
-        args.max_batch_seconds = largest_batch(trainer, prepared.durations, prepared.folder, resume_from=resume_from)
+        durations = prepared.durations + (prepared.warm_start.durations if prepared.warm_start else [])
+        args.max_batch_seconds = largest_batch(trainer, durations, prepared.folder, resume_from=resume_from)
+    if prepared.warm_start is not None:
+        check_epochs(trainer.batch_sampler(), args)
     if args.process_index == 0:  # an old run is deleted only now, when nothing but training itself can fail
         begin_run(output_dir, prepared.folder, resume_from=resume_from, overwrites=args.overwrite_output_dir)
     trainer.accelerator.wait_for_everyone()
@@ -74,3 +85,12 @@ def fit(
         trainer.model = trainer.model.merge_and_unload()
     trainer.save_result()
     return trainer
+
+
+def watch_plateau(prepared: Prepared, args: ConformerTrainingArguments) -> Plateau:
+    """Return the callback that recognises CTC's plateau, for the training rows (of a stream, its first buffer)."""
+    config, inspection = prepared.model.config, prepared.training
+    rate = prepared.processor.feature_extractor.sampling_rate
+    frames = frames_of(inspection.durations, sampling_rate=rate, config=config)
+    found = remedies(config, prepared.model_args, prepared.data_args, args)
+    return Plateau(constant_loss(frames, inspection.labels), remedies=found)

@@ -13,6 +13,7 @@ import numpy as np
 from ..data.folders import Rows
 from ..data.rows import ARRAY, PART, names_in, with_column, without_repeats, written
 from ..data.sources import Source
+from ..data.spoken import Spoken
 from .arguments import DataArguments
 
 logger = logging.getLogger("hf_asr")
@@ -31,6 +32,7 @@ class Splits:
             `"utterance"`) and `seed`, if a share of the training split is held out; and `excluded_speakers`, the number
             of excluded speakers that these splits contain.
         replayed: Old rows to score, with `replay_dataset_name`.
+        spoken: Synthetic speech, with `warm_start`.
     """
 
     train: Rows
@@ -38,6 +40,7 @@ class Splits:
     split: str
     selection: dict[str, Any] | None = None
     replayed: datasets.Dataset | None = None
+    spoken: Spoken | None = None
 
 
 @dataclass

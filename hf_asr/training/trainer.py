@@ -23,8 +23,8 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import HubStrategy, speed_metrics
 from transformers.utils.hub import PushInProgress
 
-from ..data.batching import DurationBatchSampler
-from ..data.dataset import extract_features
+from ..data.batching import DurationBatchSampler, MixedBatchSampler
+from ..data.dataset import JoinedDataset, extract_features
 from ..data.iterable import StreamedBatches
 from ..decoding.recognizer import Recognizer
 from ..families import is_conformer, model_inputs, summed_ctc_loss
@@ -36,7 +36,9 @@ from .averaging import WeightAverage, mean_of_checkpoints, share_buffers, weight
 from .checkpoints import chosen_checkpoints, delete_others, scores, with_sound_weights, write_checksums
 from .devices import keep_random_state
 from .parameter_groups import parameter_groups
+from .plateau import Plateau, measure_batch
 from .run_folder import STATE, UNFINISHED, is_inside, list_checkpoints, replace_result, step_of
+from .warm_start import WarmStart
 
 logger = logging.getLogger("hf_asr")
 
@@ -49,7 +51,7 @@ class _SetEpoch(TrainerCallback, ExportableState):
     Checkpoints store a fingerprint of the batches, so that a run that is resumed with other batches logs a warning.
     """
 
-    def __init__(self, sampler: DurationBatchSampler, updates_per_epoch: int):
+    def __init__(self, sampler: DurationBatchSampler | MixedBatchSampler, updates_per_epoch: int):
         self.sampler, self.updates_per_epoch = sampler, updates_per_epoch
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -57,8 +59,8 @@ class _SetEpoch(TrainerCallback, ExportableState):
         if stored != self.state():
             logger.warning(
                 f"resumed at step {state.global_step}: the batches are not those of the first run (the number of "
-                "processes, max_batch_seconds or the recordings have changed), so some utterances of this epoch are "
-                "used twice and some not at all"
+                "processes, max_batch_seconds, warm_start or the recordings have changed), so some utterances of this "
+                "epoch are used twice and some not at all"
             )
 
     def state(self) -> dict:
@@ -74,6 +76,8 @@ class ConformerTrainer(Trainer):
     Args:
         train_durations: Maximum duration of each training utterance after augmentation, in seconds.
         layer_lr_decay: See `parameter_groups`.
+        warm_start: Synthetic speech that is trained on first, or in a share of the batches.
+        plateau: Callback that gets the measurements of the training batches.
 
     Raises:
         ValueError: The arguments do not work with FSDP or DeepSpeed.
@@ -84,10 +88,14 @@ class ConformerTrainer(Trainer):
         *args,
         train_durations: Sequence[float] | None = None,
         layer_lr_decay: float = 1.0,
+        warm_start: WarmStart | None = None,
+        plateau: Plateau | None = None,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
-        self.train_durations, self.layer_lr_decay = train_durations, layer_lr_decay
+        self.train_durations, self.layer_lr_decay, self.warm_start = train_durations, layer_lr_decay, warm_start
+        if warm_start is not None:
+            self.train_dataset = JoinedDataset(self.train_dataset, warm_start.dataset)
         self.base_model: PreTrainedModel = getattr(self.model, "get_base_model", lambda: self.model)()
         self.is_conformer = is_conformer(self.base_model.config)
         # Our losses implement smoothing; Trainer's implementation would compare frames with labels.
@@ -99,6 +107,9 @@ class ConformerTrainer(Trainer):
         self._is_writing_checkpoint = False
         self.scored: list[tuple[str, str]] = []  # reference and prediction of each row in the last evaluation
         self.average: WeightAverage | None = None
+        self.plateau = plateau
+        if plateau is not None:
+            self.add_callback(plateau)
         is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if is_sharded and (self.args.ema_decay or self.args.average_checkpoints):
             raise ValueError(
@@ -127,17 +138,32 @@ class ConformerTrainer(Trainer):
         }
         if isinstance(self.train_dataset, StreamedBatches):
             return DataLoader(self.train_dataset, batch_size=None, **options)
-        sampler = DurationBatchSampler(
-            self.train_durations,
-            max_batch_seconds=self.args.max_batch_seconds,
-            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
-            num_replicas=self.args.world_size,
-            rank=self.args.process_index,
-        )
+        sampler = self.batch_sampler()
         updates_per_epoch = -(-len(sampler) // self.args.gradient_accumulation_steps)
         self.remove_callback(_SetEpoch)
         self.add_callback(_SetEpoch(sampler, updates_per_epoch))
         return DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator, **options)
+
+    def batch_sampler(self) -> DurationBatchSampler | MixedBatchSampler:
+        """Return the sampler of this rank's batches: of recordings, or with `warm_start` also of synthetic speech."""
+        options = {
+            "max_batch_seconds": self.args.max_batch_seconds,
+            "seed": self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            "num_replicas": self.args.world_size,
+            "rank": self.args.process_index,
+        }
+        recordings = DurationBatchSampler(self.train_durations, **options)
+        if self.warm_start is None:
+            return recordings
+        schedule = self.warm_start.arguments
+        return MixedBatchSampler(
+            recordings,
+            DurationBatchSampler(self.warm_start.durations, **options),
+            steps=schedule.steps,
+            share=schedule.share,
+            fade_steps=schedule.fade_steps,
+            gradient_accumulation_steps=self.args.gradient_accumulation_steps,
+        )
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         if "waveforms" in inputs:  # first, because DeepSpeed's Trainer would convert the samples to fp16
@@ -151,9 +177,16 @@ class ConformerTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Return the loss; for another family, the CTC loss as our model computes it: summed, in float32, per token."""
         if self.is_conformer:
-            return super().compute_loss(
-                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
-            )
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch=num_items_in_batch)
+        else:
+            loss, outputs = self._family_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        if self.plateau is not None and self.plateau.measures(self.state.global_step + 1):
+            sums = measure_batch(self.base_model, outputs.logits, inputs["attention_mask"], inputs["labels"])
+            self.plateau.add(sums)
+        return (loss, outputs) if return_outputs else loss
+
+    def _family_loss(self, model, inputs, *, num_items_in_batch=None):
+        """Return loss and outputs of a model of another family."""
         inputs = dict(inputs)
         labels, attention_mask = inputs.pop("labels"), inputs["attention_mask"]
         outputs = model(**model_inputs(inputs, self.processing_class.feature_extractor))
@@ -165,7 +198,7 @@ class ConformerTrainer(Trainer):
             # num_items_in_batch counts the tokens of all processes, and their gradients are averaged.
             if self.args.average_tokens_across_devices:
                 loss = loss * self.accelerator.num_processes
-        return (loss, outputs) if return_outputs else loss
+        return loss, outputs
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """Create AdamW without weight decay on norms and biases; `layer_lr_decay` slows lower layers down."""

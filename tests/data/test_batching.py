@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_asr.data.batching import DurationBatchSampler
+from hf_asr.data.batching import DurationBatchSampler, MixedBatchSampler
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +95,87 @@ def test_the_shortest_batches_are_joined():
 def test_fewer_utterances_than_processes_is_an_error():
     with pytest.raises(ValueError, match="cannot be split over 4 processes"):
         DurationBatchSampler([1.0, 2.0], max_batch_seconds=10, num_replicas=4)
+
+
+def mixed(durations, *, synthetic: int = 500, max_batch_seconds: float = 60, replica: dict | None = None, **options):
+    """Return a sampler of the recordings and of so many synthetic utterances, which are shorter."""
+    both = [
+        DurationBatchSampler(seconds, max_batch_seconds=max_batch_seconds, seed=3, **(replica or {}))
+        for seconds in (durations, durations[:synthetic] / 2)
+    ]
+    return MixedBatchSampler(*both, **options)
+
+
+def batches_of_epochs(sampler, epochs: int) -> list[list[tuple[int, int]]]:
+    found = []
+    for number in range(epochs):
+        sampler.set_epoch(number)
+        found += list(sampler)
+    return found
+
+
+def test_the_first_steps_are_synthetic_and_the_share_fades(durations):
+    sampler = mixed(durations, steps=30, share=0.5, fade_steps=100)
+    batches = batches_of_epochs(sampler, 2)
+    are_synthetic = np.array([batch[0][1] >= len(durations) for batch in batches])
+    assert len(sampler) == len(sampler.recordings) and len(batches) == 2 * len(sampler) > 130
+    assert are_synthetic[:30].all() and not are_synthetic[130:].any()
+    assert are_synthetic[30:130].sum() == 25  # the mean share is a quarter
+    assert are_synthetic[30:80].sum() > 2 * are_synthetic[80:130].sum()
+    assert all(len({index >= len(durations) for _, index in batch}) == 1 for batch in batches)
+
+
+def test_a_constant_share_is_spread_evenly(durations):
+    sampler = mixed(durations, steps=0, share=0.1)
+    are_synthetic = sampler.are_synthetic(3)
+    assert np.diff(np.flatnonzero(are_synthetic)).tolist() == [10] * (are_synthetic.sum() - 1)
+    assert sampler.synthetic_share(100) == pytest.approx(0.1)
+
+
+def test_recordings_and_synthetic_speech_are_used_in_turn(durations):
+    """Each recording occurs once before any occurs twice, although an epoch contains synthetic batches as well."""
+    sampler = mixed(durations, steps=7, share=0.3)
+    batches = batches_of_epochs(sampler, 4)
+    recordings = [batch for batch in batches if batch[0][1] < len(durations)]
+    expected = batches_of_epochs(DurationBatchSampler(durations, max_batch_seconds=60, seed=3), 4)
+    assert recordings == expected[: len(recordings)]
+    synthetic = [[(number, index - len(durations)) for number, index in batch] for batch in batches]
+    synthetic = [batch for batch in synthetic if batch[0][1] >= 0]
+    expected = batches_of_epochs(DurationBatchSampler(durations[:500] / 2, max_batch_seconds=60, seed=3), 8)
+    assert synthetic == expected[: len(synthetic)]
+
+
+def test_any_epoch_begins_where_the_previous_one_ended(durations):
+    """As in a resumed run, which does not iterate over the earlier epochs."""
+    whole = batches_of_epochs(mixed(durations, steps=40, share=0.4, fade_steps=200), 4)
+    resumed = mixed(durations, steps=40, share=0.4, fade_steps=200)
+    resumed.set_epoch(2)
+    assert list(resumed) == whole[2 * len(resumed) : 3 * len(resumed)]
+
+
+def test_all_processes_train_on_the_same_kind_of_speech(durations):
+    ranks = [
+        batches_of_epochs(mixed(durations, steps=20, share=0.3, replica={"num_replicas": 2, "rank": rank}), 2)
+        for rank in range(2)
+    ]
+    kinds = [[batch[0][1] >= len(durations) for batch in batches] for batches in ranks]
+    assert kinds[0] == kinds[1] and any(kinds[0]) and not all(kinds[0])
+    assert not {key for batch in ranks[0] for key in batch} & {key for batch in ranks[1] for key in batch}
+
+
+@pytest.mark.parametrize("accumulated", [2, 3, 4, 1000])
+def test_steps_are_optimiser_steps(durations, accumulated):
+    """The last step of an epoch has fewer batches if their number is not a multiple."""
+    sampler = mixed(durations, steps=3, share=0.0, gradient_accumulation_steps=accumulated)
+    are_synthetic = sampler.are_synthetic(4)
+    steps_per_epoch = -(-len(sampler) // accumulated)
+    step = [number * steps_per_epoch + place // accumulated for number in range(4) for place in range(len(sampler))]
+    assert are_synthetic.tolist() == [number < 3 for number in step]
+    assert sampler.synthetic_share(3) == 1 and sampler.synthetic_share(4) < 1
+
+
+def test_the_fingerprint_depends_on_both_samplers_and_the_schedule(durations):
+    changes = [{}, {"steps": 6}, {"share": 0.2}, {"fade_steps": 9}, {"synthetic": 400}, {"max_batch_seconds": 50}]
+    changes.append({"gradient_accumulation_steps": 2})
+    assert len({mixed(durations, **{"steps": 5, **change}).fingerprint for change in changes}) == len(changes)
+    assert mixed(durations, steps=5).fingerprint == mixed(durations, steps=5).fingerprint

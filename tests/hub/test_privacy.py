@@ -1,19 +1,23 @@
 """Publications contain no transcript, name or path of the training machine, unless the user asks for transcripts."""
 
 import json
+import re
 import shutil
 import socket
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hf_asr.cli import main
+from hf_asr.data import spoken
 from hf_asr.hub.privacy import public_command, public_configuration, public_figures, public_training
 
 from .test_publish import NAME, export_report
 from .tiny_training import TINY_TRAINING, command
 
 SENTENCES = ["marmalade for quokkas", "jumbled gherkins waltz", "a bashful zeppelin"]
+PRODUCTS = ["kumquat catapult", "obsidian flugelhorn"]  # texts without recordings
 SPEAKERS = ["xanthippe", "ozymandias", "wilhelmina"]
 HOST = "machineofalice"
 
@@ -33,6 +37,8 @@ def home(corpus, tmp_path_factory) -> Path:
             row = {"file_name": name, "text": SENTENCES[number % 3], "speaker": SPEAKERS[number % 3]}
             lines.append(json.dumps(row | {"utterance_id": f"patientid-{split}-{number}"}) + "\n")
         (data / split / "metadata.jsonl").write_text("".join(lines))
+    (home / "wordlists").mkdir()
+    (home / "wordlists" / "products.txt").write_text("\n".join(PRODUCTS), encoding="utf-8")
     (home / "noises").mkdir()
     shutil.copyfile(recordings.pop(), home / "noises" / "scullery.flac")
     return home
@@ -43,12 +49,14 @@ def published(hub, home, tmp_path, monkeypatch) -> Path:
     """Train with --push_to_hub, then run the publish command with graphs and the demo; return the run's folder."""
     monkeypatch.setattr(socket, "gethostname", lambda: HOST)
     monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(spoken, "HF_HOME", str(tmp_path / "home"))
     run = home / "runs of mine" / "first"
     options = TINY_TRAINING | {
         "dataset_name": home / "spoken",
         "output_dir": run,
         "text_normalization": "en",
         "augmentations": f"[{{name: AddBackgroundNoise, sounds_path: {home / 'noises'}}}]",
+        "warm_start": f"{{steps: 1, voices: 1, texts: {home / 'wordlists' / 'products.txt'}}}",
         "exclude_speakers": SPEAKERS[2],
         "push_to_hub": "true",
         "hub_model_id": NAME,
@@ -70,7 +78,7 @@ def published(hub, home, tmp_path, monkeypatch) -> Path:
 
 
 def test_uploads_contain_no_names_paths_or_transcripts(hub, published, home):
-    secrets = [word for sentence in SENTENCES for word in sentence.split() if len(word) > 4]
+    secrets = [word for sentence in SENTENCES + PRODUCTS for word in sentence.split() if len(word) > 4]
     secrets += [*SPEAKERS, "confidential-", "patientid-", str(home), home.name, str(home.parent), HOST]
     secrets += ["runs of mine", "scullery", "/home/alice"]
     found = [
@@ -91,6 +99,8 @@ def test_uploads_contain_no_names_paths_or_transcripts(hub, published, home):
     record = json.loads(hub.repositories[f"models/{NAME}"].files["training.json"])
     assert "--dataset_name spoken" in record["command"] and "--exclude_speakers …" in record["command"]
     assert record["recipe"]["augmentations"][0]["sounds_path"] == "noises"
+    assert record["recipe"]["warm_start"] == {"steps": 1, "voices": 1, "texts": "products.txt"}
+    assert "texts: products.txt" in record["command"] and record["synthetic_speech"]["sentences"] > 2
     # Transcripts are uploaded if the user asks for them.
     main(["publish", "--model_name_or_path", str(published), "--hub_model_id", NAME, "--include_transcripts"])
     report = hub.repositories[f"models/{NAME}"].files["report.html"].decode()
@@ -118,6 +128,19 @@ def test_a_public_command_has_no_paths_and_no_names():
         public_command("train --name 'half a quotation /home/alice", ())
         == "train --name ''\"'\"'half' a quotation alice"
     )
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["{steps: 9, texts: /home/alice/words.txt}", "{steps: 9, texts: [~/words.txt]}", "texts: data/clinic/words.txt"],
+)
+def test_a_public_warm_start_has_no_paths(value):
+    public = public_command(f"train --warm_start '{value}'")
+    assert "words.txt" in public and not re.search("alice|home|~|clinic", public)
+    warm_start = yaml.safe_load(value)
+    record = {"command": None, "datasets": [], "recipe": {"warm_start": warm_start}}
+    public = json.dumps(public_training(record))
+    assert "words.txt" in public and not re.search("alice|home|~|clinic", public)
 
 
 def test_a_public_configuration_has_no_paths():

@@ -345,6 +345,24 @@ def test_the_card_states_a_score_on_training_data(hub, run_folder):
     )
 
 
+def test_the_card_states_how_much_synthetic_speech_was_used(hub, run_folder):
+    figures = {"voice": "en-us", "hours": 3.512, "utterances": 6600, "sentences": 1100, "speakers": 61}
+    record = training_record(run_folder, synthetic_speech=figures | {"share_of_batches": 0.7059})
+    write_json(run_folder / "training.json", record)
+    publish(run_folder)
+    files = hub.repositories[f"models/{NAME}"].files
+    card = files["README.md"].decode()
+    assert (
+        "| synthetic speech | 3.51 hours of espeak-ng (en-us): 1100 sentences in 61 voices; "
+        "70.59 % of the training batches |\n| amount | 0.03 hours, 40 utterances |" in card
+    )
+    assert "* 70.59 % of its training batches were synthetic speech of espeak-ng, not human speech." in card
+    assert json.loads(files["training.json"])["synthetic_speech"]["share_of_batches"] == 0.7059
+    write_json(run_folder / "training.json", training_record(run_folder))
+    publish(run_folder)
+    assert "synthetic speech" not in hub.repositories[f"models/{NAME}"].files["README.md"].decode()
+
+
 def test_graphs_are_published_with_their_measures(hub, run_folder, tmp_path):
     export_report(run_folder, tmp_path / "onnx")
     publish(run_folder, "--onnx_dir", tmp_path / "onnx", "--license", "apache-2.0", "--language", "yue")

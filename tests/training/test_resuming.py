@@ -104,7 +104,7 @@ def test_a_run_stopped_after_its_last_step_only_writes_its_results(old, finished
 def test_results_of_earlier_weights_are_deleted_before_new_weights_are_saved(old, corpus, monkeypatch):
     """A resumed run that is stopped between its new weights and their scores has no scores."""
     error = ValueError("stopped")
-    monkeypatch.setattr("hf_asr.training.results.plot_curves", lambda *args: (_ for _ in ()).throw(error))
+    monkeypatch.setattr("hf_asr.training.results.plot_curves", lambda *args, **options: (_ for _ in ()).throw(error))
     with pytest.raises(ValueError, match="stopped"):
         run(corpus, old, resume_from_checkpoint="true", max_steps=7)
     gone = {"metrics.json", "predictions.jsonl", "report.html", "curves.png", "training.json"}
