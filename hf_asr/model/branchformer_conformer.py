@@ -86,3 +86,7 @@ class EBranchformerBlock(GradientCheckpointingLayer):
         hidden = hidden + self.dropout(self.merge_proj(both))
         hidden = torch.add(hidden, self.dropout(self.feed_forward2(self.feed_forward2_norm(hidden))), alpha=0.5)
         return self.final_norm(hidden), weights
+
+    def residual_outputs(self) -> list[nn.Linear]:
+        """Return the last layer of each residual branch."""
+        return [self.feed_forward1.down_proj, self.feed_forward2.down_proj, self.merge_proj]

@@ -93,6 +93,11 @@ class ConformerBlock(GradientCheckpointingLayer):
         hidden = torch.add(hidden, self.dropout(self.feed_forward2(self.feed_forward2_norm(hidden))), alpha=0.5)
         return self.final_norm(hidden), weights
 
+    def residual_outputs(self) -> list[nn.Linear]:
+        """Return the last layer of each residual branch."""
+        feed_forwards = [self.feed_forward1.down_proj, self.feed_forward2.down_proj]
+        return [*feed_forwards, self.attention.o_proj, self.convolution.pointwise_conv2]
+
 
 def random_spans(
     lengths: torch.Tensor, *, size: int, count: int, max_widths: torch.Tensor, generator: torch.Generator | None = None
@@ -156,6 +161,14 @@ def skip_layer(layer_input: torch.Tensor, output: torch.Tensor, *, probability: 
     return torch.where(is_skipped, layer_input, output)
 
 
+def _init_layer(layer: nn.Linear | nn.Conv1d | nn.Conv2d, *, scale: float = 1.0) -> None:
+    """Draw weights and bias from a uniform distribution in ±scale / sqrt(fan_in); PyTorch's own has scale 1."""
+    bound = scale / math.sqrt(layer.weight[0].numel())
+    init.uniform_(layer.weight, -bound, bound)
+    if layer.bias is not None:
+        init.uniform_(layer.bias, -bound, bound)
+
+
 class ConformerPreTrainedModel(PreTrainedModel):
     """Provide what `ConformerModel` and `ConformerForCTC` share: initialisation, attention kernels, output lengths."""
 
@@ -170,16 +183,15 @@ class ConformerPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """Initialise as PyTorch does.
+        """Initialise as PyTorch does, but so that a deep encoder starts like a shallow one.
 
-        transformers' initialisation (a normal distribution with standard deviation 0.02) trains a small Conformer more
-        slowly.
+        The subsampling keeps the scale of its input (He et al. 2015), and the output layers of the residual branches
+        are scaled by 1 / sqrt(branches), as in GPT-2 (Radford et al. 2019). With PyTorch's initialisation alone, the
+        branches of the first layer drown its input, and eight layers or more stay on CTC's plateau. transformers'
+        initialisation (a normal distribution with standard deviation 0.02) trains a small Conformer more slowly.
         """
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
-            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
-            if module.bias is not None:
-                bound = 1 / math.sqrt(module.weight[0].numel())
-                init.uniform_(module.bias, -bound, bound)
+            _init_layer(module)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=module.embedding_dim**-0.5)
         elif isinstance(module, nn.LayerNorm | nn.BatchNorm1d):
@@ -195,6 +207,13 @@ class ConformerPreTrainedModel(PreTrainedModel):
         elif isinstance(module, ConformerModel):
             init.zeros_(module.feature_mean)
             init.ones_(module.feature_istd)
+            # Here and not for each block, because transformers calls this only for modules with weights of their own.
+            for layer in module.subsampling.modules():
+                if isinstance(layer, nn.Linear | nn.Conv2d):
+                    _init_layer(layer, scale=math.sqrt(6))  # He's bound is sqrt(6 / fan_in)
+            outputs = [layer for block in module.layers for layer in block.residual_outputs()]
+            for layer in outputs:
+                _init_layer(layer, scale=len(outputs) ** -0.5)
 
     def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args, **kwargs) -> str:
         """Return the attention implementation; transformers calls this whenever one is chosen.

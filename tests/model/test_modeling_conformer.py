@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from hf_asr import ConformerConfig, ConformerForCTC
 from hf_asr.model.layers_conformer import set_regularization
@@ -169,6 +170,28 @@ def test_loss_is_negative_log_likelihood_per_token(batch):
             log_probs[i, :frames], labels, torch.tensor(frames), torch.tensor(len(labels)), reduction="sum"
         )
     torch.testing.assert_close(output.loss, total / (batch["labels"] >= 0).sum())
+
+
+@pytest.mark.parametrize("options", [{}, {"block_type": "e_branchformer"}, {"subsampling_factor": 8}], ids=str)
+@pytest.mark.parametrize("layers", [1, 18])
+def test_a_new_deep_encoder_passes_its_input_through(batch, options, layers):
+    """Otherwise the gradient of the CTC loss cannot find the audio, and training stays on CTC's plateau."""
+    model = build(**options, num_hidden_layers=layers)
+    states = model.encoder(batch["input_features"], output_hidden_states=True).hidden_states
+    first, last = F.layer_norm(states[0], states[0].shape[-1:]), states[-1]
+    assert states[0].std() > 0.5  # the features have a standard deviation of 3
+    assert F.cosine_similarity(first, last, dim=-1).mean() > 0.9
+    assert not torch.equal(first, last)
+
+
+def test_weights_that_a_checkpoint_has_are_not_initialised_again(tmp_path):
+    model = build()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    model.save_pretrained(tmp_path)
+    loaded = ConformerForCTC.from_pretrained(tmp_path)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name]), name
 
 
 def test_utterance_shorter_than_an_encoder_frame_gives_finite_loss(batch):
