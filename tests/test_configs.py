@@ -17,6 +17,7 @@ MILLIONS = {
     "quickstart": (1, 3),
     "digits": (1, 3),
     "tiny": (2, 4),
+    "few_hours": (2, 4),
     "small": (8, 12),
     "medium": (25, 35),
     "article": (80, 100),

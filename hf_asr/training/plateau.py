@@ -78,6 +78,7 @@ class Plateau(TrainerCallback, ExportableState):
         loss, _ = self._means()
         if self._is_full() and loss < LEFT_PLATEAU * self.constant_loss:
             self.left_at = state.global_step
+            state.stateful_callbacks[type(self).__name__] = self.state()  # where other callbacks find it
             logger.info(f"step {state.global_step}: off CTC's plateau: {self._compared()}")
 
     def on_evaluate(self, args, state, control, **kwargs):

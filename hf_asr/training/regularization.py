@@ -5,7 +5,6 @@ import logging
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
-from ..families import is_conformer
 from ..model.layers_conformer import set_regularization
 from .plateau import Plateau
 
@@ -20,16 +19,9 @@ class ScheduleRegularization(TrainerCallback):
     Args:
         start: Number of steps without regularisation, or "plateau": until the plateau is left.
         ramp_steps: Steps from no regularisation to full strength.
-
-    Raises:
-        ValueError: The model is of another family.
     """
 
     def __init__(self, model: PreTrainedModel, plateau: Plateau, *, start: str, ramp_steps: int):
-        if not is_conformer(model.config):
-            raise ValueError(
-                f"regularization_start works with our Conformer only, not with {model.config.model_type}: leave it out"
-            )
         self.model, self.plateau, self.start, self.ramp_steps = model, plateau, start, ramp_steps
 
     def on_train_begin(self, args, state, control, **kwargs):

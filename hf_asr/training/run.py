@@ -1,5 +1,6 @@
 """Train: from prepared data and model to a saved and measured result."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from .results import record_results
 from .run_folder import begin_run
 from .trainer import ConformerTrainer
 from .warm_start import check_epochs
+
+logger = logging.getLogger("hf_asr")
 
 
 def train(
@@ -67,7 +70,10 @@ def fit(
     trainer.add_callback(ShowTranscripts(trainer, prepared.evaluation.kept[:3]))
     if freeze_steps := prepared.model_args.freeze_encoder_steps:
         trainer.add_callback(FreezeEncoder(freeze_steps))
-    if (start := args.regularization_start) is not None:
+    start = args.regularization_start
+    if start is not None and not trainer.is_conformer:
+        logger.info("regularization_start has no effect: only our Conformer's dropout and masks can be scheduled")
+    elif start is not None:
         schedule = {"start": start, "ramp_steps": args.regularization_ramp_steps}
         trainer.add_callback(ScheduleRegularization(trainer.base_model, trainer.plateau, **schedule))
     if trainer.is_deepspeed_enabled and (lora is not None or freeze_steps):

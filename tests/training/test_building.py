@@ -1,5 +1,7 @@
 """Arguments for fine-tuning that are applied, refused, or ignored with a warning."""
 
+import logging
+
 import pytest
 
 from hf_asr.training.arguments import ModelArguments
@@ -91,3 +93,12 @@ def test_text_normalization_auto_is_replaced_by_the_chosen_rule(caplog):
 def test_an_unknown_value_is_an_error(name, value, accepted):
     with pytest.raises(ValueError, match=f"{name} must be {accepted}, not '{value}'"):
         ModelArguments(**{name: value})
+
+
+def test_layers_with_a_ctc_loss_that_a_checkpoint_lacks_are_left_out(checkpoint, caplog):
+    """A recipe for a deep model fine-tunes a shallow checkpoint."""
+    caplog.set_level(logging.INFO, logger="hf_asr")
+    options = {"intermediate_ctc_layers": [2, 4], "hidden_dropout": 0.3}
+    _, model = build(ModelArguments(model_name_or_path=str(checkpoint), model=options), TEXTS)
+    assert list(model.config.intermediate_ctc_layers) == [] and model.config.hidden_dropout == 0.3
+    assert "intermediate_ctc_layers [2, 4] are left out: the checkpoint has 1 layers" in caplog.text
