@@ -22,9 +22,7 @@ import itertools
 import json
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context, set_start_method
 from pathlib import Path
 
 import datasets
@@ -33,6 +31,7 @@ import numpy as np
 import torch
 import yaml
 from noise import noisy_copies
+from runs import fresh_processes
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
@@ -54,7 +53,7 @@ CONDITIONS = ("clean", "5 dB")
 WATCHED = ("recipe", "with label smoothing 0.1")
 OTHER = ("PyPI conformer",)  # trained for as many steps as plain, although it is not faster
 RATES = (3e-4, 1e-3, 3e-3)
-PLAIN_MODEL = {"apply_spec_augment": False}
+PLAIN_MODEL = {"apply_spec_augment": False, "intermediate_ctc_layers": []}
 TONE = [
     {"name": "SevenBandParametricEQ", "min_gain_db": -12, "max_gain_db": 12, "p": 0.5},
     {"name": "PitchShift", "min_semitones": -3, "max_semitones": 3, "p": 0.3},
@@ -88,13 +87,20 @@ class Task:
     excluded: list[str] | None = None
     is_watched: bool = False
     scored: dict[str, tuple[list[np.ndarray], list[str]]] = field(default_factory=dict)
+    plain_model: dict = field(default_factory=PLAIN_MODEL.copy)  # changes to the recipe's model for the plain loop
+
+
+def load_recipe(path: str) -> dict:
+    """Return a recipe without its places and numbers of steps."""
+    recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    for name in ("output_dir", "synthetic_corpus", "max_steps", "eval_steps", "save_steps"):
+        recipe.pop(name, None)
+    return recipe
 
 
 def read_recipe(path: str, **changes) -> dict:
     """Return a recipe without its places and numbers of steps, and without SpecAugment."""
-    recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    for name in ("output_dir", "synthetic_corpus", "max_steps", "eval_steps", "save_steps"):
-        recipe.pop(name, None)
+    recipe = load_recipe(path)
     # With masks, a model stays on CTC's plateau for longer than these few minutes: see "with SpecAugment".
     recipe["model"] |= {"apply_spec_augment": False}
     return recipe | {"ema_decay": 0.995} | changes
@@ -107,20 +113,24 @@ def changed(recipe: dict, changes: dict) -> dict:
     return merged | {"model": recipe["model"] | changes.get("model", {})}
 
 
-def arguments(task: Task, recipe: dict, output_dir: Path, steps: int, *, evaluations: int = 0) -> tuple:
-    """Return model, data and training arguments of a run without checkpoints."""
-    values = recipe | {
-        "dataset_name": task.dataset_name,
-        "exclude_speakers": task.excluded,
-        "output_dir": str(output_dir),
-        "max_steps": steps,
-        "eval_strategy": "steps" if evaluations else "no",
-        "eval_steps": max(1, steps // max(1, evaluations)),
-        "save_strategy": "no",
-        "load_best_model_at_end": False,
-        "report_to": "none",
-        "overwrite_output_dir": True,
-    }
+def arguments(task: Task, recipe: dict, output_dir: Path, steps: int, *, evaluations: int = 0, **changes) -> tuple:
+    """Return model, data and training arguments of a run without checkpoints, unless the changes ask for them."""
+    values = (
+        recipe
+        | {
+            "dataset_name": task.dataset_name,
+            "exclude_speakers": task.excluded,
+            "output_dir": str(output_dir),
+            "max_steps": steps,
+            "eval_strategy": "steps" if evaluations else "no",
+            "eval_steps": max(1, steps // max(1, evaluations)),
+            "save_strategy": "no",
+            "load_best_model_at_end": False,
+            "report_to": "none",
+            "overwrite_output_dir": True,
+        }
+        | changes
+    )
     classes = (ModelArguments, DataArguments, ConformerTrainingArguments)
     return tuple(
         cls(**{name: value for name, value in values.items() if name in cls.__dataclass_fields__}) for cls in classes
@@ -162,7 +172,8 @@ def time_plain(task: Task, output_dir: Path, *, steps: int, seed: int) -> float:
 
 def plain_setup(task: Task, output_dir: Path, *, data_seed: int | None = None) -> tuple[Prepared, DataLoader]:
     """Return what a run without levers trains, and a loader of random batches of a fixed number of utterances."""
-    plain = changed(task.recipe, {"model": PLAIN_MODEL, "precision": "fp32", "augmentations": []})
+    plain_changes = {"model": task.plain_model, "precision": "fp32", "augmentations": [], "warm_start": None}
+    plain = changed(task.recipe, plain_changes)
     model_args, data_args, args = arguments(task, plain, output_dir / "plain", 1)
     prepared = prepare(model_args, data_args, args)
     loader = DataLoader(
@@ -170,7 +181,7 @@ def plain_setup(task: Task, output_dir: Path, *, data_seed: int | None = None) -
         batch_size=max(1, round(args.max_batch_seconds / np.mean(prepared.durations))),
         shuffle=True,
         collate_fn=prepared.collator,
-        num_workers=1,
+        num_workers=args.dataloader_num_workers,
         generator=torch.Generator().manual_seed(args.seed if data_seed is None else data_seed),
     )
     return prepared, loader
@@ -229,9 +240,7 @@ def measure_speeds(task: Task, output_dir: Path, levers: dict[str, dict], *, ste
     batches |= {lever: epoch_batches(task, recipe, output_dir / "speed") for lever, recipe in recipes.items()}
     rates: dict[str, list[float]] = {variant: [] for variant in batches}
     bare = replace(task, scored={})
-    fresh = {"mp_context": get_context("spawn"), "max_tasks_per_child": 1}
-    # The data loader's workers of these processes are forked, as in a user's run on Linux.
-    with ProcessPoolExecutor(1, **fresh, initializer=set_start_method, initargs=("fork", True)) as pool:
+    with fresh_processes(1) as pool:
         for seed in range(rounds):
             options = {"steps": steps, "seed": seed}
             rates["plain"].append(pool.submit(time_plain, bare, output_dir, **options).result())
@@ -253,8 +262,8 @@ def measure_speeds(task: Task, output_dir: Path, levers: dict[str, dict], *, ste
 
 
 def epoch_batches(task: Task, recipe: dict, output_dir: Path) -> int:
-    """Return the number of batches of an epoch."""
-    model_args, data_args, args = arguments(task, recipe, output_dir, 1)
+    """Return the number of batches of an epoch of the recordings."""
+    model_args, data_args, args = arguments(task, recipe, output_dir, 1, warm_start=None)
     prepared = prepare(model_args, data_args, args)
     return len(DurationBatchSampler(prepared.durations, max_batch_seconds=args.max_batch_seconds))
 
