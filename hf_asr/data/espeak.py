@@ -40,6 +40,10 @@ _PARAMETER_PITCH = 3
 _SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 
+class SilentSpeechError(ValueError):
+    """espeak-ng speaks nothing: the text holds signs only, or letters that it does not know."""
+
+
 def _loader() -> ModuleType:
     try:
         import espeakng_loader
@@ -51,14 +55,16 @@ def _loader() -> ModuleType:
 @functools.cache
 def voices_by_language() -> dict[str, str]:
     """Return {language code: name of espeak-ng's voice}, such as {"zh": "cmn", "en": "en-us", "pt-br": "pt-br"}."""
-    root, ranked = Path(_loader().get_data_path()) / "lang", []
-    for path in sorted(root.rglob("*")):
-        if path.is_file():
-            voice = path.name.lower()
-            ranked.append((0, voice, voice))
-            # A line such as "language en-us 2": a lower number is a better voice for this code, and 5 is the default.
-            lines = re.findall(r"^language +(\S+) *(\d*)", path.read_text("utf-8", errors="replace"), re.MULTILINE)
-            ranked += [(int(rank or 5), code.lower(), voice) for code, rank in lines]
+    data, ranked = Path(_loader().get_data_path()), []
+    for path in sorted(path for path in (data / "lang").rglob("*") if path.is_file()):
+        voice, settings = path.name.lower(), path.read_text("utf-8", errors="replace")
+        dictionary = re.search(r"^dictionary +(\S+)", settings, re.MULTILINE)
+        if not (data / f"{dictionary[1] if dictionary else voice.split('-')[0]}_dict").is_file():
+            continue  # a few voices come without their dictionary, and speak nothing
+        ranked.append((0, voice, voice))
+        # A line such as "language en-us 2": a lower number is a better voice for this code, and 5 is the default.
+        lines = re.findall(r"^language +(\S+) *(\d*)", settings, re.MULTILINE)
+        ranked += [(int(rank or 5), code.lower(), voice) for code, rank in lines]
     voices: dict[str, str] = {"en": "en-us"}  # espeak-ng's "en" is British
     for _, code, voice in sorted(ranked, key=lambda entry: entry[0]):
         voices.setdefault(code, voice)
@@ -94,7 +100,8 @@ def speak(text: str, *, language: str, voice_variant: str, rate_wpm: int, pitch:
         pitch: 0 to 99.
 
     Raises:
-        ValueError: The language or the variant is unknown, or the speech is silent.
+        SilentSpeechError: espeak-ng speaks nothing.
+        ValueError: The language or the variant is unknown.
         ImportError: `espeakng-loader` is not installed.
         RuntimeError: espeak-ng does not start.
     """
@@ -112,7 +119,7 @@ def speak(text: str, *, language: str, voice_variant: str, rate_wpm: int, pitch:
         (_ctypes.FreeLibrary if os.name == "nt" else _ctypes.dlclose)(library._handle)
     sounding = np.flatnonzero(samples)
     if not len(sounding):
-        raise ValueError(f"espeak-ng produced only silence for {text!r}; pass text with words in it.")
+        raise SilentSpeechError(f"espeak-ng produced only silence for {text!r}; pass text with words in it.")
     samples = samples[sounding[0] : sounding[-1] + 1].astype(np.float32) / 32_768
     return np.clip(soxr.resample(samples, espeak_rate, SAMPLE_RATE), -1, 1)
 
@@ -167,7 +174,7 @@ def make_recording(
         rates_wpm, pitches: Ranges to draw from, without their ends; see `speak`.
 
     Raises:
-        ValueError, ImportError, RuntimeError: See `speak`.
+        SilentSpeechError, ValueError, ImportError, RuntimeError: See `speak`.
     """
     variant = variants[generator.integers(len(variants))]
     rate_wpm = int(generator.integers(*rates_wpm))

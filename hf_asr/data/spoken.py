@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import logging
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +22,15 @@ from tqdm.auto import tqdm
 
 from ..model.spelling_conformer import HAN
 from ..model.tokenization_conformer import normalize_text
-from . import espeak
 from .encodings import EncodingError, read_lines
-from .espeak import CLEAR_VARIANTS, make_recording, voice_name, write_recording
+from .espeak import CLEAR_VARIANTS, SilentSpeechError, make_recording, voice_name, write_recording
 from .inspection import Finding
+from .languages import are_english
 from .sources import Source
 
 logger = logging.getLogger("hf_asr")
 
+SPEECH_VERSION = 1  # increase it when the speech of a sentence changes, so that an old cache is not used
 SPLIT = "synthetic speech"  # the name of these rows in the reports
 RATES_WPM, PITCHES = (130, 231), (20, 81)  # see `espeak.speak`; wider than in the synthetic corpus
 KANA_AND_HANGUL = re.compile("[\u3040-\u30ff\u31f0-\u31ff\uac00-\ud7af]")
@@ -170,19 +172,19 @@ def _without(validation: Sequence[str], texts: list[str]) -> list[str]:
 
 
 def choose_language(sentences: Sequence[str]) -> str:
-    """Return `zh` for sentences with Han characters and `en` for those without letters other than a to z.
+    """Return `zh` for sentences with Han characters, and `en` for those with frequent English words and only a to z.
 
     Raises:
-        ValueError: Other letters, Japanese and Korean included.
+        ValueError: Another language, Japanese and Korean included.
     """
-    characters = set("".join(sentences).casefold())
+    characters = set(unicodedata.normalize("NFC", "".join(sentences)).lower())
     letters = {character for character in characters if character.isalpha()}
     if any(HAN.match(character) for character in letters) and not KANA_AND_HANGUL.search("".join(letters)):
         chosen = "zh"
-    elif letters <= set("abcdefghijklmnopqrstuvwxyz"):
+    elif letters <= set("abcdefghijklmnopqrstuvwxyz") and are_english(sentences):
         chosen = "en"
     else:
-        others = " ".join(sorted(letters - set("abcdefghijklmnopqrstuvwxyz"))[:10])
+        others = " ".join(sorted(letters - set("abcdefghijklmnopqrstuvwxyz"))[:10]) or "few frequent English words"
         raise ValueError(f"warm_start: give the language of the sentences, such as de or hi: they contain {others}")
     logger.info(f"warm_start: the language {chosen} is chosen from the sentences")
     return chosen
@@ -202,9 +204,8 @@ def cached_speech(sentences: Sequence[str], *, language: str, voices: int, seed:
     """
     digest = hashlib.blake2b(digest_size=16)
     versions = [importlib.metadata.version(name) for name in ("espeakng-loader", "soxr")]
-    digest.update(repr((list(sentences), voice_name(language), voices, seed, versions)).encode())
-    for module in (espeak.__file__, __file__):  # changed code, changed speech
-        digest.update(Path(module).read_bytes())
+    parts = (SPEECH_VERSION, list(sentences), voice_name(language), voices, seed, versions)
+    digest.update(repr(parts).encode())
     folder = Path(HF_HOME) / "hf_asr" / "spoken" / digest.hexdigest()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(folder.with_suffix(".lock")):  # two runs with the same sentences
@@ -233,7 +234,7 @@ def _speak_into(folder: Path, sentences: Sequence[str], *, language: str, voices
                     continue
                 try:
                     samples, speaker = _rendition(sentence, rendition, language=language, seed=seed)
-                except ValueError:  # espeak-ng speaks nothing: signs only, or letters that it does not know
+                except SilentSpeechError:  # signs only, or letters that espeak-ng does not know
                     continue
                 row = {"utterance_id": f"{_digest(sentence)}-{rendition}", "text": sentence}
                 row |= {"language": voice_name(language), "speaker": speaker}
@@ -257,6 +258,7 @@ def _rendition(sentence: str, number: int, *, language: str, seed: int) -> tuple
 
     The renditions of a sentence have different voices, as long as there are enough.
     """
+    sentence = unicodedata.normalize("NFC", sentence)  # espeak-ng does not know combining marks
     order = _generator(seed, sentence).permutation(len(CLEAR_VARIANTS))
     variant = CLEAR_VARIANTS[order[number % len(order)]]
     return make_recording(

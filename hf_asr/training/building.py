@@ -2,7 +2,6 @@
 
 import logging
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -27,8 +26,9 @@ from .vocabulary import choose_text_normalization, fit_vocabulary, replace_vocab
 
 logger = logging.getLogger("hf_asr")
 
-# Settings that change how a checkpoint is trained, but not its architecture.
-TRAINING_SETTINGS = re.compile(r"drop|mask|spec_augment|intermediate_ctc|^ctc_weight$|^consistency_weight$")
+# Settings that change how a checkpoint is trained, but not its architecture. The layers with a CTC loss are not among
+# them: a layer that was trained without one would disturb the others.
+TRAINING_SETTINGS = re.compile(r"drop|mask|spec_augment|^ctc_weight$|^consistency_weight$")
 
 
 def build(
@@ -215,8 +215,6 @@ def _with_training_settings(config: PreTrainedConfig, options: dict) -> PreTrain
         name: value for name, value in options.items() if TRAINING_SETTINGS.search(name) and hasattr(config, name)
     }
     rest = {name: value for name, value in options.items() if name not in applied}
-    if is_ours and "intermediate_ctc_layers" in applied:
-        applied["intermediate_ctc_layers"] = _layers_below(config.num_hidden_layers, applied["intermediate_ctc_layers"])
     if unknown := [name for name in rest if not hasattr(config, name)]:
         logger.warning(f"model: {config.model_type} has no setting {', '.join(unknown)}")
     ignored = [name for name, value in rest.items() if getattr(config, name, value) != value]
@@ -227,13 +225,6 @@ def _with_training_settings(config: PreTrainedConfig, options: dict) -> PreTrain
     if not is_ours and "layerdrop" not in options and (layerdrop := disable_layerdrop(config)):
         logger.info(f"layerdrop: the checkpoint has {layerdrop}; it is set to 0")
     return config
-
-
-def _layers_below(count: int, layers: Sequence[int]) -> list[int]:
-    """Return the layers of a recipe that a checkpoint with `count` layers can have a CTC loss on; log the others."""
-    if dropped := [layer for layer in layers if layer >= count]:
-        logger.info(f"model: intermediate_ctc_layers {dropped} are left out: the checkpoint has {count} layers")
-    return [layer for layer in layers if layer < count]
 
 
 def describe(model: torch.nn.Module, args: ConformerTrainingArguments) -> None:

@@ -15,14 +15,15 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedModel, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from ..families import ctc_frames, is_conformer, output_mask, samples_per_frame
+from ..families import ctc_frames, output_mask, samples_per_frame
 from ..model.losses_conformer import ctc_loss
 from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 
 logger = logging.getLogger("hf_asr")
 
 LEFT_PLATEAU = 0.85  # the plateau is left when the mean loss is below this share of `constant_loss`
-MEASURED_EVERY = 10  # optimiser steps
+# Optimiser steps; a prime number, because with a constant share of synthetic batches every tenth may be synthetic
+MEASURED_EVERY = 11
 NUM_MEASUREMENTS = 10  # whose mean decides
 # Options of the configuration that `regularization_start` delays
 REGULARIZERS = ("hidden_dropout", "activation_dropout", "attention_dropout", "layerdrop", "apply_spec_augment")
@@ -124,7 +125,7 @@ def measure_batch(
     return torch.stack([loss, (labels >= 0).sum(), blanks.sum(), mask.sum()])
 
 
-def constant_loss(frames: Sequence[int], labels: Sequence[Sequence[int]], *, max_utterances: int = 100) -> float:
+def constant_loss(frames: Sequence[int], labels: Sequence[Sequence[int]], *, max_utterances: int = 20) -> float:
     """Return the CTC loss per token of the best model that ignores the audio.
 
     This model gives every frame the same distribution: the blank has the probability that minimises the loss, and the
@@ -167,16 +168,16 @@ def remedies(
     config: PreTrainedConfig, model_args: ModelArguments, data_args: DataArguments, args: ConformerTrainingArguments
 ) -> list[str]:
     """Return what helps a model off the plateau and is not in use in this run."""
-    found = []
+    found, is_new = [], model_args.model_name_or_path is None
     layers = getattr(config, "num_hidden_layers", 0)
-    if is_conformer(config) and layers > 1 and not config.intermediate_ctc_layers:
+    if is_new and layers > 1 and not config.intermediate_ctc_layers:
         lower = sorted({max(1, layers // 4), layers // 2})
         found.append(f"model: {{intermediate_ctc_layers: {lower}}}")
     if data_args.warm_start is None and not data_args.streaming:
         found.append("warm_start (synthetic speech of your transcripts)")
-    if model_args.model_name_or_path is None:
+    if is_new:
         found.append("a checkpoint of another language (--model_name_or_path)")
     is_regularized = args.label_smoothing_factor or any(getattr(config, name, 0) for name in REGULARIZERS)
-    if is_conformer(config) and is_regularized and args.regularization_start != "plateau":
+    if is_new and is_regularized and args.regularization_start != "plateau":
         found.append("regularization_start: plateau")
     return found

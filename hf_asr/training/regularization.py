@@ -26,7 +26,7 @@ class ScheduleRegularization(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         if args.torch_compile:  # PyTorch's limit is 8; above it, the model would run without compilation
-            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * LEVELS)
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 3 * (LEVELS + 1))
 
     def on_step_begin(self, args, state, control, **kwargs):
         start = self.plateau.left_at if self.start == "plateau" else int(self.start)

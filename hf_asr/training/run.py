@@ -70,9 +70,11 @@ def fit(
     trainer.add_callback(ShowTranscripts(trainer, prepared.evaluation.kept[:3]))
     if freeze_steps := prepared.model_args.freeze_encoder_steps:
         trainer.add_callback(FreezeEncoder(freeze_steps))
-    start = args.regularization_start
+    start, is_tuned = args.regularization_start, prepared.model_args.model_name_or_path is not None
     if start is not None and not trainer.is_conformer:
         logger.info("regularization_start has no effect: only our Conformer's dropout and masks can be scheduled")
+    elif start == "plateau" and is_tuned:
+        logger.info("regularization_start plateau has no effect: the checkpoint has left the plateau")
     elif start is not None:
         schedule = {"start": start, "ramp_steps": args.regularization_ramp_steps}
         trainer.add_callback(ScheduleRegularization(trainer.base_model, trainer.plateau, **schedule))

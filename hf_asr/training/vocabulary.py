@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from tokenizers import models
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from ..data.languages import are_english
 from ..families import HEADS
 from ..model import ConformerTokenizer
 from ..model.layers_conformer import replace_rows
@@ -17,12 +18,6 @@ from ..model.tokenization_conformer import SPACE
 from .arguments import VOCABULARIES
 
 logger = logging.getLogger("hf_asr")
-
-# Frequent English words that related languages do not have.
-ENGLISH = {
-    *("the", "and", "to", "that", "for", "you", "with", "this", "are", "not", "have", "from", "they", "she", "what"),
-    *("would", "there", "which", "when", "your", "it", "his", "my", "of"),
-}
 
 
 def choose_text_normalization(texts: Sequence[str]) -> str:
@@ -35,13 +30,12 @@ def choose_text_normalization(texts: Sequence[str]) -> str:
     han = sum(count for character, count in letters.items() if HAN.match(character))
     ascii_letters = sum(count for character, count in letters.items() if character.isascii())
     others = letters.total() - han - ascii_letters
-    words = Counter(word for text in texts for word in re.findall("[a-z]+", text.lower()))
-    is_english = sum(words[word] for word in ENGLISH) >= 0.05 * max(1, words.total())
+    words = sum(len(re.findall("[a-z]+", text.lower())) for text in texts)
     if not letters or others > 0.005 * letters.total():
         return "basic"
-    if han > words.total():  # Mandarin, even with foreign names
+    if han > words:  # Mandarin, even with foreign names
         return "zh-en" if words else "zh"
-    if is_english:
+    if are_english(texts):
         return "zh-en" if han else "en"
     return "basic"
 

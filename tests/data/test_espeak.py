@@ -80,6 +80,11 @@ def test_an_unknown_language_is_refused_with_near_ones():
         speak("eins", language="deu", **VOICE)
 
 
+def test_a_voice_without_its_dictionary_is_not_offered():
+    with pytest.raises(ValueError, match="does not speak the language 'fo'"):
+        voice_name("fo")
+
+
 def test_text_without_words_is_refused():
     with pytest.raises(ValueError, match="only silence for '???'".replace("?", "[?]")):
         speak("???", language="en", **VOICE)

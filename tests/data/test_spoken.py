@@ -2,6 +2,7 @@
 
 import json
 import logging
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def speak(sentences, *, validation=(), **options):
-    arguments = WarmStartArguments(**{"steps": 1, "voices": 2, **options})
+    arguments = WarmStartArguments(**{"language": "en", "steps": 1, "voices": 2, **options})
     return speak_sentences(arguments, transcripts=sentences, validation=validation)
 
 
@@ -100,6 +101,15 @@ def test_interrupted_speaking_continues_where_it_stopped(cache, monkeypatch):
     assert len(calls) == 3 and not partial.exists()
 
 
+def test_decomposed_letters_are_spoken_as_composed_ones():
+    """Transcripts written on macOS hold a letter and its mark as two characters."""
+    spoken_forms = [
+        waveforms(cached_speech([unicodedata.normalize(form, "schöne grüße")], language="de", voices=1, seed=0))
+        for form in ("NFC", "NFD")
+    ]
+    assert [*spoken_forms[0].values()] == [*spoken_forms[1].values()]
+
+
 def test_sentences_without_speech_are_findings():
     found = speak(["???", *SENTENCES, "  ", "…"])
     assert [(finding.row, finding.reason, finding.detail) for finding in found.findings] == [
@@ -136,14 +146,16 @@ def test_unreadable_texts_are_an_error(tmp_path):
     ("sentences", "language"),
     [
         (["打开灯", "播放 jazz"], "zh"),
-        (["It's TEN o'clock.", "room 12"], "en"),
+        (["It's TEN o'clock.", "room 12", "Where is the key?"], "en"),
     ],
 )
 def test_mandarin_and_english_are_recognised(sentences, language):
     assert choose_language(sentences) == language
 
 
-@pytest.mark.parametrize("sentence", ["schön", "नमस्ते", "日本語です", "한국어 漢字"])
+@pytest.mark.parametrize(
+    "sentence", ["schön", "das große haus", "selamat pagi", "12 34", "नमस्ते", "日本語です", "한국어 漢字"]
+)
 def test_the_language_of_other_letters_must_be_given(sentence):
     with pytest.raises(ValueError, match="give the language of the sentences"):
         choose_language(["one", sentence])

@@ -95,10 +95,10 @@ def test_an_unknown_value_is_an_error(name, value, accepted):
         ModelArguments(**{name: value})
 
 
-def test_layers_with_a_ctc_loss_that_a_checkpoint_lacks_are_left_out(checkpoint, caplog):
-    """A recipe for a deep model fine-tunes a shallow checkpoint."""
+def test_a_recipe_adds_no_ctc_loss_to_the_layers_of_a_checkpoint(checkpoint, caplog):
+    """They were trained without one, and the checkpoint may have fewer layers than the recipe."""
     caplog.set_level(logging.INFO, logger="hf_asr")
     options = {"intermediate_ctc_layers": [2, 4], "hidden_dropout": 0.3}
     _, model = build(ModelArguments(model_name_or_path=str(checkpoint), model=options), TEXTS)
     assert list(model.config.intermediate_ctc_layers) == [] and model.config.hidden_dropout == 0.3
-    assert "intermediate_ctc_layers [2, 4] are left out: the checkpoint has 1 layers" in caplog.text
+    assert "the checkpoint's values are used, not the recipe's: intermediate_ctc_layers []" in caplog.text

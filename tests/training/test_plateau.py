@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -13,6 +14,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerState
 
 from hf_asr.checkpoint import load_checkpoint
+from hf_asr.data.batching import DurationBatchSampler, MixedBatchSampler
 from hf_asr.data.dataset import SpeechCollator, SpeechDataset
 from hf_asr.data.sources import Source
 from hf_asr.families import summed_ctc_loss
@@ -21,7 +23,7 @@ from hf_asr.model.layers_conformer import ConformerDropout
 from hf_asr.training import plateau as plateau_module
 from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 from hf_asr.training.callbacks import plot_curves
-from hf_asr.training.plateau import Plateau, constant_loss, measure_batch, remedies
+from hf_asr.training.plateau import MEASURED_EVERY, Plateau, constant_loss, measure_batch, remedies
 from hf_asr.training.prepare import prepare
 from hf_asr.training.regularization import strength_at
 from hf_asr.training.run import fit
@@ -106,7 +108,7 @@ def measured(losses: list[float], constant: float) -> Plateau:
     """A plateau after these losses per token, in batches of 100 tokens and 1000 frames, 970 of them blanks."""
     plateau, state = Plateau(constant, remedies=["model: {a: 1}", "warm_start"]), TrainerState(global_step=0)
     for place, loss in enumerate(losses, start=1):
-        state.global_step = 10 * place
+        state.global_step = MEASURED_EVERY * place
         if plateau.measures(state.global_step):
             plateau.add(torch.tensor([40 * loss, 40, 370.0, 400]))  # two micro-batches
             plateau.add(torch.tensor([60 * loss, 60, 600.0, 600]))
@@ -121,8 +123,20 @@ def test_the_plateau_is_left_when_the_mean_of_ten_measurements_is_below_the_thre
     assert measured([math.nan] + [1.0] * 9, 4.0).left_at is None
     assert caplog.text == ""
     left = measured([4.0] * 10 + [1.0] * 10, 4.0)  # the mean is below 3.4 with the third measurement of 1.0
-    assert left.left_at == 130 and not left.measures(140)
-    assert "step 130: off CTC's plateau: the loss is 3.10 per token, where the frequencies of the tokens" in caplog.text
+    assert left.left_at == 143 and not left.measures(154)
+    assert "step 143: off CTC's plateau: the loss is 3.10 per token, where the frequencies of the tokens" in caplog.text
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.25, 0.3, 0.5, 0.9])
+def test_synthetic_batches_are_measured_as_often_as_they_are_trained_on(share, accumulation):
+    recordings, spoken = (DurationBatchSampler([1.0] * count, max_batch_seconds=1) for count in (40, 60))
+    options = {"steps": 0, "share": share, "fade_steps": 0, "gradient_accumulation_steps": accumulation}
+    mixed = MixedBatchSampler(recordings, spoken, **options)
+    are_synthetic = mixed.are_synthetic(epochs=accumulation * 60)  # of 40 batches
+    measured_steps = np.arange(MEASURED_EVERY, 2201, MEASURED_EVERY) - 1
+    measured_batches = (accumulation * measured_steps[:, None] + np.arange(accumulation)).ravel()
+    assert are_synthetic[measured_batches].mean() == pytest.approx(share, abs=0.05)
 
 
 def test_a_checkpoint_of_an_older_version_starts_new_measurements():
