@@ -179,10 +179,12 @@ def test_advice_leaves_out_what_the_run_does_already(tmp_path):
         "regularization_start: plateau",
     ]
     quiet = {"hidden_dropout": 0, "activation_dropout": 0, "apply_spec_augment": False}
-    assert advice({"num_hidden_layers": 8} | quiet, {"model_name_or_path": "x"}) == [deep]
+    checkpoint = "a checkpoint of another language (--model_name_or_path)"
+    assert advice({"num_hidden_layers": 8} | quiet, {}) == [deep, checkpoint]
     followed = {"num_hidden_layers": 8, "intermediate_ctc_layers": [3]}
-    assert advice(followed, {"model_name_or_path": "x"}, regularization_start="plateau") == []
-    assert advice({"num_hidden_layers": 1} | quiet, {"model_name_or_path": "x"}) == []
+    assert advice(followed, {}, regularization_start="plateau") == [checkpoint]
+    assert advice({"num_hidden_layers": 1} | quiet, {}) == [checkpoint]
+    assert advice({"num_hidden_layers": 8}, {"model_name_or_path": "x"}) == []  # a recipe's layers have no effect
 
 
 def test_curves_show_the_loss_of_the_token_frequencies(tmp_path, monkeypatch):
