@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from torch import nn
 from transformers import FeatureExtractionMixin, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .model import ConformerConfig, ConformerFeatureExtractor, ConformerTokenizer
@@ -36,6 +37,11 @@ def is_conformer(config: PreTrainedConfig) -> bool:
 def is_head_parameter(name: str) -> bool:
     """Return whether a parameter of this name belongs to the CTC head (or to the decoder's output layer)."""
     return _IS_CTC_HEAD.search(name) is not None
+
+
+def ctc_head(model: PreTrainedModel) -> nn.Linear | nn.Conv1d:
+    """Return the output layer of a CTC model, which has a row for each token."""
+    return model.ctc_head if hasattr(model, "ctc_head") else model.lm_head
 
 
 # Frames

@@ -31,8 +31,8 @@ HARMLESS = {
         "data_type tag epoch step lr lrs cv_loss loss_dict"
     ),
     "encoder_conf": (
-        "positional_dropout_rate use_dynamic_chunk use_dynamic_left_chunk gradient_checkpointing use_sdpa "
-        "positionwise_conv_kernel_size n_expert n_expert_activated"
+        "positional_dropout_rate use_dynamic_left_chunk gradient_checkpointing use_sdpa positionwise_conv_kernel_size "
+        "n_expert n_expert_activated"
     ),
     "model_conf": "ignore_id lsm_weight length_normalized_loss reverse_weight special_tokens",
     "tokenizer_conf": "symbol_table_path non_lang_syms_path is_multilingual num_languages",
@@ -197,12 +197,13 @@ def _config(encoder: Section, *, vocab_size: int, extractor: ConformerFeatureExt
     for key in ("normalize_before", "use_cnn_module", "macaron_style", "final_norm"):
         encoder.take(key, True, accepted=(True,))
     encoder.take("concat_after", False, accepted=(False,))
-    encoder.take("static_chunk_size", 0, accepted=(0,))  # a static chunk mask applies at full context as well
     encoder.take("mlp_type", "position_wise_feed_forward", accepted=("position_wise_feed_forward",))
     encoder.take("num_experts", None, accepted=(None,))
     encoder.take("n_kv_head", None, accepted=(None, heads))
     encoder.take("head_dim", None, accepted=(None, hidden_size // heads))
     encoder.take("layer_norm_type", "layer_norm", accepted=("layer_norm",))
+    is_causal, is_dynamic = _flag(encoder, "causal", False), _flag(encoder, "use_dynamic_chunk", False)
+    chunk_size = encoder.number("static_chunk_size", 0, least=-1, is_whole=True)
     conv_norm = encoder.take("cnn_module_norm", "batch_norm", accepted=("batch_norm", "layer_norm"))
     eps, conv_eps = encoder.number("norm_eps", 1e-5), encoder.number("conv_norm_eps", 1e-5)
     if conv_eps != (eps if conv_norm == "layer_norm" else 1e-5):
@@ -221,7 +222,10 @@ def _config(encoder: Section, *, vocab_size: int, extractor: ConformerFeatureExt
         conv_expansion_factor=encoder.take("conv_inner_factor", 2, accepted=(2, 4, 6, 8)) // 2,
         conv_norm=conv_norm,
         conv_bias=_flag(encoder, "conv_bias", True),
-        causal_conv=_flag(encoder, "causal", False),
+        causal_conv=is_causal,
+        # A model that is not causal becomes an offline one, because it does not stream exactly.
+        use_dynamic_chunk=is_dynamic and is_causal,
+        chunk_size=chunk_size if chunk_size > 0 and not is_dynamic else -1,  # dynamic chunks replace the static one
         subsampling_factor=SUBSAMPLING[encoder.take("input_layer", "conv2d", accepted=tuple(SUBSAMPLING))],
         position_embeddings="absolute",
         scale_input=True,

@@ -67,25 +67,27 @@ class EBranchformerBlock(GradientCheckpointingLayer):
         attention_mask: torch.Tensor | None,
         frame_mask: torch.Tensor | None,
         output_attentions: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the block's states (B, S, D), and the attention weights (B, H, S, S) or None.
+        caches: tuple[None, None] = (None, None),
+    ) -> tuple[torch.Tensor, torch.Tensor | None, tuple[None, None]]:
+        """Return the block's states (B, S, D), the attention weights or None, and no caches: it does not stream.
 
         Args:
             hidden: (B, S, D).
             positions: As `ConformerAttention` takes them.
-            attention_mask: Bool (B, 1, 1, S), True for real frames; None if all frames are real.
-            frame_mask: The same mask in the shape (B, S, 1), for the convolutions.
+            attention_mask: As `ConformerAttention` takes it.
+            frame_mask: Bool (B, S, 1), True for real frames; None if all frames are real.
             output_attentions: Return the attention weights.
+            caches: Ignored.
         """
         hidden = torch.add(hidden, self.dropout(self.feed_forward1(self.feed_forward1_norm(hidden))), alpha=0.5)
-        attended, weights = self.attention(self.attention_norm(hidden), positions, attention_mask, output_attentions)
+        attended, weights, _ = self.attention(self.attention_norm(hidden), positions, attention_mask, output_attentions)
         attended = self.dropout(attended)
         gated = self.dropout(self.cgmlp(self.cgmlp_norm(hidden), frame_mask))
         both = torch.cat([attended, gated], -1)  # (B, S, 2D)
         both = both + convolve_over_time(self.merge_conv, both, frame_mask, is_causal=self.is_causal)
         hidden = hidden + self.dropout(self.merge_proj(both))
         hidden = torch.add(hidden, self.dropout(self.feed_forward2(self.feed_forward2_norm(hidden))), alpha=0.5)
-        return self.final_norm(hidden), weights
+        return self.final_norm(hidden), weights, caches
 
     def residual_outputs(self) -> list[nn.Linear]:
         """Return the last layer of each residual branch."""

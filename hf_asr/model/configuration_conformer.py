@@ -62,6 +62,16 @@ class ConformerConfig(PreTrainedConfig):
             and 2.5 times the usual amount of time masks.
         intermediate_ctc_layers: Layers, counted from 1, whose outputs have a CTC loss too (Lee and Watanabe 2021).
         intermediate_ctc_weight: Weight of the mean of these losses; the loss of the last layer has the rest.
+        chunk_size: Encoder frames of the chunks in which a recording is encoded: a frame attends to its own chunk and
+            to `num_left_chunks` before it. -1 is full context: one chunk. It can be changed at any time in a model that
+            was trained with `use_dynamic_chunk`.
+        num_left_chunks: Chunks before its own one to which a frame attends; -1 for all.
+        use_dynamic_chunk: Train for all chunk sizes (U2++, Wu et al. 2021): each batch has either full context or a
+            random chunk size and a random number of left chunks. It needs `causal_conv`.
+        full_context_probability: Share of the batches with full context.
+        dynamic_chunk_sizes: Chunk sizes of the other batches, each equally likely.
+        dynamic_left_chunks: Numbers of left chunks of these batches, each equally likely, -1 for all. None draws from
+            all that the batch has.
         apply_spec_augment: Mask features in training (SpecAugment, Park et al. 2019).
         num_freq_masks: Number of frequency masks of each utterance.
         freq_mask_width: Largest width of a frequency mask, in mel bins.
@@ -112,6 +122,12 @@ class ConformerConfig(PreTrainedConfig):
     consistency_weight: float | int = 0.0
     intermediate_ctc_layers: list[int] | tuple[int, ...] = ()
     intermediate_ctc_weight: float | int = 0.3
+    chunk_size: int = -1
+    num_left_chunks: int = -1
+    use_dynamic_chunk: bool = False
+    full_context_probability: float | int = 0.5
+    dynamic_chunk_sizes: list[int] | tuple[int, ...] = tuple(range(1, 26))
+    dynamic_left_chunks: list[int] | tuple[int, ...] | None = None
     apply_spec_augment: bool = True
     num_freq_masks: int = 2
     freq_mask_width: int = 27
@@ -142,6 +158,7 @@ class ConformerConfig(PreTrainedConfig):
             )
         if self.conv_kernel_size % 2 == 0 and not self.causal_conv:
             raise ValueError(f"conv_kernel_size must be odd unless causal_conv is set, not {self.conv_kernel_size}")
+        self._check_chunks()
         if self.head_dim is None:
             if self.hidden_size % self.num_attention_heads:
                 raise ValueError(
@@ -154,6 +171,21 @@ class ConformerConfig(PreTrainedConfig):
         if self.subsampling_channels is None:
             self.subsampling_channels = self.hidden_size
         super().__post_init__(**kwargs)
+
+    def _check_chunks(self) -> None:
+        """Raise ValueError for chunks that cannot be used."""
+        if self.use_dynamic_chunk and not self.causal_conv:
+            raise ValueError(
+                "use_dynamic_chunk needs causal_conv: true, because other convolutions look at later frames"
+            )
+        if self.use_dynamic_chunk and self.block_type != "conformer":
+            raise ValueError(f"use_dynamic_chunk needs block_type 'conformer', not {self.block_type!r}")
+        if not self.dynamic_chunk_sizes or min(self.dynamic_chunk_sizes) < 1:
+            raise ValueError(f"dynamic_chunk_sizes must be 1 or more each, not {list(self.dynamic_chunk_sizes)}")
+        if self.chunk_size == 0 or self.chunk_size < -1:
+            raise ValueError(f"chunk_size must be 1 or more, or -1 for full context, not {self.chunk_size}")
+        if self.num_left_chunks < -1:
+            raise ValueError(f"num_left_chunks must be 0 or more, or -1 for all, not {self.num_left_chunks}")
 
     @property
     def inputs_to_logits_ratio(self) -> int:

@@ -92,8 +92,8 @@ class ConformerDecoder(nn.Module):
             memory_mask: Bool (B, S), True for real frames; None if all frames are real.
         """
         hidden = self.embed_tokens(decoder_input_ids) * math.sqrt(self.config.hidden_size)
-        places = absolute_embedding(self.config, num_frames=hidden.shape[1], device=hidden.device)
-        hidden = self.dropout(hidden + places.to(hidden.dtype))  # (B, U, D)
+        places = torch.arange(hidden.shape[1], device=hidden.device)
+        hidden = self.dropout(hidden + absolute_embedding(self.config, places=places).to(hidden.dtype))  # (B, U, D)
         mask = None if memory_mask is None else memory_mask[:, None, None, :]
         for layer in self.layers:
             hidden = layer(hidden, memory, mask)

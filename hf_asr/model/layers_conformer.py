@@ -168,13 +168,18 @@ def apply_rotary(states: torch.Tensor, rotary: torch.Tensor) -> torch.Tensor:
     return states * cos + states.roll(states.shape[-1] // 2, dims=-1) * sin
 
 
-def absolute_embedding(config: ConformerConfig, *, num_frames: int, device: torch.device) -> torch.Tensor:
-    """Return the sinusoids of Vaswani et al. 2017, (num_frames, hidden_size), sines at even indices, cosines at odd."""
-    exponents = torch.arange(0, config.hidden_size, 2, device=device, dtype=torch.float32) / config.hidden_size
-    angles = torch.arange(num_frames, device=device, dtype=torch.float32)[:, None] * torch.exp(
-        -math.log(10000.0) * exponents
-    )
-    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, : config.hidden_size]
+def absolute_embedding(config: ConformerConfig, *, places: torch.Tensor) -> torch.Tensor:
+    """Return the sinusoids of Vaswani et al. 2017, sines at even indices and cosines at odd ones.
+
+    Args:
+        places: Places of the frames in their recordings, (*, S).
+
+    Returns:
+        (*, S, hidden_size).
+    """
+    exponents = torch.arange(0, config.hidden_size, 2, device=places.device, dtype=torch.float32) / config.hidden_size
+    angles = places[..., None].float() * torch.exp(-math.log(10000.0) * exponents)
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)[..., : config.hidden_size]
 
 
 def attend(
@@ -235,27 +240,41 @@ class ConformerAttention(nn.Module):
             self.bias_v = nn.Parameter(torch.zeros(config.num_attention_heads, config.head_dim))
 
     def forward(
-        self, hidden: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, output_attentions: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the attention's output (B, S, D), and the attention weights (B, H, S, S) or None.
+        self,
+        hidden: torch.Tensor,
+        positions: torch.Tensor,
+        mask: torch.Tensor | None,
+        output_attentions: bool = False,
+        cache: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Return the attention's output (B, S, D), the weights (B, H, S, keys) or None, and the new cache or None.
 
         Args:
             hidden: (B, S, D).
-            positions: From `rotary_embedding` or `absolute_embedding`, as the configuration says.
-            mask: Bool (B, 1, 1, S), True for real frames; None if all frames are real.
+            positions: Of the cached frames and the frames of `hidden`, from `rotary_embedding` or `absolute_embedding`,
+                as the configuration says.
+            mask: Bool, broadcast to (B, 1, S, keys), True where a frame may attend to a key; None if it may attend to
+                all.
             output_attentions: Return the weights.
+            cache: Keys before the rotation and values of the frames before, (B, H, left, 2K). The new cache also has
+                those of `hidden`: (B, H, left + S, 2K).
         """
         batch, frames, _ = hidden.shape
         heads, head_dim = self.config.num_attention_heads, self.config.head_dim
         qkv = self.qkv_proj(hidden).view(batch, frames, 3, heads, head_dim)  # (B, S, 3, H, K)
+        query, key, value = qkv.unbind(2)
+        if cache is not None:
+            cache = torch.cat([cache, torch.cat([key, value], -1).transpose(1, 2).to(cache.dtype)], 2)
+            key, value = cache.transpose(1, 2).to(key.dtype).chunk(2, -1)  # (B, left + S, H, K)
         if self.config.position_embeddings == "rotary":
-            # Rotate queries and keys together, as 2H heads: one operation instead of two.
-            rotated = apply_rotary(qkv[:, :, :2].flatten(2, 3), positions)  # (B, S, 2H, K)
-            query, key = rotated.unflatten(2, (2, heads)).unbind(2)
-            value = qkv[:, :, 2]
+            if cache is None:
+                # Rotate queries and keys together, as 2H heads: one operation instead of two.
+                rotated = apply_rotary(qkv[:, :, :2].flatten(2, 3), positions)  # (B, S, 2H, K)
+                query, key = rotated.unflatten(2, (2, heads)).unbind(2)
+            else:
+                query, key = apply_rotary(query, positions[:, -frames:]), apply_rotary(key, positions)
         else:
-            query, key, value = qkv.unbind(2)
-            place = self.position_proj(positions).view(1, frames, heads, head_dim).expand_as(key)
+            place = self.position_proj(positions).unflatten(-1, (heads, head_dim)).expand_as(key)
             # Transformer-XL's score is (q + u)·k + (q + v)·p. This is one dot product of concatenated vectors, so that
             # the fused kernels can compute it.
             query = torch.cat([query + self.bias_u, query + self.bias_v], -1)  # (B, S, H, 2K)
@@ -269,7 +288,7 @@ class ConformerAttention(nn.Module):
             scale=head_dim**-0.5,
             is_eager=output_attentions or self.config._attn_implementation == "eager",
         )  # (B, H, S, K)
-        return self.o_proj(context.transpose(1, 2).flatten(2)), weights if output_attentions else None  # (B, S, D)
+        return self.o_proj(context.transpose(1, 2).flatten(2)), weights if output_attentions else None, cache
 
 
 def hangs_as_a_row(channels: int, *, num_threads: int) -> bool:
@@ -353,14 +372,27 @@ class ConformerConvolution(nn.Module):
         self.activation = ACT2FN[config.hidden_act]
         self.pointwise_conv2 = nn.Linear(channels, config.hidden_size, bias=config.conv_bias)
 
-    def forward(self, hidden: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
-        """Return (B, S, D) for `hidden` (B, S, D); `frame_mask` is bool (B, S, 1), True for real frames."""
+    def forward(
+        self, hidden: torch.Tensor, frame_mask: torch.Tensor | None, cache: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return (B, S, D) for `hidden` (B, S, D), and the new cache or None.
+
+        Args:
+            hidden: (B, S, D).
+            frame_mask: Bool (B, S, 1), True for real frames; None if all frames are real.
+            cache: The inputs before `hidden`, (B, D, kernel - 1), for a causal convolution; None at the beginning of a
+                recording.
+        """
+        reach = self.depthwise_conv.kernel_size[0] - 1
         if frame_mask is not None:
             hidden = hidden.masked_fill(~frame_mask, 0.0)
-        if self.is_causal:
-            hidden = F.pad(hidden, (0, 0, self.depthwise_conv.kernel_size[0] - 1, 0))
+        if cache is not None:
+            hidden = torch.cat([cache.transpose(1, 2).to(hidden.dtype), hidden], 1)  # (B, kernel - 1 + S, D)
+            cache = hidden[:, hidden.shape[1] - reach :].transpose(1, 2).to(cache.dtype)
+        elif self.is_causal:
+            hidden = F.pad(hidden, (0, 0, reach, 0))
         hidden = F.glu(self.pointwise_conv1(hidden), dim=-1)  # (B, S, C)
         hidden = _depthwise(self.depthwise_conv, hidden.transpose(1, 2))  # (B, C, S)
         # Batch norm needs the channels in dimension 1, layer norm in the last dimension.
         hidden = self.norm(hidden).transpose(1, 2) if self.uses_batch_norm else self.norm(hidden.transpose(1, 2))
-        return self.pointwise_conv2(self.activation(hidden))  # (B, S, D)
+        return self.pointwise_conv2(self.activation(hidden)), cache  # (B, S, D)

@@ -29,6 +29,7 @@ from .layers_conformer import (
     rotary_embedding,
 )
 from .losses_conformer import attention_loss, consistency_loss, ctc_loss, smoothed
+from .streaming_conformer import StreamingCache, chunk_mask, draw_chunk, empty_cache
 
 
 @dataclass
@@ -43,10 +44,23 @@ class ConformerModelOutput(BaseModelOutput):
         attention_mask: Bool (batch, frames'), True for real frames; None if the input had no mask.
         intermediate_hidden_states: In training, the normalised outputs of `intermediate_ctc_layers`, (batch, frames',
             hidden_size) each; otherwise None.
+        cache: What the next step of the streams needs; None unless a cache was given.
     """
 
     attention_mask: torch.BoolTensor | None = None
     intermediate_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    cache: StreamingCache | None = None
+
+
+@dataclass
+class ConformerCTCOutput(CausalLMOutput):
+    """Hold the logits, (batch, frames', vocab_size), and what else `ConformerForCTC` returns.
+
+    Attributes:
+        cache: What the next step of the streams needs; None unless a cache was given.
+    """
+
+    cache: StreamingCache | None = None
 
 
 class ConformerBlock(GradientCheckpointingLayer):
@@ -76,22 +90,27 @@ class ConformerBlock(GradientCheckpointingLayer):
         attention_mask: torch.Tensor | None,
         frame_mask: torch.Tensor | None,
         output_attentions: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the block's states (B, S, D), and the attention weights (B, H, S, S) or None.
+        caches: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None),
+    ) -> tuple[torch.Tensor, torch.Tensor | None, tuple[torch.Tensor | None, torch.Tensor | None]]:
+        """Return the block's states (B, S, D), the attention weights or None, and the new caches.
 
         Args:
             hidden: (B, S, D).
             positions: As `ConformerAttention` takes them.
-            attention_mask: Bool (B, 1, 1, S), True for real frames; None if all frames are real.
-            frame_mask: The same mask in the shape (B, S, 1), for the convolutions.
+            attention_mask: As `ConformerAttention` takes it.
+            frame_mask: Bool (B, S, 1), True for real frames; None if all frames are real.
             output_attentions: Return the attention weights.
+            caches: That of `ConformerAttention` and that of `ConformerConvolution`.
         """
         hidden = torch.add(hidden, self.dropout(self.feed_forward1(self.feed_forward1_norm(hidden))), alpha=0.5)
-        attended, weights = self.attention(self.attention_norm(hidden), positions, attention_mask, output_attentions)
+        attended, weights, attention_cache = self.attention(
+            self.attention_norm(hidden), positions, attention_mask, output_attentions, caches[0]
+        )
         hidden = hidden + self.dropout(attended)
-        hidden = hidden + self.dropout(self.convolution(self.convolution_norm(hidden), frame_mask))
+        convolved, convolution_cache = self.convolution(self.convolution_norm(hidden), frame_mask, caches[1])
+        hidden = hidden + self.dropout(convolved)
         hidden = torch.add(hidden, self.dropout(self.feed_forward2(self.feed_forward2_norm(hidden))), alpha=0.5)
-        return self.final_norm(hidden), weights
+        return self.final_norm(hidden), weights, (attention_cache, convolution_cache)
 
     def residual_outputs(self) -> list[nn.Linear]:
         """Return the last layer of each residual branch."""
@@ -271,16 +290,22 @@ class ConformerModel(ConformerPreTrainedModel):
         self,
         input_features: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
+        cache: StreamingCache | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> ConformerModelOutput | tuple:
         """Return the encoder states, `last_hidden_state` (batch, frames', hidden_size), and what is requested.
 
+        A recording is encoded at once, in the chunks that the configuration names, or in steps of whole chunks with a
+        cache, which give the same states. The steps overlap, see `frames_of_step`. Only the last step of a stream may
+        have padding or a part of a chunk.
+
         Args:
             input_features: Raw log-mel, (batch, frames, num_mel_bins).
             attention_mask: (batch, frames), 1 for real frames, 0 for the padding after them; None if all frames are
                 real.
+            cache: From `empty_cache`, or from the step before.
             output_attentions: Return the attention weights of each layer; None means as the configuration says.
             output_hidden_states: Return the states of each layer; None means as the configuration says.
             return_dict: False returns a tuple of all values that are not None, in the order of the fields; None means
@@ -290,24 +315,22 @@ class ConformerModel(ConformerPreTrainedModel):
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         return_dict = config.return_dict if return_dict is None else return_dict
-        if attention_mask is not None:
-            lengths = attention_mask.sum(-1)
-        else:
-            lengths = torch.full((input_features.shape[0],), input_features.shape[1], device=input_features.device)
+        lengths = torch.full((input_features.shape[0],), input_features.shape[1], device=input_features.device)
+        lengths = lengths if attention_mask is None else attention_mask.sum(-1)
         hidden = self._subsample(input_features, lengths)  # (B, S, D)
-        positions = self._positions(hidden)
-        mask = frame_mask = attention_frame_mask = None
-        if attention_mask is not None:
-            places = torch.arange(hidden.shape[1], device=hidden.device)
-            mask = places < self.get_output_lengths(lengths)[:, None]  # (B, S)
-            frame_mask, attention_frame_mask = mask[:, :, None], mask[:, None, None, :]
+        places = torch.arange(hidden.shape[1], device=hidden.device)
+        mask = None if attention_mask is None else places < self.get_output_lengths(lengths)[:, None]  # (B, S)
+        frame_mask = None if mask is None else mask[:, :, None]
+        positions, attendable = self._positions(hidden, cache), self._attendable(hidden, mask, cache)
         layerdrop = config.layerdrop * self.regularization
-        intermediate, hidden_states, attentions = [], [], []
+        intermediate, hidden_states, attentions, caches = [], [], [], []
         for number, layer in enumerate(self.layers, start=1):
             if output_hidden_states:
                 hidden_states.append(hidden)
-            output, weights = layer(hidden, positions, attention_frame_mask, frame_mask, output_attentions)
+            given = (None, None) if cache is None else (cache.attention[number - 1], cache.convolution[number - 1])
+            output, weights, new = layer(hidden, positions, attendable, frame_mask, output_attentions, given)
             attentions.append(weights)
+            caches.append(new)
             if self.training and layerdrop:
                 output = skip_layer(hidden, output, probability=layerdrop * number / len(self.layers))
             hidden = output
@@ -320,8 +343,58 @@ class ConformerModel(ConformerPreTrainedModel):
             attentions=tuple(attentions) if output_attentions else None,
             attention_mask=mask,
             intermediate_hidden_states=tuple(intermediate) or None,
+            cache=None if cache is None else self._next_cache(cache, caches, num_frames=hidden.shape[1]),
         )
         return output if return_dict else output.to_tuple()
+
+    def empty_cache(self, batch_size: int = 1) -> StreamingCache:
+        """Return the cache for the first step of streams, see `empty_cache` of `streaming_conformer.py`."""
+        return empty_cache(self.config, batch_size=batch_size, device=self.device, dtype=self.dtype)
+
+    def frames_of_step(self, num_chunks: int = 1) -> int:
+        """Return the feature frames that a step of `num_chunks` chunks needs.
+
+        They are more than the `subsampling_factor * chunk_size * num_chunks` frames after which the next step begins.
+        """
+        config = self.config
+        return config.subsampling_factor * (config.chunk_size * num_chunks - 1) + self.min_frames
+
+    def _attendable(
+        self, hidden: torch.Tensor, mask: torch.Tensor | None, cache: StreamingCache | None
+    ) -> torch.Tensor | None:
+        """Return the mask of the attention, as `ConformerAttention` takes it.
+
+        A frame of padding attends to itself, because a frame that attends to nothing would be NaN.
+
+        Args:
+            hidden: (B, S, D).
+            mask: Bool (B, S), True for real frames; None if all frames are real.
+            cache: Of the step.
+        """
+        config, frames = self.config, hidden.shape[1]
+        chunk_size, num_left_chunks = config.chunk_size, config.num_left_chunks
+        if self.training and config.use_dynamic_chunk:
+            chunk_size, num_left_chunks = draw_chunk(config, num_frames=frames)
+        if chunk_size < 1:
+            return None if mask is None else mask[:, None, None, :]
+        left = 0 if cache is None else cache.attention.shape[3]
+        keys = torch.arange(-left, frames, device=hidden.device)[None]  # (1, left + S)
+        keys = keys if cache is None else keys + cache.offset[:, None]  # (1 or B, left + S)
+        queries = keys[:, left:]
+        allowed = chunk_mask(queries, keys, chunk_size=chunk_size, num_left_chunks=num_left_chunks)
+        allowed = allowed & (keys >= 0)[:, None, :]
+        if mask is not None:
+            is_itself = queries[:, :, None] == keys[:, None, :]
+            allowed = allowed & F.pad(mask, (left, 0), value=True)[:, None, :] | is_itself
+        return allowed[:, None]  # (1 or B, 1, S, left + S)
+
+    def _next_cache(
+        self, cache: StreamingCache, caches: list[tuple[torch.Tensor, torch.Tensor]], *, num_frames: int
+    ) -> StreamingCache:
+        """Return the cache after a step of `num_frames` encoder frames, from the caches of the layers."""
+        attention, convolution = (torch.stack(tensors) for tensors in zip(*caches, strict=True))
+        left = cache.attention.shape[3] if self.config.num_left_chunks >= 0 else attention.shape[3]
+        return StreamingCache(attention[:, :, :, attention.shape[3] - left :], convolution, cache.offset + num_frames)
 
     def _subsample(self, input_features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return the first layer's input (B, S, D).
@@ -340,15 +413,21 @@ class ConformerModel(ConformerPreTrainedModel):
             hidden = hidden * math.sqrt(self.config.hidden_size)
         return self.dropout(hidden)
 
-    def _positions(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return the position embeddings for (B, S, D), already in the dtype in which the layers compute with them."""
-        embedding = rotary_embedding if self.config.position_embeddings == "rotary" else absolute_embedding
-        positions = embedding(self.config, num_frames=hidden.shape[1], device=hidden.device)
+    def _positions(self, hidden: torch.Tensor, cache: StreamingCache | None) -> torch.Tensor:
+        """Return the position embeddings of the cached frames and of (B, S, D), in the dtype that the layers need.
+
+        Rotary positions are counted from the first cached frame: only distances matter, and small numbers are exact.
+        """
+        left = 0 if cache is None else cache.attention.shape[3]
+        num_frames = left + hidden.shape[1]
+        if self.config.position_embeddings == "absolute":
+            places = torch.arange(num_frames, device=hidden.device)
+            places = places if cache is None else places + (cache.offset[:, None] - left)
+            return absolute_embedding(self.config, places=places).to(hidden.dtype)
+        positions = rotary_embedding(self.config, num_frames=num_frames, device=hidden.device)
         # Rotary embeddings meet queries and keys, whose dtype under autocast is that of the projections.
-        if self.config.position_embeddings == "rotary" and torch.is_autocast_enabled(hidden.device.type):
+        if torch.is_autocast_enabled(hidden.device.type):
             positions = positions.to(torch.get_autocast_dtype(hidden.device.type))
-        elif self.config.position_embeddings == "absolute":
-            positions = positions.to(hidden.dtype)
         return positions
 
 
@@ -373,10 +452,11 @@ class ConformerForCTC(ConformerPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
+        cache: StreamingCache | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-    ) -> CausalLMOutput | tuple:
+    ) -> ConformerCTCOutput | tuple:
         """Return the logits (batch, frames', vocab_size) and, with labels, the loss.
 
         The logits are not normalised: take their softmax over the vocabulary. In inference, padded frames predict the
@@ -389,6 +469,7 @@ class ConformerForCTC(ConformerPreTrainedModel):
             labels: (batch, tokens), padded with -100.
             num_items_in_batch: Divisor of the summed loss: the label tokens of the whole optimiser step, over all ranks
                 and micro-batches; None means the label tokens of this batch.
+            cache: As in `ConformerModel`.
             output_attentions: As in `ConformerModel`.
             output_hidden_states: As in `ConformerModel`.
             return_dict: As in `ConformerModel`.
@@ -403,6 +484,7 @@ class ConformerForCTC(ConformerPreTrainedModel):
         encoded = self.encoder(
             input_features,
             attention_mask,
+            cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
@@ -419,7 +501,9 @@ class ConformerForCTC(ConformerPreTrainedModel):
             blank = torch.full_like(logits[0, 0], torch.finfo(logits.dtype).min)
             blank[self.config.pad_token_id] = 0.0
             logits = torch.where(encoded.attention_mask[:, :, None], logits, blank)
-        output = CausalLMOutput(loss=loss, logits=logits, hidden_states=hidden_states, attentions=attentions)
+        output = ConformerCTCOutput(
+            loss=loss, logits=logits, hidden_states=hidden_states, attentions=attentions, cache=encoded.cache
+        )
         return_dict = self.config.return_dict if return_dict is None else return_dict
         return output if return_dict else output.to_tuple()
 

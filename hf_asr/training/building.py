@@ -33,10 +33,13 @@ TRAINING_SETTINGS = re.compile(r"drop|mask|spec_augment|^ctc_weight$|^consistenc
 
 def build(
     model_args: ModelArguments, texts: list[str], *, resume_from: Path | None = None
-) -> tuple[ConformerProcessor, PreTrainedModel]:
-    """Return processor and model: see `build_processor` and `build_model`."""
+) -> tuple[ConformerProcessor, PreTrainedModel, bool]:
+    """Return processor and model, see `build_processor` and `build_model`, and whether the CTC head is new."""
     processor, kept_rows = build_processor(model_args, texts, resume_from=resume_from)
-    return processor, build_model(model_args, processor, kept_rows=kept_rows, resume_from=resume_from)
+    model = build_model(model_args, processor, kept_rows=kept_rows, resume_from=resume_from)
+    is_new = model_args.model_name_or_path is None and not is_resumed(model_args, resume_from)
+    # A checkpoint without a tokenizer, as of self-supervised learning, keeps no token but the blank.
+    return processor, model, is_new or (kept_rows is not None and len(kept_rows) == 1)
 
 
 def build_processor(

@@ -1,21 +1,18 @@
 """Recognise CTC's plateau, where a model ignores the audio: most frames are blanks, and the loss does not fall.
 
-A model from scratch first learns how frequent the blank and the tokens are. The loss of this knowledge alone,
-`constant_loss`, is the plateau. The loss is well below it only when the model has begun to recognise speech.
+The loss of the best model that ignores the audio, `constant_loss`, is the plateau (see `prior.py`). The loss is well
+below it only when the model has begun to recognise speech.
 """
 
-import itertools
 import logging
-from collections import Counter
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedModel, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from ..families import ctc_frames, output_mask, samples_per_frame
+from ..families import output_mask
 from ..model.losses_conformer import ctc_loss
 from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 
@@ -37,7 +34,7 @@ class Plateau(TrainerCallback, ExportableState):
     are part of each checkpoint, so that a resumed run decides like an uninterrupted one.
 
     Args:
-        constant_loss: See the function of this name.
+        constant_loss: Loss per token of the best model that ignores the audio.
         remedies: What helps, and is not in use, for the warning.
 
     Attributes:
@@ -123,45 +120,6 @@ def measure_batch(
     loss = ctc_loss(log_probs, mask.sum(-1), labels, blank=blank)
     blanks = (log_probs.argmax(-1) == blank) & mask
     return torch.stack([loss, (labels >= 0).sum(), blanks.sum(), mask.sum()])
-
-
-def constant_loss(frames: Sequence[int], labels: Sequence[Sequence[int]], *, max_utterances: int = 20) -> float:
-    """Return the CTC loss per token of the best model that ignores the audio.
-
-    This model gives every frame the same distribution: the blank has the probability that minimises the loss, and the
-    tokens share the rest in proportion to their frequencies in all labels. The loss is computed over a sample of at
-    most `max_utterances`, evenly spaced.
-
-    Args:
-        frames: Frames of logits of each utterance.
-        labels: Token ids of each utterance, without blanks; at least one token in all.
-    """
-    counts = Counter(itertools.chain.from_iterable(labels))
-    chosen = range(0, len(labels), -(-len(labels) // max_utterances))
-    sample = [labels[i] for i in chosen]
-    lengths = torch.tensor([max(frames[i], ctc_frames(labels[i])) for i in chosen])
-    # Only the tokens of the sample need a place in the vocabulary, which makes it small. The blank is 0.
-    places = {token: place for place, token in enumerate(set(itertools.chain.from_iterable(sample)), start=1)}
-    frequencies = torch.tensor([counts[token] for token in places], dtype=torch.float64) / counts.total()
-    targets = [torch.tensor([places[token] for token in ids], dtype=torch.long) for ids in sample]
-    padded = pad_sequence(targets, batch_first=True, padding_value=-100)
-
-    def loss(blank: float) -> float:
-        log_probs = torch.cat([torch.tensor([blank], dtype=torch.float64), (1 - blank) * frequencies]).log()
-        log_probs = log_probs.expand(len(sample), int(lengths.max()), -1)
-        return (ctc_loss(log_probs, lengths, padded, blank=0) / (padded >= 0).sum()).item()
-
-    low, high, points = 0.0, 1.0, 10
-    for _ in range(4):  # each grid is (points + 1) / 2 times finer than the previous one
-        step = (high - low) / (points + 1)
-        best = min((low + step * place for place in range(1, points + 1)), key=loss)
-        low, high = best - step, best + step
-    return loss(best)
-
-
-def frames_of(durations: Sequence[float], *, sampling_rate: int, config: PreTrainedConfig) -> list[int]:
-    """Return about how many frames of logits recordings of these seconds have."""
-    return [int(seconds * sampling_rate / samples_per_frame(config)) for seconds in durations]
 
 
 def remedies(

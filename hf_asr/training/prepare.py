@@ -25,6 +25,7 @@ from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 from .building import build, describe
 from .checkpoints import find_checkpoint
 from .lora import add_lora
+from .prior import Prior, best_prior, frames_of, start_at_prior
 from .replay import score_before
 from .run_folder import finish_overwriting, prepare_folder
 from .splits import Splits, first_transcripts, load_splits
@@ -46,6 +47,7 @@ class Prepared:
             first buffer.
         training: Result of inspecting the training rows; of a stream, those of its first buffer.
         evaluation: Result of inspecting the rows to score.
+        prior: The best distribution for all frames of the training rows.
         folder: Where files are written until training begins: the output folder, or a folder inside it that replaces
             an old run.
         resume_from: Checkpoint to resume from.
@@ -63,6 +65,7 @@ class Prepared:
     durations: list[float]
     training: Inspection
     evaluation: Inspection
+    prior: Prior
     folder: Path
     resume_from: Path | None = None
     scores_before: dict[str, float] = field(default_factory=dict)
@@ -82,11 +85,10 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: Conforme
     set_seed(args.seed)
     if not is_main:
         logger.setLevel(logging.WARNING)
-    # Built before the data are loaded, so that a mistake in the recipe is reported at once.
-    augment = build_augmentation(data_args.augmentations, seed=args.seed)
+    augment = build_augmentation(data_args.augmentations, seed=args.seed)  # first: it reports a mistake at once
     splits = load_data(data_args, args)
     texts = first_transcripts(splits.train) + (splits.spoken.texts if splits.spoken else [])
-    processor, model = build(model_args, texts, resume_from=resume_from)
+    processor, model, has_new_head = build(model_args, texts, resume_from=resume_from)
     evaluation = inspect_evaluation(splits, processor, config=model.config, data_args=data_args)
     with args.main_process_first(desc="preparing the folder"):
         options = {"overwrites": args.overwrite_output_dir, "is_main": is_main}
@@ -99,13 +101,15 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: Conforme
     options = {"config": model.config, "data_args": data_args, "args": args}
     warm_start = prepare_warm_start(splits.spoken, collator, **options) if splits.spoken else None
     if is_main:
-        inspections = {"training": training, "evaluation": evaluation}
-        _report(inspections, warm_start, folder, processor=processor, is_stream=data_args.streaming)
+        _report(training, evaluation, warm_start, folder, processor=processor, is_stream=data_args.streaming)
     _check_inspections(training, evaluation, train_dataset, data_args=data_args, args=args)
     if model_args.model_name_or_path is None and resume_from is None:
         mean, istd = feature_statistics(plain_dataset, processor=processor, seed=args.seed)
         model.encoder.feature_mean.copy_(mean)
         model.encoder.feature_istd.copy_(istd)
+    prior = best_prior(frames_of(training.durations, processor.feature_extractor, model.config), training.labels)
+    if has_new_head:
+        start_at_prior(model, prior)
     model = model.to(args.device)
     scores = score_before(model, processor, splits, folder=folder, resume_from=resume_from) if is_main else {}
     if model_args.lora is not None:
@@ -122,6 +126,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: Conforme
         durations=longest_durations(training.durations, augment),
         training=training,
         evaluation=evaluation,
+        prior=prior,
         folder=folder,
         resume_from=resume_from,
         scores_before=scores,
@@ -265,7 +270,8 @@ def build_training_set(
 
 
 def _report(
-    inspections: dict[str, Inspection],
+    training: Inspection,
+    evaluation: Inspection,
     warm_start: WarmStart | None,
     folder: Path,
     *,
@@ -274,10 +280,11 @@ def _report(
 ) -> None:
     """Write data_report.jsonl and data_report.html, and log the table of the latter."""
     # The findings of a stream are appended when its rows are read.
-    findings = [] if is_stream else [*inspections["training"].findings]
-    findings += inspections["evaluation"].findings + (warm_start.findings if warm_start else [])
+    findings = [] if is_stream else [*training.findings]
+    findings += evaluation.findings + (warm_start.findings if warm_start else [])
     write_findings(folder / DATA_REPORT, findings)
     facts = [("synthetic speech", warm_start.summary())] if warm_start else []
+    inspections = {"training": training, "evaluation": evaluation}
     report_data(inspections, processor=processor, path=folder / DATA_REPORT_PAGE, more_facts=facts)
 
 

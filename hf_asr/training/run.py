@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 from .batch_search import largest_batch
 from .callbacks import FreezeEncoder, ShowTranscripts
-from .plateau import Plateau, constant_loss, frames_of, remedies
+from .plateau import Plateau, remedies
 from .prepare import Prepared, prepare
 from .regularization import ScheduleRegularization
 from .results import record_results
@@ -54,6 +54,7 @@ def fit(
         ValueError: The arguments do not fit the way that accelerate distributes the model, or training diverges.
     """
     output_dir, resume_from, lora = Path(args.output_dir), prepared.resume_from, prepared.model_args.lora
+    found = remedies(prepared.model.config, prepared.model_args, prepared.data_args, args)
     trainer = ConformerTrainer(
         model=prepared.model,
         args=args,
@@ -64,7 +65,7 @@ def fit(
         eval_dataset=prepared.splits.evaluation,
         data_collator=prepared.collator,
         processing_class=prepared.processor,
-        plateau=watch_plateau(prepared, args),
+        plateau=Plateau(prepared.prior.loss, remedies=found),
         callbacks=list(callbacks),
     )
     trainer.add_callback(ShowTranscripts(trainer, prepared.evaluation.kept[:3]))
@@ -93,12 +94,3 @@ def fit(
         trainer.model = trainer.model.merge_and_unload()
     trainer.save_result()
     return trainer
-
-
-def watch_plateau(prepared: Prepared, args: ConformerTrainingArguments) -> Plateau:
-    """Return the callback that recognises CTC's plateau, for the training rows (of a stream, its first buffer)."""
-    config, inspection = prepared.model.config, prepared.training
-    rate = prepared.processor.feature_extractor.sampling_rate
-    frames = frames_of(inspection.durations, sampling_rate=rate, config=config)
-    found = remedies(config, prepared.model_args, prepared.data_args, args)
-    return Plateau(constant_loss(frames, inspection.labels), remedies=found)

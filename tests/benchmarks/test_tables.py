@@ -83,7 +83,7 @@ def test_remedies_are_recipes(benchmark):
 def test_pytorchs_initialisation_is_restored(benchmark):
     few_hours = benchmark("few_hours")
     options = few_hours.PlateauRun(4, 64, "none", "conformer", 4, steps=10, is_full=True, seed=0).recipe()["model"]
-    _, model = build(ModelArguments(model=options), ["a b"], resume_from=None)
+    _, model, _ = build(ModelArguments(model=options), ["a b"], resume_from=None)
     output = model.encoder.layers[0].feed_forward1.down_proj.weight
     bound = output.shape[1] ** -0.5
     assert isinstance(model, ConformerForCTC) and output.abs().max() < bound / 3

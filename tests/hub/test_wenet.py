@@ -105,6 +105,38 @@ def test_encoder_and_ctc_of_a_padded_batch(imported):
         np.testing.assert_allclose(log_probs[i, :frames], expected["ctc_log_probs"][i, :frames], atol=1e-4)
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize(("chunk_size", "num_left_chunks"), [(16, -1), (16, 4), (8, 2)])
+def test_chunk_by_chunk(chunk_size, num_left_chunks):
+    folder = REFERENCE / NAMES[1]
+    model, processor = import_wenet(folder)
+    expected = np.load(folder / "expected.npz")
+    model.config.chunk_size, model.config.num_left_chunks = chunk_size, num_left_chunks
+    features = processor([expected["waveform_0"]], sampling_rate=16000)["input_features"]
+    cache, parts = model.encoder.empty_cache(), []
+    for start in range(0, features.shape[1] - 6, 4 * chunk_size):
+        output = model(features[:, start : start + model.encoder.frames_of_step()], cache=cache)
+        parts.append(output.logits.log_softmax(-1))
+        cache = output.cache
+    name = f"chunk{chunk_size}_left{num_left_chunks}_ctc_log_probs"
+    np.testing.assert_allclose(torch.cat(parts, 1), expected[f"stream_{name}"], atol=1e-4)
+    masked = model(features).logits.log_softmax(-1)
+    np.testing.assert_allclose(masked, expected[f"masked_{name}"], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("encoder_conf", "is_dynamic", "chunk_size"),
+    [
+        ({"causal": True}, True, -1),
+        ({"causal": True, "use_dynamic_chunk": False, "static_chunk_size": 16}, False, 16),
+        ({"causal": True, "static_chunk_size": 16}, True, -1),
+    ],
+)
+def test_the_chunks_of_the_recipe(variant, encoder_conf, is_dynamic, chunk_size):
+    model, _ = import_wenet(variant(encoder_conf=encoder_conf, name=NAMES[1]))
+    assert (model.config.use_dynamic_chunk, model.config.chunk_size) == (is_dynamic, chunk_size)
+
+
 @pytest.mark.parametrize(("input_layer", "factor", "bins"), [("conv2d6", 6, 12), ("conv2d8", 8, 9)])
 def test_the_projection_of_subsampling_6_and_8_is_imported(input_layer, factor, bins):
     folder = REFERENCE / NAMES[0]
@@ -160,7 +192,6 @@ REFUSED = {  # part of the message: the change to the recipe
     },
     "pos_enc_layer_type: 'abs_pos'": {"encoder_conf": {"pos_enc_layer_type": "abs_pos"}},
     "concat_after: True": {"encoder_conf": {"concat_after": True}},
-    "static_chunk_size: 16": {"encoder_conf": {"static_chunk_size": 16}},
     "final_norm: False": {"encoder_conf": {"final_norm": False}},
     "norm_eps 0.001 and conv_norm_eps 1e-05": {"encoder_conf": {"norm_eps": 1e-3, "cnn_module_norm": "layer_norm"}},
     "conv_norm_eps 0.001": {"encoder_conf": {"conv_norm_eps": 1e-3}},

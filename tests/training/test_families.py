@@ -96,7 +96,9 @@ def test_a_new_vocabulary_keeps_the_rows_of_shared_tokens(family, tmp_path):
     model, processor = load_checkpoint(str(tmp_path), device="cpu")
     name = "ctc_head" if family == "parakeet_ctc" else "lm_head"
     before, old = {key: value.clone() for key, value in model.get_submodule(name).named_parameters()}, processor
-    processor, model = build(ModelArguments(model_name_or_path=str(tmp_path), text_normalization="en"), ["a jay, 咖啡"])
+    processor, model, _ = build(
+        ModelArguments(model_name_or_path=str(tmp_path), text_normalization="en"), ["a jay, 咖啡"]
+    )
     head = model.get_submodule(name)
     ids, old_ids = processor.tokenizer.get_vocab(), old.tokenizer.get_vocab()
     pairs = {ids[token]: old_ids[token] for token in "aj"}
@@ -166,7 +168,7 @@ def test_checkpoints_in_half_precision_are_trained_in_float32(dtype, corpus, tmp
     FAMILIES["wav2vec2-bert"](tmp_path)
     Wav2Vec2BertForCTC.from_pretrained(tmp_path).to(dtype).save_pretrained(tmp_path)
     assert {value.dtype for value in load_checkpoint(str(tmp_path))[0].parameters()} == {torch.float32}
-    _, model = build(ModelArguments(model_name_or_path=str(tmp_path), text_normalization="en"), ["a"])
+    _, model, _ = build(ModelArguments(model_name_or_path=str(tmp_path), text_normalization="en"), ["a"])
     assert {value.dtype for value in model.parameters()} == {torch.float32}
 
 

@@ -1,6 +1,5 @@
 """CTC's plateau is recognised, and regularisation starts when it is left; a resumed run does the same."""
 
-import itertools
 import json
 import logging
 import math
@@ -23,7 +22,7 @@ from hf_asr.model.layers_conformer import ConformerDropout
 from hf_asr.training import plateau as plateau_module
 from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 from hf_asr.training.callbacks import plot_curves
-from hf_asr.training.plateau import MEASURED_EVERY, Plateau, constant_loss, measure_batch, remedies
+from hf_asr.training.plateau import MEASURED_EVERY, Plateau, measure_batch, remedies
 from hf_asr.training.prepare import prepare
 from hf_asr.training.regularization import strength_at
 from hf_asr.training.run import fit
@@ -38,34 +37,6 @@ REGULARIZED = {
     "inspect_audio": False,
     "cpu_threads": 1,
 }
-
-
-def brute_force_loss(frames: int, labels: list[int], probabilities: dict[int, float]) -> float:
-    """The loss of constant probabilities, from all paths; 0 is the blank."""
-    total = 0.0
-    for path in itertools.product(probabilities, repeat=frames):
-        collapsed = [token for token, _ in itertools.groupby(path) if token]
-        total += math.prod(probabilities[token] for token in path) if collapsed == labels else 0.0
-    return -math.log(total)
-
-
-def test_constant_loss_is_that_of_the_best_constant_probabilities():
-    labels = [[1], [1, 2], [1, 1]]
-    losses = []
-    for percent in range(1, 100):
-        blank = percent / 100
-        probabilities = {0: blank, 1: (1 - blank) * 4 / 5, 2: (1 - blank) * 1 / 5}
-        losses.append(sum(brute_force_loss(5, ids, probabilities) for ids in labels) / 5)
-    assert constant_loss([5, 5, 5], labels) == pytest.approx(min(losses), abs=1e-3)
-    assert constant_loss([5, 5, 5], labels) <= min(losses)
-
-
-def test_constant_loss_counts_the_frequencies_of_all_utterances_and_aligns_short_ones():
-    labels = [[7, 7], [500], [7], [500], [9], [500]]
-    assert constant_loss([1] * 6, labels) < 10  # [7, 7] needs three frames
-    sampled = constant_loss([4] * 6, labels, max_utterances=1)  # the first one only, whose token has three of seven
-    alone = constant_loss([4], labels[:1])
-    assert sampled > alone
 
 
 def test_measured_loss_is_the_plain_ctc_loss_of_the_training_batch(corpus, checkpoint):
