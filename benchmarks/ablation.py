@@ -170,12 +170,26 @@ def time_plain(task: Task, output_dir: Path, *, steps: int, seed: int) -> float:
 # The article's plain loop
 
 
-def plain_setup(task: Task, output_dir: Path, *, data_seed: int | None = None) -> tuple[Prepared, DataLoader]:
-    """Return what a run without levers trains, and a loader of random batches of a fixed number of utterances."""
+def initialize_as_pytorch(model: nn.Module) -> None:
+    """Draw the weights of a new model as PyTorch does by itself."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
+            layer.reset_parameters()
+
+
+def plain_setup(
+    task: Task, output_dir: Path, *, data_seed: int | None = None, starts_as_ours: bool = False
+) -> tuple[Prepared, DataLoader]:
+    """Return what a run without levers trains, and a loader of random batches of a fixed number of utterances.
+
+    The model has the weights that PyTorch draws; with `starts_as_ours` those of hf_asr.
+    """
     plain_changes = {"model": task.plain_model, "precision": "fp32", "augmentations": [], "warm_start": None}
     plain = changed(task.recipe, plain_changes)
     model_args, data_args, args = arguments(task, plain, output_dir / "plain", 1)
     prepared = prepare(model_args, data_args, args)
+    if not starts_as_ours:
+        initialize_as_pytorch(prepared.model)
     loader = DataLoader(
         prepared.train_dataset,
         batch_size=max(1, round(args.max_batch_seconds / np.mean(prepared.durations))),

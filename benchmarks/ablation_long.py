@@ -42,7 +42,7 @@ from ablation import (
     spoken_task,
     with_noise,
 )
-from few_hours import NO_REGULARIZATION, RECIPE, initialize_as_pytorch
+from few_hours import NO_REGULARIZATION, RECIPE
 from runs import ONE_THREAD, file_name, read_finished, resuming, run_missing
 
 from hf_asr.checkpoint import load_checkpoint
@@ -53,8 +53,8 @@ from hf_asr.training.run import fit
 from hf_asr.training.run_folder import list_checkpoints
 
 TASKS = ("sentences_zh", "sentences_en", "spoken")
-PYTORCH = "plain, PyTorch's initialisation"
-PLAIN = {f"plain, rate {rate:g}": rate for rate in RATES} | {PYTORCH: 1e-3}  # learning rates
+OUR_START = "plain, with our initialisation"
+PLAIN = {f"plain, rate {rate:g}": rate for rate in RATES} | {OUR_START: 1e-3}  # learning rates
 CR_CTC, SYNTHETIC = "with CR-CTC", "with synthetic speech"
 CHECKPOINTS = 6  # of a run
 
@@ -114,9 +114,7 @@ def run_one(run: Run, data: Path, output_dir: Path, steps: int) -> dict:
     folder = run.path(output_dir).with_suffix("")
     left_at = None
     if run.variant in PLAIN:
-        prepared, loader = plain_setup(task, folder)
-        if run.variant == PYTORCH:
-            initialize_as_pytorch(prepared.model)
+        prepared, loader = plain_setup(task, folder, starts_as_ours=run.variant == OUR_START)
         plain_loop(prepared.model, loader, learning_rate=PLAIN[run.variant], steps=steps)
         model, processor = prepared.model, prepared.processor
     else:
@@ -178,7 +176,7 @@ def table(results: Sequence[dict], variants: Sequence[str]) -> str:
     by_variant = {name: found for name, found in by_variant.items() if found}
     names = list(results[0]["counts"])
     rates = {name: {kind: cer(averaged(found, kind)) for kind in names} for name, found in by_variant.items()}
-    plain = [rates[name] for name in by_variant if name in PLAIN and name != PYTORCH]
+    plain = [rates[name] for name in by_variant if name in PLAIN and name != OUR_START]
     best = min(plain, key=lambda row: sum(rate for rate, *_ in row.values())) if plain else None
     kinds = "".join(f" CER {kind}, % (95 % interval), change |" for kind in names)
     lines = [f"| variant |{kinds} seconds per step | steps | plateau left at step | seeds |"]

@@ -128,9 +128,8 @@ def remedies(
     """Return what helps a model off the plateau and is not in use in this run."""
     found, is_new = [], model_args.model_name_or_path is None
     layers = getattr(config, "num_hidden_layers", 0)
-    if is_new and layers > 1 and not config.intermediate_ctc_layers:
-        lower = sorted({max(1, layers // 4), layers // 2})
-        found.append(f"model: {{intermediate_ctc_layers: {lower}}}")
+    if is_new and layers > 3 and not config.intermediate_ctc_layers:
+        found.append(f"model: {{intermediate_ctc_layers: {list(range(3, layers, 3))}}}")
     if data_args.warm_start is None and not data_args.streaming:
         found.append("warm_start (synthetic speech of your transcripts)")
     if is_new:

@@ -71,7 +71,7 @@ def test_remedies_are_recipes(benchmark):
     }
     models = {remedy: ConformerConfig(**recipe["model"]) for remedy, recipe in recipes.items()}
     lower = {remedy: list(model.intermediate_ctc_layers) for remedy, model in models.items()}
-    assert lower["none"] == lower["initialisation"] == [] and lower["intermediate CTC"] == lower["both"] == [4, 9]
+    assert lower["none"] == lower["both"] == [] and lower["intermediate CTC"] == [3, 6, 9, 12, 15]
     assert not models["both"].apply_spec_augment and models["both"].hidden_dropout == 0
     both = models["both, regularised"]
     assert (
@@ -144,7 +144,7 @@ def test_the_table_of_levers(benchmark, tmp_path, capsys):
     for variant, seed, counts, left_at in (
         ("plain, rate 0.001", 0, wrong, None),
         ("plain, rate 0.003", 0, half, None),
-        (long.PYTORCH, 0, wrong, None),
+        (long.OUR_START, 0, wrong, None),
         ("recipe", 0, perfect, 700),
         ("recipe", 1, half, None),
     ):
@@ -157,7 +157,7 @@ def test_the_table_of_levers(benchmark, tmp_path, capsys):
     assert [line for line in lines if line.startswith("| ")][1:] == [
         "| plain, rate 0.001 | 100.0 (100.0-100.0) +100% | 0.50 | 3600 |  | 0 |",
         "| plain, rate 0.003 | 50.0 (50.0-50.0) +0% | 0.50 | 3600 |  | 0 |",
-        "| plain, PyTorch's initialisation | 100.0 (100.0-100.0) +100% | 0.50 | 3600 |  | 0 |",
+        "| plain, with our initialisation | 100.0 (100.0-100.0) +100% | 0.50 | 3600 |  | 0 |",
         "| recipe | 25.0 (25.0-25.0) -50% | 0.50 | 3600 | 700, no | 0, 1 |",
     ]
 

@@ -142,7 +142,7 @@ def test_advice_leaves_out_what_the_run_does_already(tmp_path):
         parts = (ConformerConfig(**model), ModelArguments(**model_args), DataArguments(warm_start=warm_start or spoken))
         return remedies(*parts, args_of(tmp_path, **options))
 
-    deep, spoken = "model: {intermediate_ctc_layers: [2, 4]}", {"steps": 100}
+    deep, spoken = "model: {intermediate_ctc_layers: [3, 6]}", {"steps": 100}
     assert remedies(ConformerConfig(num_hidden_layers=8), ModelArguments(), DataArguments(), args_of(tmp_path)) == [
         deep,
         "warm_start (synthetic speech of your transcripts)",
