@@ -5,17 +5,20 @@ al. 2021, https://arxiv.org/abs/2106.05642). Letters in shape comments: B stream
 heads, K head dimension.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
 from .configuration_conformer import ConformerConfig
 
+STREAMS_DIM = (1, 1, 0)  # dimension of the streams in the tensors of a cache
+
 
 class StreamingCache(NamedTuple):
     """What a step of the encoder needs of the frames before it, for a batch of streams.
 
-    Rows of several caches can be concatenated, because the number of cached frames does not depend on the offset.
+    The number of cached frames does not depend on the offset, so the caches of several streams can be joined.
 
     Attributes:
         attention: Keys, not yet rotated, and values of the last `left` frames, (layers, B, H, left, 2 * K). Frames
@@ -55,6 +58,19 @@ def empty_cache(
     )
 
 
+def join_caches(caches: Sequence[StreamingCache]) -> StreamingCache:
+    """Return one cache with the streams of several caches."""
+    return StreamingCache(
+        *(torch.cat(tensors, dim) for tensors, dim in zip(zip(*caches, strict=True), STREAMS_DIM, strict=True))
+    )
+
+
+def split_cache(cache: StreamingCache) -> list[StreamingCache]:
+    """Return a cache for each stream."""
+    rows = (tensor.split(1, dim) for tensor, dim in zip(cache, STREAMS_DIM, strict=True))
+    return [StreamingCache(*row) for row in zip(*rows, strict=True)]
+
+
 def chunk_mask(queries: torch.Tensor, keys: torch.Tensor, *, chunk_size: int, num_left_chunks: int) -> torch.Tensor:
     """Return which keys each query may attend to: those of its own chunk and of the chunks before it.
 
@@ -89,4 +105,4 @@ def draw_chunk(config: ConformerConfig, *, num_frames: int) -> tuple[int, int]:
     return size, int(torch.randint(-(-num_frames // size), ()))  # as U2++: from none to all, each number equally likely
 
 
-__all__ = ["StreamingCache", "chunk_mask", "draw_chunk", "empty_cache"]
+__all__ = ["StreamingCache", "chunk_mask", "draw_chunk", "empty_cache", "join_caches", "split_cache"]

@@ -1,0 +1,57 @@
+"""Cut live audio into utterances: at silence after speech, and before an utterance becomes too long."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass
+class EndpointArguments:
+    """Choose where an utterance of a stream ends."""
+
+    endpoint_silence_s: float = field(
+        default=0.8, metadata={"help": "An utterance ends after this silence (blank frames), in seconds."}
+    )
+    max_utterance_s: float = field(
+        default=20.0,
+        metadata={"help": "A longer utterance ends at its next blank frame, or at twice this length, in seconds."},
+    )
+
+    def __post_init__(self):
+        if not self.endpoint_silence_s > 0:
+            raise ValueError(f"endpoint_silence_s must be above 0, not {self.endpoint_silence_s}")
+        if not self.max_utterance_s > 0:
+            raise ValueError(f"max_utterance_s must be above 0, not {self.max_utterance_s}")
+
+
+class Endpointer:
+    """Finds the ends of utterances in the blank frames of a stream.
+
+    Args:
+        silence_frames: Blank frames after speech that end an utterance.
+        max_frames: Length of an utterance in frames, after which the next blank frame ends it; after twice the length
+            any frame does.
+    """
+
+    def __init__(self, *, silence_frames: int, max_frames: int):
+        self.silence_frames, self.max_frames = silence_frames, max_frames
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin an utterance."""
+        self.frames = self.blanks = 0  # since its begin; at its end
+        self.has_speech = False
+
+    def find(self, is_blank: np.ndarray) -> int | None:
+        """Return after how many of these frames (frames,) the utterance ends; None if it goes on.
+
+        The frames after the end are to be given again, after `begin`.
+        """
+        for place, blank in enumerate(is_blank.tolist(), start=1):
+            self.frames += 1
+            self.blanks = self.blanks + 1 if blank else 0
+            self.has_speech |= not blank
+            limit = self.max_frames if blank else 2 * self.max_frames
+            if self.has_speech and (self.blanks >= self.silence_frames or self.frames >= limit):
+                return place
+        return None

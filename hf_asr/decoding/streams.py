@@ -1,0 +1,78 @@
+"""Encode streams of audio step by step, several streams in one forward, equal to the masked pass over each of them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from ..families import is_conformer
+from ..model import ConformerFeatureExtractor
+from ..model.streaming_conformer import join_caches, split_cache
+from .streaming_features import FeatureStream
+
+
+def check_streams(config: PreTrainedConfig) -> None:
+    """Raise ValueError if a model of this configuration cannot encode streams."""
+    if not is_conformer(config):
+        raise ValueError(f"a {config.model_type} checkpoint cannot stream, because it was not trained in chunks")
+    if not (config.causal_conv and config.block_type == "conformer"):
+        raise ValueError(
+            "the checkpoint cannot stream, because its convolutions look at later frames: train one with "
+            "configs/streaming.yaml, or fine-tune this one with model: {causal_conv: true, use_dynamic_chunk: true}"
+        )
+    if config.chunk_size < 1 or config.num_left_chunks < 0:
+        raise ValueError(
+            f"streaming needs chunk_size above 0 and num_left_chunks of 0 or more, not {config.chunk_size} and "
+            f"{config.num_left_chunks}: give both, for example 16 and 8"
+        )
+
+
+class EncoderStream:
+    """A stream's samples and features that are not yet encoded, and the encoder's cache.
+
+    Raises:
+        ValueError: The model or its features cannot stream.
+    """
+
+    def __init__(self, model: PreTrainedModel, extractor: ConformerFeatureExtractor):
+        check_streams(model.config)
+        self.encoder, self.features, self.cache = model.encoder, FeatureStream(extractor), model.encoder.empty_cache()
+        self.frames = torch.zeros(0, extractor.num_mel_bins)
+        self.is_finished = False
+
+    def add(self, samples: np.ndarray) -> None:
+        """Add samples (samples,), float in [-1, 1]; any number of them."""
+        self.frames = torch.cat([self.frames, self.features.accept(samples)])
+
+    def end(self) -> None:
+        """End the stream: `step` also encodes its last frames."""
+        self.frames = torch.cat([self.frames, self.features.finish()])
+        self.is_finished = True
+
+    def is_ready(self, num_chunks: int = 1) -> bool:
+        """Return whether a step of `num_chunks` chunks has its frames, or the stream is finished and has any."""
+        needed = self.encoder.min_frames if self.is_finished else self.encoder.frames_of_step(num_chunks)
+        return len(self.frames) >= needed
+
+
+@torch.inference_mode()
+def step(model: PreTrainedModel, streams: Sequence[EncoderStream], *, num_chunks: int = 1) -> list[torch.Tensor]:
+    """Encode the next chunks of each stream in one forward; return the log-probabilities (frames, vocabulary) of each.
+
+    The streams can be at any place. All of them must be ready.
+    """
+    size = model.encoder.frames_of_step(num_chunks)
+    pieces = [stream.frames[:size] for stream in streams]
+    lengths = torch.tensor([len(piece) for piece in pieces])
+    features = torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True)  # (B, T, M)
+    mask = (torch.arange(features.shape[1]) < lengths[:, None]).long()
+    cache = join_caches([stream.cache for stream in streams])
+    output = model(features.to(model.device), mask.to(model.device), cache=cache)
+    log_probs = F.log_softmax(output.logits, dim=-1, dtype=torch.float32)  # (B, S, V)
+    hop = num_chunks * model.config.chunk_size * model.config.subsampling_factor
+    for stream, row in zip(streams, split_cache(output.cache), strict=True):
+        stream.cache, stream.frames = row, stream.frames[hop:]
+    counts = model.get_output_lengths(lengths).tolist()
+    return [values[:count] for values, count in zip(log_probs, counts, strict=True)]

@@ -1,0 +1,157 @@
+"""Live audio gives the text of the masked full pass, however it arrives and whatever streams share the forward."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from hf_asr import ConformerConfig, ConformerForCTC
+from hf_asr.decoding.endpoints import EndpointArguments, Endpointer
+from hf_asr.decoding.recognizer import Recognizer
+from hf_asr.decoding.streaming import StreamingRecognizer, recognize_step
+
+from ..conftest import TINY
+
+ONE_UTTERANCE = EndpointArguments(endpoint_silence_s=1000, max_utterance_s=1000)
+
+
+@pytest.fixture
+def recognizer(processor) -> Recognizer:
+    torch.manual_seed(0)
+    chunks = {"causal_conv": True, "conv_kernel_size": 8, "chunk_size": 4, "num_left_chunks": 3}
+    layers = {"num_hidden_layers": 2, "vocab_size": len(processor.tokenizer)}
+    model = ConformerForCTC(ConformerConfig(**(TINY | chunks | layers)))
+    features = processor(noise(5), sampling_rate=16000)["input_features"][0]
+    with torch.no_grad():
+        model.encoder.feature_mean.copy_(features.mean(0))
+        model.encoder.feature_istd.copy_(1 / features.std(0))
+        model.ctc_head.weight.mul_(4)
+        model.ctc_head.bias[0] = 3  # some blanks
+    return Recognizer(model, processor)
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, int(16000 * seconds)).astype(np.float32)
+
+
+def stream(recognizer: Recognizer, waveform: np.ndarray, *, piece: int, endpoints=ONE_UTTERANCE) -> list:
+    live, results = StreamingRecognizer(recognizer, endpoints), []
+    for start in range(0, len(waveform), piece):
+        results += live.accept(waveform[start : start + piece])
+    return results + live.finish()
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.3, 0.7, 3.21, 5.0])
+@pytest.mark.parametrize("piece", [37, 1600, 100000])
+def test_streamed_text_is_the_masked_text(recognizer, seconds, piece):
+    waveform = noise(seconds)
+    expected = recognizer.transcribe(waveform)
+    finals = [result for result in stream(recognizer, waveform, piece=piece) if result.is_final]
+    assert "".join(result.text for result in finals) == expected.text
+    words = [word for result in finals for word in result.words]
+    assert [dataclasses.replace(word, confidence=0) for word in words] == [
+        dataclasses.replace(word, confidence=0) for word in expected.words
+    ]
+    assert [word.confidence for word in words] == pytest.approx([word.confidence for word in expected.words], abs=2e-3)
+    assert seconds < 1 or expected.text
+
+
+def test_partial_results_grow(recognizer):
+    results = stream(recognizer, noise(3), piece=1600)
+    assert [result.is_final for result in results] == [False] * (len(results) - 1) + [True]
+    assert len({result.text for result in results[:-1]}) > 3
+    assert results[-1].text.startswith(results[0].text)
+
+
+def test_streams_in_one_forward_give_their_own_texts(recognizer):
+    waveforms = [noise(seconds, seed) for seed, seconds in enumerate((3.3, 1.1, 2.5))]
+    streams = [StreamingRecognizer(recognizer, ONE_UTTERANCE) for _ in waveforms]
+    texts = [""] * 3
+    for tick in range(40):
+        for place, (live, waveform) in enumerate(zip(streams, waveforms, strict=True)):
+            start = 1600 * (tick - place)  # the streams join one after another
+            if start < 0 or live.stream.is_finished:
+                continue
+            live.add(waveform[start : start + 1600])
+            if start + 1600 >= len(waveform):
+                live.end()
+        while ready := [live for live in streams if live.is_ready]:
+            for live, results in zip(ready, recognize_step(ready), strict=True):
+                texts[streams.index(live)] = results[-1].text if results else texts[streams.index(live)]
+    assert texts == [recognizer.transcribe(waveform).text for waveform in waveforms]
+
+
+def spoken(recognizer: Recognizer, pattern: str) -> list:
+    """Return the results of frames that are token 7 (x), token 8 (y) or blank (.)."""
+    live = StreamingRecognizer(recognizer, EndpointArguments(endpoint_silence_s=0.12, max_utterance_s=0.4))
+    live.stream.features.num_samples = 1000000
+    ids = {"x": 7, "y": 8, ".": 0}
+    log_probs = torch.full((len(pattern), recognizer.model.config.vocab_size), -20.0)
+    for place, letter in enumerate(pattern):
+        log_probs[place, ids[letter]] = 0
+    results = []
+    for start in range(0, len(pattern), 4):
+        results += live.take(log_probs[start : start + 4])
+    return [result for result in results + live._end_utterance() if result.is_final]
+
+
+def test_utterances_end_at_silence_and_have_their_times(recognizer):
+    found = spoken(recognizer, ".....xx....." + "....y...." + "x")
+    assert [result.utterance for result in found] == [0, 1, 2]
+    assert [[word.start for word in result.words] for result in found] == [[0.2], [0.64], [0.84]]
+
+
+def test_an_utterance_that_is_too_long_ends_at_a_blank(recognizer):
+    found = spoken(recognizer, "xy" * 8 + "x.y" + "x" * 5)
+    assert len(found) == 2
+    tokens = recognizer.processor.tokenizer.convert_ids_to_tokens([7, 8])
+    assert found[0].text.replace(" ", "") == "".join(tokens) * 8 + tokens[0]
+    assert found[1].text.replace(" ", "") == tokens[1] + tokens[0]
+
+
+def test_an_utterance_without_any_blank_ends_at_twice_the_length(recognizer):
+    assert len(spoken(recognizer, "xy" * 25)) == 3
+
+
+def test_silence_alone_gives_nothing_and_keeps_nothing(recognizer):
+    live = StreamingRecognizer(recognizer)
+    blank = torch.full((4, recognizer.model.config.vocab_size), -20.0)
+    blank[:, 0] = 0
+    for _ in range(1000):
+        assert live.take(blank) == []
+    assert not live._states and live._start == 4000
+
+
+def test_memory_of_a_stream_does_not_grow(recognizer):
+    live, sizes = StreamingRecognizer(recognizer, EndpointArguments(max_utterance_s=1)), set()
+    for second in range(30):
+        live.accept(noise(1, second))
+        sizes.add((len(live.stream.frames), live.stream.cache.attention.shape, len(live._states) < 50))
+    assert {size[1:] for size in sizes} == {((2, 1, 2, 12, 32), True)} and max(size[0] for size in sizes) < 20
+
+
+@pytest.mark.parametrize("samples", [np.zeros((2, 10)), np.array([np.nan])])
+def test_wrong_samples_are_refused(recognizer, samples):
+    with pytest.raises(ValueError, match="samples must be finite"):
+        StreamingRecognizer(recognizer).accept(samples)
+
+
+def test_a_finished_stream_takes_no_samples(recognizer):
+    live = StreamingRecognizer(recognizer)
+    assert live.finish() == []
+    with pytest.raises(ValueError, match="finished"):
+        live.accept(noise(0.1))
+
+
+def test_endpointer_gives_the_place_of_the_end():
+    end = Endpointer(silence_frames=3, max_frames=100)
+    assert end.find(np.array([True] * 50)) is None
+    assert end.find(np.array([False, True, True])) is None
+    assert end.find(np.array([True, True])) == 1
+
+
+@pytest.mark.parametrize("options", [{"endpoint_silence_s": 0}, {"max_utterance_s": -1}])
+def test_impossible_endpoints_are_refused(options):
+    with pytest.raises(ValueError, match="must be above 0"):
+        EndpointArguments(**options)
