@@ -15,6 +15,7 @@ from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments,
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
 MILLIONS = {
     "quickstart": (1, 3),
+    "streaming": (1, 3),
     "digits": (1, 3),
     "tiny": (2, 4),
     "few_hours": (2, 4),

@@ -24,7 +24,30 @@ class DecodingArguments:
         default=3.0, metadata={"help": "Context at each end of a window that is computed and not used, in seconds."}
     )
 
+    chunk_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Encoder frames of a chunk, for a checkpoint that was trained in chunks; -1 is full context. The "
+            "checkpoint's own by default."
+        },
+    )
+    num_left_chunks: int | None = field(
+        default=None,
+        metadata={"help": "Chunks before its own one that a frame sees; -1 for all. The checkpoint's own by default."},
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Encode chunk by chunk through the cache, as live audio is encoded. The text is the same as "
+            "without, where one pass encodes all chunks."
+        },
+    )
+
     def __post_init__(self):
         if self.decoding not in DECODERS:
             raise ValueError(f"decoding must be one of {', '.join(DECODERS)}, not {self.decoding!r}")
         check_window(chunk_seconds=self.chunk_length_s, stride_seconds=self.stride_length_s)
+        if self.chunk_size is not None and (self.chunk_size == 0 or self.chunk_size < -1):
+            raise ValueError(f"chunk_size must be 1 or more, or -1 for full context, not {self.chunk_size}")
+        if self.num_left_chunks is not None and self.num_left_chunks < -1:
+            raise ValueError(f"num_left_chunks must be 0 or more, or -1 for all, not {self.num_left_chunks}")

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 from ..checkpoint import load_checkpoint
 from ..data.audio import read_audio
 from ..families import model_inputs, output_lengths, samples_per_frame, shortest_input
 from .arguments import DecodingArguments
 from .decoders import Decoder, build_decoder
+from .streams import can_stream, check_streams, encode_in_steps
 from .transcript import Transcript, to_transcript
 from .windows import Window, batches, split_windows
 
@@ -43,6 +44,9 @@ class Recognizer:
         self.model, self.processor, self.name = model.eval(), processor, name
         self.arguments = arguments or DecodingArguments()
         self.decoder = decoder or build_decoder(self.arguments.decoding, processor.tokenizer)
+        set_chunks(model.config, self.arguments)
+        if self.arguments.streaming:
+            check_streams(model)
 
     @property
     def sampling_rate(self) -> int:
@@ -123,6 +127,8 @@ class Recognizer:
             recording if isinstance(recording, np.ndarray) else read_audio(recording, sampling_rate=self.sampling_rate)
             for recording in recordings
         ]
+        if self._uses_cache(waveforms):
+            return self._transcribe_in_steps(waveforms, show_progress=show_progress)
         split = [self.split(waveform) for waveform in waveforms]
         windows = [window for parts in split for window in parts]
         states: list[Any] = [None] * len(windows)
@@ -138,6 +144,43 @@ class Recognizer:
             self.finish([next(ordered) for _ in parts], duration=len(waveform) / self.sampling_rate)
             for parts, waveform in zip(split, waveforms, strict=True)
         ]
+
+    def _uses_cache(self, waveforms: Sequence[np.ndarray]) -> bool:
+        """Return whether to encode through the cache: with `streaming`, and where windows would not be exact."""
+        if self.arguments.streaming:
+            return True
+        longest = max(map(len, waveforms), default=0) / self.sampling_rate
+        return longest > self.arguments.chunk_length_s and can_stream(self.model)
+
+    def _transcribe_in_steps(self, waveforms: Sequence[np.ndarray], *, show_progress: bool) -> list[Transcript]:
+        """Return the transcripts of waveforms that are encoded through the cache, like one pass over each of them."""
+        chunk_seconds = self.model.config.chunk_size * self.seconds_per_frame
+        num_chunks = 1 if self.arguments.streaming else max(1, int(self.arguments.chunk_length_s // chunk_seconds))
+        sizes = {"num_chunks": num_chunks, "max_streams": max(1, int(BATCH_SECONDS // (num_chunks * chunk_seconds)))}
+        states: list[list[Any]] = [[] for _ in waveforms]
+        durations = [len(waveform) / self.sampling_rate for waveform in waveforms]
+        progress = tqdm(total=round(sum(durations)), desc="Recognising", unit="s", disable=not show_progress)
+        for i, log_probs in encode_in_steps(self.model, self.processor.feature_extractor, waveforms, **sizes):
+            states[i].append(self.decoder.keep(log_probs))
+            progress.update(round(len(log_probs) * self.seconds_per_frame))
+        progress.close()
+        return [self.finish(own, duration=seconds) for own, seconds in zip(states, durations, strict=True)]
+
+
+def set_chunks(config: PreTrainedConfig, arguments: DecodingArguments) -> None:
+    """Set the chunks that the arguments name in a model's configuration.
+
+    Raises:
+        ValueError: The model was not trained in chunks.
+    """
+    named = {"chunk_size": arguments.chunk_size, "num_left_chunks": arguments.num_left_chunks}
+    given = {name: value for name, value in named.items() if value is not None}
+    if given and not getattr(config, "use_dynamic_chunk", False):
+        raise ValueError(
+            f"{' and '.join(given)}: the checkpoint was not trained in chunks; train one with configs/streaming.yaml"
+        )
+    for name, value in given.items():
+        setattr(config, name, value)
 
 
 def load(

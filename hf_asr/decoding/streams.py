@@ -1,32 +1,42 @@
 """Encode streams of audio step by step, several streams in one forward, equal to the masked pass over each of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from ..families import is_conformer
-from ..model import ConformerFeatureExtractor
+from ..families import samples_per_frame
+from ..model import ConformerFeatureExtractor, ConformerForCTC
 from ..model.streaming_conformer import join_caches, split_cache
 from .streaming_features import FeatureStream
 
 
-def check_streams(config: PreTrainedConfig) -> None:
-    """Raise ValueError if a model of this configuration cannot encode streams."""
-    if not is_conformer(config):
-        raise ValueError(f"a {config.model_type} checkpoint cannot stream, because it was not trained in chunks")
+def check_streams(model: PreTrainedModel) -> None:
+    """Raise ValueError if the model cannot encode streams."""
+    config = model.config
+    if not isinstance(model, ConformerForCTC):
+        raise ValueError(f"a {type(model).__name__} cannot stream: a checkpoint that was trained in chunks can")
     if not (config.causal_conv and config.block_type == "conformer"):
         raise ValueError(
-            "the checkpoint cannot stream, because its convolutions look at later frames: train one with "
-            "configs/streaming.yaml, or fine-tune this one with model: {causal_conv: true, use_dynamic_chunk: true}"
+            "the checkpoint cannot stream, because its layers look at later frames: train one with "
+            "configs/streaming.yaml"
         )
     if config.chunk_size < 1 or config.num_left_chunks < 0:
         raise ValueError(
-            f"streaming needs chunk_size above 0 and num_left_chunks of 0 or more, not {config.chunk_size} and "
+            f"streaming needs a chunk_size above 0 and num_left_chunks of 0 or more, not {config.chunk_size} and "
             f"{config.num_left_chunks}: give both, for example 16 and 8"
         )
+
+
+def can_stream(model: PreTrainedModel) -> bool:
+    """Return whether the model can encode streams."""
+    try:
+        check_streams(model)
+    except ValueError:
+        return False
+    return True
 
 
 class EncoderStream:
@@ -37,7 +47,7 @@ class EncoderStream:
     """
 
     def __init__(self, model: PreTrainedModel, extractor: ConformerFeatureExtractor):
-        check_streams(model.config)
+        check_streams(model)
         self.encoder, self.features, self.cache = model.encoder, FeatureStream(extractor), model.encoder.empty_cache()
         self.frames = torch.zeros(0, extractor.num_mel_bins)
         self.is_finished = False
@@ -76,3 +86,38 @@ def step(model: PreTrainedModel, streams: Sequence[EncoderStream], *, num_chunks
         stream.cache, stream.frames = row, stream.frames[hop:]
     counts = model.get_output_lengths(lengths).tolist()
     return [values[:count] for values, count in zip(log_probs, counts, strict=True)]
+
+
+def encode_in_steps(
+    model: PreTrainedModel,
+    extractor: ConformerFeatureExtractor,
+    waveforms: Sequence[np.ndarray],
+    *,
+    num_chunks: int = 1,
+    max_streams: int = 1,
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield a recording's index and the log-probabilities (frames, vocabulary) of its next chunks, until all are done.
+
+    The memory does not grow with the length of the recordings (samples,).
+
+    Args:
+        num_chunks: Chunks of a step.
+        max_streams: Recordings that share a forward; those of similar length do.
+    """
+    hop = num_chunks * model.config.chunk_size * samples_per_frame(model.config)
+    order = sorted(range(len(waveforms)), key=lambda i: len(waveforms[i]))
+    while group := order[-max_streams:]:
+        del order[-max_streams:]
+        streams = {i: EncoderStream(model, extractor) for i in group}
+        starts = dict.fromkeys(group, 0)
+        while True:
+            for i, stream in streams.items():
+                while not (stream.is_finished or stream.is_ready(num_chunks)):
+                    stream.add(waveforms[i][starts[i] : starts[i] + hop])
+                    starts[i] += hop
+                    if starts[i] >= len(waveforms[i]):
+                        stream.end()
+            ready = [i for i, stream in streams.items() if stream.is_ready(num_chunks)]
+            if not ready:
+                break
+            yield from zip(ready, step(model, [streams[i] for i in ready], num_chunks=num_chunks), strict=True)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hf_asr import ConformerConfig, ConformerForCTC
+from hf_asr.decoding.arguments import DecodingArguments
 from hf_asr.decoding.endpoints import EndpointArguments, Endpointer
 from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.decoding.streaming import StreamingRecognizer, recognize_step
@@ -125,7 +126,7 @@ def test_silence_alone_gives_nothing_and_keeps_nothing(recognizer):
 
 def test_memory_of_a_stream_does_not_grow(recognizer):
     live, sizes = StreamingRecognizer(recognizer, EndpointArguments(max_utterance_s=1)), set()
-    for second in range(30):
+    for second in range(8):
         live.accept(noise(1, second))
         sizes.add((len(live.stream.frames), live.stream.cache.attention.shape, len(live._states) < 50))
     assert {size[1:] for size in sizes} == {((2, 1, 2, 12, 32), True)} and max(size[0] for size in sizes) < 20
@@ -155,3 +156,55 @@ def test_endpointer_gives_the_place_of_the_end():
 def test_impossible_endpoints_are_refused(options):
     with pytest.raises(ValueError, match="must be above 0"):
         EndpointArguments(**options)
+
+
+def with_arguments(recognizer: Recognizer, **options) -> Recognizer:
+    return Recognizer(recognizer.model, recognizer.processor, arguments=DecodingArguments(**options))
+
+
+def test_streaming_and_long_recordings_give_the_masked_text(recognizer):
+    waveforms = [noise(seconds, seed) for seed, seconds in enumerate((7.1, 0.2, 3.3, 5.0))]
+    expected = recognizer.transcribe(waveforms)
+    assert len({transcript.text for transcript in expected}) == 4
+    for options in ({"streaming": True}, {"chunk_length_s": 1.1, "stride_length_s": 0.1}):
+        found = with_arguments(recognizer, **options).transcribe(waveforms)
+        assert [transcript.text for transcript in found] == [transcript.text for transcript in expected]
+        for ours, theirs in zip(found, expected, strict=True):
+            assert [(word.start, word.end) for word in ours.words] == [(word.start, word.end) for word in theirs.words]
+
+
+def test_chunks_are_set_at_run_time(recognizer):
+    recognizer.model.config.use_dynamic_chunk = True
+    waveform = noise(3)
+    small = recognizer.transcribe(waveform)
+    full = with_arguments(recognizer, chunk_size=-1).transcribe(waveform)
+    assert recognizer.model.config.chunk_size == -1 and full.text != small.text
+    assert with_arguments(recognizer, chunk_size=4, num_left_chunks=3).transcribe(waveform) == small
+
+
+def test_chunks_of_a_model_that_was_not_trained_in_chunks_are_refused(recognizer):
+    with pytest.raises(ValueError, match="chunk_size: the checkpoint was not trained in chunks"):
+        with_arguments(recognizer, chunk_size=8)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"causal_conv": False}, "layers look at later frames"),
+        ({"chunk_size": -1}, "needs a chunk_size above 0"),
+        ({"num_left_chunks": -1}, "num_left_chunks of 0 or more"),
+    ],
+)
+def test_a_checkpoint_that_cannot_stream_says_why(recognizer, config, message):
+    for name, value in config.items():
+        setattr(recognizer.model.config, name, value)
+    with pytest.raises(ValueError, match=message):
+        with_arguments(recognizer, streaming=True)
+    with pytest.raises(ValueError, match=message):
+        StreamingRecognizer(recognizer)
+
+
+@pytest.mark.parametrize("options", [{"chunk_size": 0}, {"num_left_chunks": -2}])
+def test_impossible_chunks_are_refused(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        DecodingArguments(**options)
