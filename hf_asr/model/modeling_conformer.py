@@ -206,8 +206,8 @@ class ConformerPreTrainedModel(PreTrainedModel):
 
         The subsampling keeps the scale of its input (He et al. 2015), and the output layers of the residual branches
         are scaled by 1 / sqrt(branches), as in GPT-2 (Radford et al. 2019). With PyTorch's initialisation alone, the
-        branches of the first layer drown its input, and eight layers or more stay on CTC's plateau. transformers'
-        initialisation (a normal distribution with standard deviation 0.02) trains a small Conformer more slowly.
+        branches of the first layer drown its input. transformers' initialisation (a normal distribution with standard
+        deviation 0.02) trains a small Conformer more slowly.
         """
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
             _init_layer(module)

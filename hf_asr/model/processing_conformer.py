@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
+from .configuration_conformer import SUBSAMPLING_CONVOLUTIONS
+
 
 class ConformerProcessor(ProcessorMixin):
     """Turn audio into the model's inputs and text into its labels."""
@@ -44,6 +46,21 @@ class ConformerProcessor(ProcessorMixin):
         if text is not None:
             inputs["labels"] = self.pad_labels(self.tokenizer([text] if isinstance(text, str) else text)["input_ids"])
         return inputs
+
+    def streaming_latency_ms(self, chunk_size: int, *, subsampling_factor: int = 4) -> float:
+        """Return the milliseconds from the first sample of a chunk until all samples that it needs are there.
+
+        Args:
+            chunk_size: Encoder frames of a chunk.
+            subsampling_factor: The model's, 4, 6 or 8.
+        """
+        frames = 1  # from the encoder's back to the features': each convolution has a kernel and a stride
+        for kernel, stride in reversed(SUBSAMPLING_CONVOLUTIONS[subsampling_factor]):
+            frames = (frames - 1) * stride + kernel
+        frames += subsampling_factor * (chunk_size - 1)
+        extractor = self.feature_extractor
+        before = 0.0 if extractor.snip_edges else (extractor.frame_length - extractor.frame_shift) / 2
+        return (frames - 1) * extractor.frame_shift + extractor.frame_length - before
 
     @staticmethod
     def pad_labels(labels: list[list[int]]) -> torch.Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_asr import ConformerConfig, ConformerForCTC
+from hf_asr import ConformerConfig, ConformerFeatureExtractor, ConformerForCTC, ConformerProcessor
 from hf_asr.decoding.arguments import DecodingArguments
 from hf_asr.decoding.endpoints import EndpointArguments, Endpointer
 from hf_asr.decoding.recognizer import Recognizer
@@ -113,6 +113,18 @@ def test_an_utterance_that_is_too_long_ends_at_a_blank(recognizer):
 
 def test_an_utterance_without_any_blank_ends_at_twice_the_length(recognizer):
     assert len(spoken(recognizer, "xy" * 25)) == 3
+
+
+def test_a_chunk_is_recognised_after_the_latency(recognizer):
+    samples = round(16 * recognizer.processor.streaming_latency_ms(4))
+    live = StreamingRecognizer(recognizer)
+    live.add(noise(1)[: samples - 1])
+    assert not live.is_ready
+    live.add(noise(1)[samples - 1 : samples])
+    assert live.is_ready
+    snipped = ConformerProcessor(ConformerFeatureExtractor(snip_edges=True), recognizer.processor.tokenizer)
+    assert snipped.streaming_latency_ms(16) == 685
+    assert recognizer.processor.streaming_latency_ms(16) == 677.5
 
 
 def test_silence_alone_gives_nothing_and_keeps_nothing(recognizer):
