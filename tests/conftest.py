@@ -24,6 +24,7 @@ from hf_asr import (
     ConformerTokenizer,
 )
 from hf_asr.data.synthetic import SyntheticCorpusArguments, make_corpus
+from hf_asr.decoding.recognizer import Recognizer
 
 TINY = {
     "hidden_size": 32,
@@ -218,3 +219,19 @@ class HubHandler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *args) -> None:
         pass
+
+
+@pytest.fixture
+def streaming_recognizer(processor) -> Recognizer:
+    """A recogniser with a random model that streams, whose text depends on the audio."""
+    torch.manual_seed(0)
+    chunks = {"causal_conv": True, "conv_kernel_size": 8, "chunk_size": 4, "num_left_chunks": 3}
+    config = TINY | chunks | {"num_hidden_layers": 2, "vocab_size": len(processor.tokenizer)}
+    model = ConformerForCTC(ConformerConfig(**config))
+    features = processor(0.1 * torch.randn(80000), sampling_rate=16000)["input_features"][0]
+    with torch.no_grad():
+        model.encoder.feature_mean.copy_(features.mean(0))
+        model.encoder.feature_istd.copy_(1 / features.std(0))
+        model.ctc_head.weight.mul_(4)
+        model.ctc_head.bias[0] = 3  # some blanks
+    return Recognizer(model, processor)

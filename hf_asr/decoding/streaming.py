@@ -94,7 +94,7 @@ class StreamingRecognizer:
         while self.is_ready:
             results += recognize_step([self])[0]
         if self.stream.is_finished:
-            results += self._end_utterance()
+            results += self.end_utterance()
         return [result for result in results if result.is_final or result is results[-1]]
 
     def take(self, log_probs: torch.Tensor) -> list[StreamingResult]:
@@ -106,7 +106,7 @@ class StreamingRecognizer:
             self._states.append(self.recognizer.decoder.keep(log_probs[:end]))
             if end is None:
                 break
-            results += self._end_utterance()
+            results += self.end_utterance()
             log_probs, is_blank = log_probs[end:], is_blank[end:]
         if not self._endpointer.has_speech:  # silence before an utterance is not kept
             self._begin_utterance()
@@ -115,7 +115,7 @@ class StreamingRecognizer:
             results.append(partial)
         return results
 
-    def _end_utterance(self) -> list[StreamingResult]:
+    def end_utterance(self) -> list[StreamingResult]:
         """Return the final result of the utterance, none if it has no speech, and begin the next one."""
         results = []
         if self._endpointer.has_speech:

@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from .. import __version__
-from . import routes_openai, routes_operations, routes_transcribe
+from . import routes_openai, routes_operations, routes_stream, routes_transcribe
 from .authorization import ApiKey
 from .engine import Engine
 from .errors import add_error_handlers
@@ -47,7 +47,7 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
         protection = {"dependencies": [Depends(ApiKey(options.api_key))], "responses": UNAUTHORIZED_RESPONSE}
     for router in TRANSCRIPTION_ROUTERS:
         app.include_router(router, **protection)
-    for router in OPEN_ROUTERS:
+    for router in (*OPEN_ROUTERS, routes_stream.router):  # a stream checks the API key itself
         app.include_router(router)
     return app
 

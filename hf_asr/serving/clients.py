@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
 
 class TooManyConnectionsError(RuntimeError):
@@ -60,7 +60,7 @@ class Clients:
                 del self.clients[name]
 
 
-def client_name(request: Request) -> str:
+def client_name(request: HTTPConnection) -> str:
     """Return the client's address; for IPv6 its first 64 bits, because a subscriber has all addresses with them."""
     host = request.client.host if request.client else ""
     try:

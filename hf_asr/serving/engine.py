@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..decoding.recognizer import Recognizer
+from ..decoding.streaming import StreamingRecognizer, StreamingResult, recognize_step
 from ..decoding.transcript import Transcript
 from ..decoding.windows import Window, batches
 
@@ -105,6 +106,7 @@ class _Job:
 
 
 LAST = math.inf  # `due` of the job that ends the thread
+STEP = -math.inf  # `due` of the job that wakes the thread for the steps of streams
 
 
 class Engine:
@@ -125,6 +127,7 @@ class Engine:
         self._is_warm = False
         self.on_batch: Callable[[int, float], None] = lambda windows, seconds: None
         self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
+        self._steps: list[tuple[StreamingRecognizer, Future[list[StreamingResult]]]] = []
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         # Samples in the queue, in all and by client; and for each client, the number of requests with windows left
@@ -173,6 +176,25 @@ class Engine:
                 due = now + ahead / self.sampling_rate / self.speed
                 self._jobs.put(_Job(due, next(self._numbers), request, index, window))
         return request.future
+
+    def submit_step(self, stream: StreamingRecognizer) -> Future[list[StreamingResult]]:
+        """Queue the next step of a stream, and return the future of its results.
+
+        All steps that wait are computed in one forward, before the windows of recordings.
+
+        Args:
+            stream: Of this engine's recogniser, ready for a step and without a step in the queue.
+
+        Raises:
+            ClosedError: `close` was called, or the engine's thread has ended.
+        """
+        future: Future[list[StreamingResult]] = Future()
+        with self._lock:
+            if not self.is_alive:
+                raise ClosedError("the server is stopping: it takes no more streams")
+            self._steps.append((stream, future))
+            self._jobs.put(_Job(STEP, next(self._numbers)))
+        return future
 
     def _admit(self, cost: int, queued_of_client: int, *, samples: int, time_limit: float | None) -> None:
         """Raise QueueFullError or TooSlowError for a recording that would not be ready in time.
@@ -246,6 +268,7 @@ class Engine:
         finally:  # after a failure, answer the requests that still wait
             with self._lock:
                 self.is_closed = True
+            self._fail_steps(ClosedError("the server is stopping"))
             while not self._jobs.empty():
                 if (job := self._jobs.get()).request is not None:
                     self._leave(job)
@@ -280,6 +303,9 @@ class Engine:
                 job = self._jobs.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
             except queue.Empty:
                 return jobs
+            if job.due == STEP:
+                self._run_steps()
+                continue
             if job.due == LAST:
                 if jobs:
                     self._jobs.put(job)
@@ -295,6 +321,43 @@ class Engine:
             if until is None:
                 wait = self.options.max_wait_ms / 1000 if self.options.max_batch_seconds else 0.0
                 until = time.monotonic() + wait
+
+    def _run_steps(self) -> None:
+        """Compute the steps that wait, at most `max_batch_seconds` of audio at a time."""
+        with self._lock:
+            steps, self._steps = self._steps, []
+        if not steps:
+            return
+        config = self.recognizer.model.config
+        seconds = config.chunk_size * self.recognizer.seconds_per_frame
+        size = max(1, int(self.options.max_batch_seconds // seconds))
+        for start in range(0, len(steps), size):
+            self._compute_steps(steps[start : start + size])
+
+    def _compute_steps(self, steps: list[tuple[StreamingRecognizer, Future[list[StreamingResult]]]]) -> None:
+        """Compute steps in one forward; if it fails, compute them one by one."""
+        try:
+            results = recognize_step([stream for stream, _ in steps])
+        except Exception as error:
+            if len(steps) > 1:
+                for step in steps:
+                    self._compute_steps([step])
+                return
+            logger.exception("a step of a stream failed")
+            with contextlib.suppress(InvalidStateError):
+                steps[0][1].set_exception(RuntimeError(f"the engine failed: {error!r}"))
+            return
+        for (_, future), result in zip(steps, results, strict=True):
+            with contextlib.suppress(InvalidStateError):  # the future was cancelled in the meantime
+                future.set_result(result)
+
+    def _fail_steps(self, error: Exception) -> None:
+        """Give the steps that wait this error."""
+        with self._lock:
+            steps, self._steps = self._steps, []
+        for _, future in steps:
+            with contextlib.suppress(InvalidStateError):
+                future.set_exception(error)
 
     def _compute(self, jobs: list[_Job]) -> None:
         """Compute the decoder's state of each job's window; if a batch fails, compute its windows one by one."""

@@ -35,6 +35,17 @@ class ServerOptions:
     max_connections: int = field(
         default=256, metadata={"help": "Maximum number of requests that are uploaded or transcribed at the same time."}
     )
+    max_streams: int = field(default=200, metadata={"help": "Maximum number of live streams at the same time."})
+    max_stream_seconds: float = field(
+        default=36000.0, metadata={"help": "Maximum duration of a live stream in seconds of audio."}
+    )
+    stream_timeout_s: float = field(
+        default=30.0,
+        metadata={
+            "help": "Maximum time without audio from the client of a live stream, and for a result to be sent to it, "
+            "in seconds."
+        },
+    )
     api_key: str | None = field(
         default=None,
         metadata={
@@ -59,7 +70,8 @@ class ServerOptions:
     def __post_init__(self):
         self.api_key = self.api_key or os.environ.get("HF_ASR_API_KEY") or None  # an empty key means no key
         limits = ("max_upload_mb", "max_audio_seconds", "upload_timeout_s", "transcription_timeout_s")
-        for name in (*limits, "max_connections"):
+        limits += ("max_connections", "max_streams", "max_stream_seconds", "stream_timeout_s")
+        for name in limits:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0: {getattr(self, name):g}")
         for origin in self.cors_origins:

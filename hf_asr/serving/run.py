@@ -5,13 +5,18 @@ import os
 import numpy as np
 import uvicorn
 
+from ..decoding.arguments import DecodingArguments
 from ..decoding.recognizer import load
 from .app import create_app
 from .engine import Engine, EngineOptions
 from .options import ServerOptions
 
+MAX_MESSAGE_BYTES = 1_000_000  # of a WebSocket: half a minute of audio
 
-def load_engine(model_name_or_path: str, options: EngineOptions) -> Engine:
+
+def load_engine(
+    model_name_or_path: str, options: EngineOptions, *, decoding: DecodingArguments | None = None
+) -> Engine:
     """Load a checkpoint into an engine, and run it so that it has measured its speed before the first request.
 
     Raises:
@@ -19,7 +24,7 @@ def load_engine(model_name_or_path: str, options: EngineOptions) -> Engine:
     """
     # oneDNN keeps a primitive for each shape of a batch, by default a thousand of them: hundreds of MB.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-    engine = Engine(load(model_name_or_path), options)
+    engine = Engine(load(model_name_or_path, arguments=decoding), options)
     for seconds in (1, 10):
         engine.submit(np.zeros(seconds * engine.sampling_rate, np.float32)).result()
     return engine
@@ -40,6 +45,7 @@ def serve(engine: Engine, options: ServerOptions, *, host: str, port: int, model
         log_level="warning",
         timeout_graceful_shutdown=int(options.transcription_timeout_s),
         timeout_keep_alive=30,
+        ws_max_size=MAX_MESSAGE_BYTES,
         # uvicorn's own option trusts X-Forwarded-For from 127.0.0.1; `forwarded_allow_ips` replaces it.
         proxy_headers=False,
     )

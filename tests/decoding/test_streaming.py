@@ -6,30 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from hf_asr import ConformerConfig, ConformerFeatureExtractor, ConformerForCTC, ConformerProcessor
+from hf_asr import ConformerFeatureExtractor, ConformerProcessor
 from hf_asr.decoding.arguments import DecodingArguments
 from hf_asr.decoding.endpoints import EndpointArguments, Endpointer
 from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.decoding.streaming import StreamingRecognizer, recognize_step
 
-from ..conftest import TINY
-
 ONE_UTTERANCE = EndpointArguments(endpoint_silence_s=1000, max_utterance_s=1000)
 
 
 @pytest.fixture
-def recognizer(processor) -> Recognizer:
-    torch.manual_seed(0)
-    chunks = {"causal_conv": True, "conv_kernel_size": 8, "chunk_size": 4, "num_left_chunks": 3}
-    layers = {"num_hidden_layers": 2, "vocab_size": len(processor.tokenizer)}
-    model = ConformerForCTC(ConformerConfig(**(TINY | chunks | layers)))
-    features = processor(noise(5), sampling_rate=16000)["input_features"][0]
-    with torch.no_grad():
-        model.encoder.feature_mean.copy_(features.mean(0))
-        model.encoder.feature_istd.copy_(1 / features.std(0))
-        model.ctc_head.weight.mul_(4)
-        model.ctc_head.bias[0] = 3  # some blanks
-    return Recognizer(model, processor)
+def recognizer(streaming_recognizer) -> Recognizer:
+    return streaming_recognizer
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
@@ -94,7 +82,7 @@ def spoken(recognizer: Recognizer, pattern: str) -> list:
     results = []
     for start in range(0, len(pattern), 4):
         results += live.take(log_probs[start : start + 4])
-    return [result for result in results + live._end_utterance() if result.is_final]
+    return [result for result in results + live.end_utterance() if result.is_final]
 
 
 def test_utterances_end_at_silence_and_have_their_times(recognizer):

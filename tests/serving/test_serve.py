@@ -103,8 +103,8 @@ def run(checkpoint, monkeypatch):
     def start(*arguments: str) -> tuple[TestClient, dict]:
         calls = []
 
-        def load(*given):
-            engines.append(load_engine(*given))
+        def load(*given, **options):
+            engines.append(load_engine(*given, **options))
             return engines[-1]
 
         with monkeypatch.context() as patch:

@@ -1,0 +1,217 @@
+"""Live audio over /v1/stream: the text of the stream, its limits, and clients that do not behave."""
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+
+from hf_asr.decoding.recognizer import Recognizer
+from hf_asr.decoding.streaming import StreamingRecognizer
+from hf_asr.serving.app import create_app
+from hf_asr.serving.engine import ClosedError, Engine, EngineOptions
+from hf_asr.serving.options import ServerOptions
+
+
+@pytest.fixture
+def serve(streaming_recognizer):
+    """Return a client of a server with these options."""
+    clients = []
+
+    def make(recognizer: Recognizer = streaming_recognizer, **options) -> TestClient:
+        engine = Engine(recognizer, EngineOptions(max_client_share=1.0))
+        clients.append(TestClient(create_app(engine, ServerOptions(**options))))
+        clients[-1].app.state.engine = engine
+        return clients[-1].__enter__()
+
+    yield make
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+def pcm(seconds: float, seed: int = 0, *, rate: int = 16000) -> bytes:
+    samples = np.random.default_rng(seed).normal(0, 0.1, int(rate * seconds))
+    return (samples * 32768).clip(-32768, 32767).astype("<i2").tobytes()
+
+
+def results(socket) -> list[dict]:
+    """Return all messages of the server until the stream is done."""
+    messages = [socket.receive_json()]
+    while messages[-1]["type"] not in ("done", "error"):
+        messages.append(socket.receive_json())
+    return messages
+
+
+def stream(client: TestClient, data: bytes, *, size: int = 3201, query: str = "") -> list[dict]:
+    with client.websocket_connect(f"/v1/stream{query}") as socket:
+        for start in range(0, len(data), size):
+            socket.send_bytes(data[start : start + size])
+        socket.send_json({"type": "end"})
+        return results(socket)
+
+
+def finals(recognizer: Recognizer, data: bytes) -> list[str]:
+    live = StreamingRecognizer(recognizer)
+    samples = np.frombuffer(data, "<i2").astype(np.float32) / 32768
+    return [result.text for result in live.accept(samples) + live.finish() if result.is_final]
+
+
+@pytest.mark.parametrize("size", [3201, 100000])  # bytes of a message; half a sample waits for the next one
+def test_the_text_of_a_stream(serve, streaming_recognizer, size):
+    *messages, done = stream(serve(), pcm(3), size=size)
+    assert done == {"type": "done"}
+    assert [message["text"] for message in messages if message["type"] == "final"] == finals(
+        streaming_recognizer, pcm(3)
+    )
+    word = messages[-1]["words"][-1]
+    assert set(word) == {"word", "start", "end", "confidence"} and 0 < word["start"] < word["end"] <= 3
+    assert {message["type"] for message in messages} == {"partial", "final"}
+
+
+def test_other_sampling_rates_are_resampled(serve):
+    *messages, done = stream(serve(), pcm(2, rate=44100), query="?sampling_rate=44100")
+    assert done == {"type": "done"} and messages[-1]["words"][-1]["end"] <= 2
+
+
+def test_an_empty_stream_is_done(serve):
+    assert stream(serve(), b"") == [{"type": "done"}]
+
+
+def test_streams_at_the_same_time_get_their_own_texts(serve, streaming_recognizer):
+    client, texts = serve(), {}
+
+    def run(seed: int) -> None:
+        texts[seed] = [m["text"] for m in stream(client, pcm(2, seed), size=6400) if m["type"] == "final"]
+
+    threads = [threading.Thread(target=run, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert texts == {seed: finals(streaming_recognizer, pcm(2, seed)) for seed in range(4)}
+
+
+def refusal(client: TestClient, *, query: str = "", send=(), **options) -> tuple[str, int]:
+    """Return the message of the error and the code of the closed connection."""
+    with client.websocket_connect(f"/v1/stream{query}", **options) as socket:
+        for message in send:
+            (socket.send_bytes if isinstance(message, bytes) else socket.send_text)(message)
+        *_, error = results(socket)
+        with pytest.raises(WebSocketDisconnect) as closed:
+            socket.receive_json()
+    assert error["type"] == "error"
+    return error["message"], closed.value.code
+
+
+def test_a_text_message_that_is_not_the_end_is_refused(serve):
+    client = serve()
+    for message in ("end", "{}", '{"type": "stop"}', "[1]"):
+        assert refusal(client, send=[message]) == (
+            'a text message must be {"type": "end"}; audio is sent in binary messages',
+            1008,
+        )
+
+
+@pytest.mark.parametrize("rate", ["0", "7999", "x", "1e4", "²"])
+def test_an_impossible_rate_is_refused(serve, rate):
+    message, code = refusal(serve(), query=f"?sampling_rate={rate}")
+    assert "sampling_rate must be between 8000 and 48000 Hz" in message and code == 1008
+
+
+def test_a_model_that_cannot_stream_says_why(serve, parts):
+    message, code = refusal(serve(Recognizer(*parts)))
+    assert "cannot stream" in message and code == 1008
+
+
+def test_a_silent_client_is_disconnected(serve):
+    assert refusal(serve(stream_timeout_s=0.1)) == ("no audio for 0.1 s", 1008)
+
+
+def test_a_stream_that_is_too_long_is_ended(serve):
+    assert refusal(serve(max_stream_seconds=1), send=[pcm(2)]) == ("the stream is longer than 1 s", 1008)
+
+
+def test_the_number_of_streams_is_bounded(serve):
+    client = serve(max_streams=2)
+    with client.websocket_connect("/v1/stream"), client.websocket_connect("/v1/stream"):
+        message, code = refusal(client)
+        assert "too many requests at once" in message and code == 1013
+    assert stream(client, b"") == [{"type": "done"}]
+
+
+def test_the_api_key_is_required(serve):
+    client = serve(api_key="secret")
+    assert refusal(client)[1] == refusal(client, headers={"Authorization": "Bearer wrong"})[1] == 1008
+    with client.websocket_connect("/v1/stream", headers={"Authorization": "Bearer secret"}) as socket:
+        socket.send_json({"type": "end"})
+        assert results(socket) == [{"type": "done"}]
+
+
+def test_pages_of_other_origins_are_refused(serve):
+    client = serve(cors_origins=["https://good.example"])
+    message, _ = refusal(client, headers={"Origin": "https://evil.example"})
+    assert "https://evil.example are not allowed" in message
+    for origin in ("https://good.example", "http://testserver"):
+        with client.websocket_connect("/v1/stream", headers={"Origin": origin}) as socket:
+            socket.send_json({"type": "end"})
+            assert results(socket) == [{"type": "done"}]
+
+
+def test_a_client_that_disconnects_frees_its_place(serve):
+    client = serve(max_streams=1)
+    for _ in range(3):
+        with client.websocket_connect("/v1/stream") as socket:
+            socket.send_bytes(pcm(0.5))
+    assert stream(client, b"") == [{"type": "done"}]
+
+
+def test_a_failure_of_one_stream_does_not_end_the_others(serve, streaming_recognizer, monkeypatch):
+    client, forward = serve(), streaming_recognizer.model.forward
+
+    def fail(features, *args, **kwargs):
+        if features.amax() > 24:  # louder than noise
+            raise RuntimeError("broken")
+        return forward(features, *args, **kwargs)
+
+    monkeypatch.setattr(streaming_recognizer.model, "forward", fail)
+    loud = np.full(16000, 32767, "<i2") * np.where(np.arange(16000) // 20 % 2, 1, -1).astype("<i2")
+    assert refusal(client, send=[loud.tobytes()]) == ("the server failed; its log has the reason", 1011)
+    assert stream(client, pcm(1))[-1] == {"type": "done"}
+
+
+def test_steps_of_a_closed_engine_are_refused(streaming_recognizer):
+    engine, live = Engine(streaming_recognizer), StreamingRecognizer(streaming_recognizer)
+    engine.close()
+    live.add(np.zeros(16000, np.float32))
+    with pytest.raises(ClosedError):
+        engine.submit_step(live)
+
+
+def test_steps_that_wait_share_a_forward(streaming_recognizer, monkeypatch):
+    """And come before the windows of recordings, however many these are."""
+    engine, order = Engine(streaming_recognizer, EngineOptions(max_batch_seconds=1.0)), []
+    started, go = threading.Event(), threading.Event()
+    keep, run_steps = streaming_recognizer.keep, engine._compute_steps
+
+    def slow(windows):
+        order.append("window")
+        started.set()
+        go.wait(10)
+        return keep(windows)
+
+    monkeypatch.setattr(streaming_recognizer, "keep", slow)
+    monkeypatch.setattr(engine, "_compute_steps", lambda steps: (order.append(len(steps)), run_steps(steps)))
+    waits = [engine.submit(np.zeros(16000, np.float32)) for _ in range(3)]
+    assert started.wait(10)
+    streams = [StreamingRecognizer(streaming_recognizer) for _ in range(3)]
+    for live in streams:
+        live.add(np.zeros(16000, np.float32))
+    waits += [engine.submit_step(live) for live in streams]
+    go.set()
+    for future in waits:
+        future.result(30)
+    engine.close()
+    assert list(itertools.takewhile(lambda kind: kind == "window", order)) == ["window"]
+    assert order[1] == 3
