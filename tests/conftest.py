@@ -225,7 +225,8 @@ class HubHandler(http.server.BaseHTTPRequestHandler):
 def streaming_recognizer(processor) -> Recognizer:
     """A recogniser with a random model that streams, whose text depends on the audio."""
     torch.manual_seed(0)
-    chunks = {"causal_conv": True, "conv_kernel_size": 8, "chunk_size": 4, "num_left_chunks": 3}
+    chunks = {"causal_conv": True, "conv_kernel_size": 8, "use_dynamic_chunk": True}
+    chunks |= {"chunk_size": 4, "num_left_chunks": 3}
     config = TINY | chunks | {"num_hidden_layers": 2, "vocab_size": len(processor.tokenizer)}
     model = ConformerForCTC(ConformerConfig(**config))
     features = processor(0.1 * torch.randn(80000), sampling_rate=16000)["input_features"][0]

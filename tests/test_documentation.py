@@ -168,11 +168,13 @@ def test_a_wrong_command_is_found(command):
 
 
 @pytest.fixture
-def workplace(checkpoint, corpus, recording, tmp_path, monkeypatch) -> Path:
+def workplace(checkpoint, corpus, recording, streaming_recognizer, tmp_path, monkeypatch) -> Path:
     """The current directory of the documents' Python: a model and a corpus where the quickstart writes them."""
     (tmp_path / "runs").mkdir()
     for name in ("quickstart", "mine"):
         (tmp_path / "runs" / name).symlink_to(checkpoint)
+    streaming_recognizer.model.save_pretrained(tmp_path / "runs" / "streaming")
+    streaming_recognizer.processor.save_pretrained(tmp_path / "runs" / "streaming")
     (tmp_path / "runs" / "quickstart-corpus").symlink_to(corpus)
     waveform, rate = soundfile.read(recording, dtype="float32")
     soundfile.write(tmp_path / "recording.wav", waveform, rate)

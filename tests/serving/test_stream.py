@@ -1,18 +1,30 @@
 """Live audio over /v1/stream: the text of the stream, its limits, and clients that do not behave."""
 
 import itertools
+import json
+import re
+import socket as sockets
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
+import uvicorn
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.decoding.streaming import StreamingRecognizer
 from hf_asr.serving.app import create_app
 from hf_asr.serving.engine import ClosedError, Engine, EngineOptions
 from hf_asr.serving.options import ServerOptions
+from hf_asr.serving.run import MAX_MESSAGE_BYTES
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -217,3 +229,41 @@ def test_steps_that_wait_share_a_forward(streaming_recognizer, monkeypatch):
     engine.close()
     assert list(itertools.takewhile(lambda kind: kind == "window", order)) == ["window"]
     assert order[1] == 3
+
+
+@pytest.fixture
+def port(streaming_recognizer):
+    """The port of a server that listens."""
+    app = create_app(Engine(streaming_recognizer))
+    with sockets.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws_max_size=MAX_MESSAGE_BYTES))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield listening.getsockname()[1]
+        server.should_exit = True
+        thread.join(60)
+
+
+def test_the_client_in_the_documents(port, streaming_recognizer, tmp_path, monkeypatch, capsys):
+    (client,) = (
+        block
+        for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(), flags=re.DOTALL)
+        if "/v1/stream" in block
+    )
+    soundfile.write(tmp_path / "recording.wav", np.frombuffer(pcm(1.5), "<i2"), 16000)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(client.replace("127.0.0.1:5000", f"127.0.0.1:{port}"), "serving.md", "exec"), {})
+    messages = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [m["text"] for m in messages if m["type"] == "final"] == finals(streaming_recognizer, pcm(1.5))
+    assert messages[-1] == {"type": "done"}
+
+
+def test_a_message_that_is_too_large_ends_the_connection(port):
+    with connect(f"ws://127.0.0.1:{port}/v1/stream") as server:
+        server.send(bytes(MAX_MESSAGE_BYTES + 2))
+        with pytest.raises(ConnectionClosed) as closed:
+            server.recv(10)
+    assert closed.value.rcvd.code == 1009
