@@ -12,6 +12,9 @@ import threading
 import urllib.parse
 from pathlib import Path
 
+# Tests run in several processes, see pyproject.toml. Before torch is imported: it reads this once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import psutil
 import pytest
 import torch

@@ -174,7 +174,6 @@ def test_streaming_and_long_recordings_give_the_masked_text(recognizer):
 
 
 def test_chunks_are_set_at_run_time(recognizer):
-    recognizer.model.config.use_dynamic_chunk = True
     waveform = noise(3)
     small = recognizer.transcribe(waveform)
     full = with_arguments(recognizer, chunk_size=-1).transcribe(waveform)
@@ -183,6 +182,7 @@ def test_chunks_are_set_at_run_time(recognizer):
 
 
 def test_chunks_of_a_model_that_was_not_trained_in_chunks_are_refused(recognizer):
+    recognizer.model.config.use_dynamic_chunk = False
     with pytest.raises(ValueError, match="chunk_size: the checkpoint was not trained in chunks"):
         with_arguments(recognizer, chunk_size=8)
 

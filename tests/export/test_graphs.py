@@ -82,6 +82,7 @@ def test_every_graph_equals_pytorch_on_short_recordings(graphs, model, processor
         {"block_type": "e_branchformer"},
         {"subsampling_factor": 8, "subsampling_depthwise": True},
         {"subsampling_factor": 6, "causal_conv": True},
+        {"causal_conv": True, "chunk_size": 4, "num_left_chunks": 2},
         {"position_embeddings": "absolute", "conv_norm": "batch_norm", "conv_bias": True, "scale_input": True},
         {"decoder_layers": 1},
     ],

@@ -76,7 +76,7 @@ def test_text_normalization_auto_is_replaced_by_the_chosen_rule(caplog):
     caplog.set_level("INFO", logger="hf_asr")
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     arguments = ModelArguments(text_normalization="auto", model=small)
-    processor, _ = build(arguments, ["die Äpfel sind für dich"])
+    processor, *_ = build(arguments, ["die Äpfel sind für dich"])
     assert processor.tokenizer.init_kwargs["text_normalization"] == "basic"
     assert "text_normalization: basic, chosen from the transcripts" in caplog.text
     assert processor.tokenizer.normalize("Äpfel") == "äpfel"
@@ -99,6 +99,6 @@ def test_a_recipe_adds_no_ctc_loss_to_the_layers_of_a_checkpoint(checkpoint, cap
     """They were trained without one, and the checkpoint may have fewer layers than the recipe."""
     caplog.set_level(logging.INFO, logger="hf_asr")
     options = {"intermediate_ctc_layers": [2, 4], "hidden_dropout": 0.3}
-    _, model = build(ModelArguments(model_name_or_path=str(checkpoint), model=options), TEXTS)
+    _, model, _ = build(ModelArguments(model_name_or_path=str(checkpoint), model=options), TEXTS)
     assert list(model.config.intermediate_ctc_layers) == [] and model.config.hidden_dropout == 0.3
     assert "the checkpoint's values are used, not the recipe's: intermediate_ctc_layers []" in caplog.text
