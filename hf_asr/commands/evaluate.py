@@ -9,7 +9,7 @@ import datasets
 from ..arguments import Parser, add_dataclasses, to_dataclasses
 from ..console import on_one_line, print_json
 from ..decoding.arguments import DecodingArguments
-from ..decoding.recognizer import load
+from ..decoding.recognizer import Recognizer, load
 from ..files import REPORT
 from ..provenance import measured_on
 from ..scoring.evaluation import check_output_dir, evaluate_rows, write_results
@@ -32,7 +32,7 @@ def run(args: Namespace) -> None:
         check_output_dir(args.output_dir, selection)
     recognizer = load(args.model_name_or_path, arguments=arguments)
     metrics, records = evaluate_rows(recognizer, rows)
-    metrics |= {"split": args.eval_split_name, "selection": selection}
+    metrics |= {"split": args.eval_split_name, "selection": selection, **chunks_of(recognizer)}
     metrics |= measured_on(
         args.model_name_or_path,
         [args.dataset_name],
@@ -50,3 +50,12 @@ def run(args: Namespace) -> None:
         write_results(args.output_dir, metrics, records)
         write_error_report(args.output_dir / REPORT, metrics, records, rows, title=args.model_name_or_path)
     print_json(metrics)
+
+
+def chunks_of(recognizer: Recognizer) -> dict:
+    """Return the chunks that a recogniser encodes in, for the metrics; nothing at full context."""
+    config = recognizer.model.config
+    if getattr(config, "chunk_size", -1) < 1:
+        return {}
+    streaming = recognizer.arguments.streaming
+    return {"chunk_size": config.chunk_size, "num_left_chunks": config.num_left_chunks, "streaming": streaming}

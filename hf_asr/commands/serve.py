@@ -4,27 +4,22 @@ import logging
 from argparse import Namespace
 
 from ..arguments import Parser, add_dataclasses, to_dataclasses
-from ..decoding.arguments import DecodingArguments
 from ..serving.engine import EngineOptions
 from ..serving.options import ServerOptions
 from ..serving.run import load_engine, serve
 
 CLASSES = (EngineOptions, ServerOptions)
-CHUNKS = ("chunk_size", "num_left_chunks")  # options of decoding that a server has
 
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("--model_name_or_path", required=True, help="Checkpoint or exported graph: folder or Hub id.")
     parser.add_argument("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 serves other machines.")
     parser.add_argument("--port", type=int, default=5000, help="Port to listen on.")
-    for name in CHUNKS:
-        parser.add_argument(f"--{name}", type=int, help=DecodingArguments.__dataclass_fields__[name].metadata["help"])
     add_dataclasses(parser, CLASSES)
 
 
 def run(args: Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     engine_options, options = to_dataclasses(args, CLASSES)
-    decoding = DecodingArguments(**{name: getattr(args, name) for name in CHUNKS})
-    engine = load_engine(args.model_name_or_path, engine_options, decoding=decoding)
+    engine = load_engine(args.model_name_or_path, engine_options)
     serve(engine, options, host=args.host, port=args.port, model_name=args.model_name_or_path)

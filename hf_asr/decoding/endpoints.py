@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+PAUSE_SECONDS = 0.2  # of silence that end an utterance which is too long
+
 
 @dataclass
 class EndpointArguments:
@@ -14,7 +16,7 @@ class EndpointArguments:
     )
     max_utterance_s: float = field(
         default=20.0,
-        metadata={"help": "A longer utterance ends at its next blank frame, or at twice this length, in seconds."},
+        metadata={"help": "A longer utterance ends at its next pause of 0.2 s, or at twice this length, in seconds."},
     )
 
     def __post_init__(self):
@@ -29,12 +31,14 @@ class Endpointer:
 
     Args:
         silence_frames: Blank frames after speech that end an utterance.
-        max_frames: Length of an utterance in frames, after which the next blank frame ends it; after twice the length
-            any frame does.
+        pause_frames: Blank frames that end an utterance of `max_frames` or more. A single blank frame is often inside a
+            word.
+        max_frames: Any frame ends an utterance of twice this length.
     """
 
-    def __init__(self, *, silence_frames: int, max_frames: int):
+    def __init__(self, *, silence_frames: int, pause_frames: int, max_frames: int):
         self.silence_frames, self.max_frames = silence_frames, max_frames
+        self.pause_frames = min(pause_frames, silence_frames)
         self.begin()
 
     def begin(self) -> None:
@@ -51,7 +55,8 @@ class Endpointer:
             self.frames += 1
             self.blanks = self.blanks + 1 if blank else 0
             self.has_speech |= not blank
-            limit = self.max_frames if blank else 2 * self.max_frames
-            if self.has_speech and (self.blanks >= self.silence_frames or self.frames >= limit):
+            is_long, is_too_long = self.frames >= self.max_frames, self.frames >= 2 * self.max_frames
+            needed = self.pause_frames if is_long else self.silence_frames
+            if self.has_speech and (self.blanks >= needed or is_too_long):
                 return place
         return None

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
-from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 
 from ..checkpoint import load_checkpoint
 from ..data.audio import read_audio
 from ..families import model_inputs, output_lengths, samples_per_frame, shortest_input
+from ..model import ConformerForCTC
 from .arguments import DecodingArguments
 from .decoders import Decoder, build_decoder
 from .streams import can_stream, check_streams, encode_in_steps
@@ -44,9 +45,9 @@ class Recognizer:
         self.model, self.processor, self.name = model.eval(), processor, name
         self.arguments = arguments or DecodingArguments()
         self.decoder = decoder or build_decoder(self.arguments.decoding, processor.tokenizer)
-        set_chunks(model.config, self.arguments)
+        set_chunks(model, self.arguments)
         if self.arguments.streaming:
-            check_streams(model)
+            check_streams(model, processor.feature_extractor)
 
     @property
     def sampling_rate(self) -> int:
@@ -150,7 +151,7 @@ class Recognizer:
         if self.arguments.streaming:
             return True
         longest = max(map(len, waveforms), default=0) / self.sampling_rate
-        return longest > self.arguments.chunk_length_s and can_stream(self.model)
+        return longest > self.arguments.chunk_length_s and can_stream(self.model, self.processor.feature_extractor)
 
     def _transcribe_in_steps(self, waveforms: Sequence[np.ndarray], *, show_progress: bool) -> list[Transcript]:
         """Return the transcripts of waveforms that are encoded through the cache, like one pass over each of them."""
@@ -167,18 +168,20 @@ class Recognizer:
         return [self.finish(own, duration=seconds) for own, seconds in zip(states, durations, strict=True)]
 
 
-def set_chunks(config: PreTrainedConfig, arguments: DecodingArguments) -> None:
-    """Set the chunks that the arguments name in a model's configuration.
+def set_chunks(model: PreTrainedModel, arguments: DecodingArguments) -> None:
+    """Set the chunks that the arguments name in the model's configuration, for all recognisers of this model.
 
     Raises:
-        ValueError: The model was not trained in chunks.
+        ValueError: The model was not trained in chunks, or is an exported graph.
     """
     named = {"chunk_size": arguments.chunk_size, "num_left_chunks": arguments.num_left_chunks}
     given = {name: value for name, value in named.items() if value is not None}
-    if given and not getattr(config, "use_dynamic_chunk", False):
-        raise ValueError(
-            f"{' and '.join(given)}: the checkpoint was not trained in chunks; train one with configs/streaming.yaml"
-        )
+    names, config = " and ".join(given), model.config
+    if given and not isinstance(model, ConformerForCTC):
+        raise ValueError(f"{names}: only a checkpoint of our Conformer has chunks that can be set, not a graph")
+    is_static = config.chunk_size > 0 and arguments.chunk_size in (None, config.chunk_size) if given else False
+    if given and not (config.use_dynamic_chunk or is_static):
+        raise ValueError(f"{names}: the checkpoint was not trained in chunks; train one with configs/streaming.yaml")
     for name, value in given.items():
         setattr(config, name, value)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .endpoints import EndpointArguments, Endpointer
+from .endpoints import PAUSE_SECONDS, EndpointArguments, Endpointer
 from .recognizer import Recognizer
 from .streams import EncoderStream, step
 from .transcript import Word, to_transcript
@@ -46,11 +46,11 @@ class StreamingRecognizer:
     def __init__(self, recognizer: Recognizer, endpoints: EndpointArguments | None = None):
         self.recognizer, endpoints = recognizer, endpoints or EndpointArguments()
         self.stream = EncoderStream(recognizer.model, recognizer.processor.feature_extractor)
-        silence, longest = (
-            max(1, math.ceil(seconds / recognizer.seconds_per_frame))
-            for seconds in (endpoints.endpoint_silence_s, endpoints.max_utterance_s)
+        silence, pause, longest = (
+            max(1, math.ceil(round(seconds / recognizer.seconds_per_frame, 6)))
+            for seconds in (endpoints.endpoint_silence_s, PAUSE_SECONDS, endpoints.max_utterance_s)
         )
-        self._endpointer = Endpointer(silence_frames=silence, max_frames=longest)
+        self._endpointer = Endpointer(silence_frames=silence, pause_frames=pause, max_frames=longest)
         self._states: list[Any] = []  # the decoder's, of the utterance
         self._start, self._utterance = 0, 0  # the utterance's first encoder frame, and its number
         self._partial: StreamingResult | None = None
@@ -112,14 +112,14 @@ class StreamingRecognizer:
             self._begin_utterance()
         elif (partial := self._result()) != self._partial:
             self._partial = partial
-            results.append(partial)
+            results += [partial] if partial.text else []
         return results
 
     def end_utterance(self) -> list[StreamingResult]:
         """Return the final result of the utterance, none if it has no speech, and begin the next one."""
         results = []
-        if self._endpointer.has_speech:
-            results = [dataclasses.replace(self._result(), is_final=True)]
+        if self._endpointer.has_speech and (final := self._result()).text:
+            results = [dataclasses.replace(final, is_final=True)]
             self._utterance += 1
         self._begin_utterance()
         return results

@@ -16,13 +16,11 @@ class FeatureStream:
 
     It keeps the samples that a later frame needs, less than a second.
 
-    Raises:
-        ValueError: The extractor denoises, which needs the whole recording.
+    Args:
+        extractor: Without `denoise`, and with frames that are not shorter than their distance.
     """
 
     def __init__(self, extractor: ConformerFeatureExtractor):
-        if extractor.denoise:
-            raise ValueError("a checkpoint with denoise cannot stream, because denoising needs the whole recording")
         self.extractor = extractor
         # The signal begins with mirrored samples where the extractor wants them. Then each frame is inside the signal.
         self._inner = copy.copy(extractor)

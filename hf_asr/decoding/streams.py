@@ -13,27 +13,31 @@ from ..model.streaming_conformer import join_caches, split_cache
 from .streaming_features import FeatureStream
 
 
-def check_streams(model: PreTrainedModel) -> None:
-    """Raise ValueError if the model cannot encode streams."""
+def check_streams(model: PreTrainedModel, extractor: ConformerFeatureExtractor) -> None:
+    """Raise ValueError if a model and its features cannot encode streams."""
     config = model.config
     if not isinstance(model, ConformerForCTC):
-        raise ValueError(f"a {type(model).__name__} cannot stream: a checkpoint that was trained in chunks can")
+        raise ValueError(f"a {type(model).__name__} cannot stream; use a checkpoint of our Conformer, not a graph")
     if not (config.causal_conv and config.block_type == "conformer"):
         raise ValueError(
             "the checkpoint cannot stream, because its layers look at later frames: train one with "
             "configs/streaming.yaml"
         )
+    if extractor.denoise:
+        raise ValueError("a checkpoint with denoise cannot stream, because denoising needs the whole recording")
+    if extractor.frame_shift > extractor.frame_length:
+        raise ValueError("a checkpoint whose frame_shift is longer than its frame_length cannot stream")
     if config.chunk_size < 1 or config.num_left_chunks < 0:
         raise ValueError(
             f"streaming needs a chunk_size above 0 and num_left_chunks of 0 or more, not {config.chunk_size} and "
-            f"{config.num_left_chunks}: give both, for example 16 and 8"
+            f"{config.num_left_chunks}: give both, for example --chunk_size 16 --num_left_chunks 8"
         )
 
 
-def can_stream(model: PreTrainedModel) -> bool:
-    """Return whether the model can encode streams."""
+def can_stream(model: PreTrainedModel, extractor: ConformerFeatureExtractor) -> bool:
+    """Return whether a model and its features can encode streams."""
     try:
-        check_streams(model)
+        check_streams(model, extractor)
     except ValueError:
         return False
     return True
@@ -47,7 +51,7 @@ class EncoderStream:
     """
 
     def __init__(self, model: PreTrainedModel, extractor: ConformerFeatureExtractor):
-        check_streams(model)
+        check_streams(model, extractor)
         self.encoder, self.features, self.cache = model.encoder, FeatureStream(extractor), model.encoder.empty_cache()
         self.frames = torch.zeros(0, extractor.num_mel_bins)
         self.is_finished = False

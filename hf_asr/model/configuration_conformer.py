@@ -182,6 +182,10 @@ class ConformerConfig(PreTrainedConfig):
             raise ValueError(f"use_dynamic_chunk needs block_type 'conformer', not {self.block_type!r}")
         if not self.dynamic_chunk_sizes or min(self.dynamic_chunk_sizes) < 1:
             raise ValueError(f"dynamic_chunk_sizes must be 1 or more each, not {list(self.dynamic_chunk_sizes)}")
+        if not 0 <= self.full_context_probability <= 1:
+            raise ValueError(f"full_context_probability must be between 0 and 1, not {self.full_context_probability}")
+        if min(self.dynamic_left_chunks or (0,)) < -1:
+            raise ValueError(f"dynamic_left_chunks must be -1 or more each, not {list(self.dynamic_left_chunks)}")
         if self.chunk_size == 0 or self.chunk_size < -1:
             raise ValueError(f"chunk_size must be 1 or more, or -1 for full context, not {self.chunk_size}")
         if self.num_left_chunks < -1:

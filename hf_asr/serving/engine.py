@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from ..decoding.recognizer import Recognizer
-from ..decoding.streaming import StreamingRecognizer, StreamingResult, recognize_step
+from ..decoding.streaming import StreamingRecognizer, StreamingResult
+from ..decoding.streams import step
 from ..decoding.transcript import Transcript
 from ..decoding.windows import Window, batches
 
@@ -52,6 +53,18 @@ class EngineOptions:
     max_wait_ms: float = field(
         default=5.0,
         metadata={"help": "Maximum time that the first window of a batch waits for others, in milliseconds."},
+    )
+
+    chunk_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Encoder frames of a chunk, for live audio and files; the checkpoint's own by default. Live audio "
+            "needs it, for example 16."
+        },
+    )
+    num_left_chunks: int | None = field(
+        default=None,
+        metadata={"help": "Chunks before its own one that a frame sees. Live audio needs it, for example 8."},
     )
 
     def __post_init__(self):
@@ -328,28 +341,38 @@ class Engine:
             steps, self._steps = self._steps, []
         if not steps:
             return
-        config = self.recognizer.model.config
-        seconds = config.chunk_size * self.recognizer.seconds_per_frame
-        size = max(1, int(self.options.max_batch_seconds // seconds))
+        seconds = self.recognizer.model.config.chunk_size * self.recognizer.seconds_per_frame
+        size = int(min(max(1, self.options.max_batch_seconds / seconds), len(steps)))
+        self._batch_started = time.monotonic()
         for start in range(0, len(steps), size):
             self._compute_steps(steps[start : start + size])
+        self._batch_started = None
 
     def _compute_steps(self, steps: list[tuple[StreamingRecognizer, Future[list[StreamingResult]]]]) -> None:
         """Compute steps in one forward; if it fails, compute them one by one."""
         try:
-            results = recognize_step([stream for stream, _ in steps])
+            log_probs = step(self.recognizer.model, [stream.stream for stream, _ in steps])
         except Exception as error:
             if len(steps) > 1:
-                for step in steps:
-                    self._compute_steps([step])
+                for single in steps:
+                    self._compute_steps([single])
                 return
-            logger.exception("a step of a stream failed")
-            with contextlib.suppress(InvalidStateError):
-                steps[0][1].set_exception(RuntimeError(f"the engine failed: {error!r}"))
+            self._fail_step(steps[0][1], error)
             return
-        for (_, future), result in zip(steps, results, strict=True):
+        for (stream, future), values in zip(steps, log_probs, strict=True):
+            try:
+                results = stream.take(values)
+            except Exception as error:
+                self._fail_step(future, error)
+                continue
             with contextlib.suppress(InvalidStateError):  # the future was cancelled in the meantime
-                future.set_result(result)
+                future.set_result(results)
+
+    def _fail_step(self, future: Future, error: Exception) -> None:
+        """Log an error, and give it to the future of a step."""
+        logger.error("a step of a stream failed", exc_info=error)
+        with contextlib.suppress(InvalidStateError):
+            future.set_exception(RuntimeError(f"the engine failed: {error!r}"))
 
     def _fail_steps(self, error: Exception) -> None:
         """Give the steps that wait this error."""

@@ -5,9 +5,9 @@ import contextlib
 import hmac
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from dataclasses import asdict
-from urllib.parse import urlsplit
 
 import numpy as np
 import soxr
@@ -24,6 +24,8 @@ router = APIRouter()
 
 RATES = (8000, 48000)  # lowest and highest sampling rate of the audio, in Hz
 PIECE_SECONDS = 1.0  # of audio that is given to a stream at once, so that a large message does not block others
+REFUSAL_SECONDS = 5.0  # for an error to be sent
+MAX_TEXT = 1000  # characters of a text message
 CLOSED_NORMALLY, POLICY, TRY_LATER, FAILED = 1000, 1008, 1013, 1011  # codes of RFC 6455 and its registry
 
 
@@ -45,21 +47,26 @@ async def transcribe_stream(socket: WebSocket) -> None:
     """
     service: TranscriptionService = socket.app.state.service
     await socket.accept()
-    try:
-        check_access(socket, service.options)
-        with service.streams.connection(client_name(socket)):
-            session = Session(socket, service.engine, service.options)
-            await session.run()
-        await socket.close(CLOSED_NORMALLY)
-    except WebSocketDisconnect:
-        return
-    except Exception as error:
-        code = getattr(error, "code", TRY_LATER if hasattr(error, "retry_after") else FAILED)
-        message = str(error)
-        if code == FAILED:
-            logger.exception("a stream failed")
-            message = "the server failed; its log has the reason"
-        with contextlib.suppress(Exception):  # the client may be gone
+    with contextlib.ExitStack() as stack:
+        try:
+            check_access(socket, service.options)
+            stack.enter_context(service.streams.connection(client_name(socket)))
+            await Session(socket, service.engine, service.options).run()
+            await socket.close(CLOSED_NORMALLY)
+        except WebSocketDisconnect:
+            return
+        except Exception as error:
+            await refuse(socket, error)
+
+
+async def refuse(socket: WebSocket, error: Exception) -> None:
+    """Send the error and close the connection, unless the client does not read; log an error of the server."""
+    code, message = getattr(error, "code", TRY_LATER if hasattr(error, "retry_after") else FAILED), str(error)
+    if code == FAILED:
+        logger.error("a stream failed", exc_info=error)
+        message = "the server failed; its log has the reason"
+    with contextlib.suppress(Exception):  # the client may be gone
+        async with asyncio.timeout(REFUSAL_SECONDS):
             await socket.send_json({"type": "error", "message": message})
             await socket.close(code)
 
@@ -74,8 +81,8 @@ def check_access(socket: WebSocket, options: ServerOptions) -> None:
     if key and (scheme.lower() != "bearer" or not hmac.compare_digest(token.encode("latin-1"), key)):
         raise StreamError("send the header Authorization: Bearer KEY")
     origin = socket.headers.get("origin")
-    allowed = {"*", origin} & set(options.cors_origins)
-    if origin is not None and not allowed and urlsplit(origin).netloc != socket.headers.get("host"):
+    own = {f"{scheme}://{socket.headers.get('host')}" for scheme in ("http", "https")}
+    if origin is not None and not {"*", origin} & set(options.cors_origins) and origin not in own:
         raise StreamError(f"pages of {origin[:100]} are not allowed: start the server with --cors_origins")
 
 
@@ -92,7 +99,7 @@ class Session:
     def __init__(self, socket: WebSocket, engine: Engine, options: ServerOptions):
         self.socket, self.engine, self.options = socket, engine, options
         rate = socket.query_params.get("sampling_rate", str(engine.sampling_rate))
-        if not rate.isascii() or not rate.isdigit() or not RATES[0] <= int(rate) <= RATES[1]:
+        if not re.fullmatch("[0-9]{1,5}", rate) or not RATES[0] <= int(rate) <= RATES[1]:
             raise StreamError(f"sampling_rate must be between {RATES[0]} and {RATES[1]} Hz, not {rate[:20]!r}")
         self.rate = int(rate)
         try:
@@ -116,9 +123,11 @@ class Session:
 
     async def _messages(self) -> AsyncIterator[bytes]:
         """Yield the binary messages until the client sends `{"type": "end"}`."""
+        clock, limit = asyncio.get_running_loop().time, self.options.stream_timeout_s
+        deadline = clock() + limit
         while True:
             try:
-                async with asyncio.timeout(self.options.stream_timeout_s):
+                async with asyncio.timeout_at(deadline):
                     message = await self.socket.receive()
             except TimeoutError:
                 raise StreamError(f"no audio for {self.options.stream_timeout_s:g} s") from None
@@ -126,13 +135,12 @@ class Session:
                 raise WebSocketDisconnect(message.get("code", 1005))
             if message.get("bytes") is not None:
                 yield message["bytes"]
+                if message["bytes"]:  # empty messages do not keep the stream open
+                    deadline = clock() + limit
                 continue
-            try:
-                kind = json.loads(message["text"])["type"]
-            except (ValueError, TypeError, KeyError):
-                kind = None
-            if kind == "end":
-                return
+            with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+                if json.loads(message["text"][:MAX_TEXT])["type"] == "end":
+                    return
             raise StreamError('a text message must be {"type": "end"}; audio is sent in binary messages')
 
     def _samples(self, data: bytes) -> np.ndarray:

@@ -7,6 +7,7 @@ import uvicorn
 
 from ..decoding.arguments import DecodingArguments
 from ..decoding.recognizer import load
+from ..decoding.streams import check_streams
 from .app import create_app
 from .engine import Engine, EngineOptions
 from .options import ServerOptions
@@ -14,17 +15,19 @@ from .options import ServerOptions
 MAX_MESSAGE_BYTES = 1_000_000  # of a WebSocket: half a minute of audio
 
 
-def load_engine(
-    model_name_or_path: str, options: EngineOptions, *, decoding: DecodingArguments | None = None
-) -> Engine:
+def load_engine(model_name_or_path: str, options: EngineOptions) -> Engine:
     """Load a checkpoint into an engine, and run it so that it has measured its speed before the first request.
 
     Raises:
-        ValueError, OSError, ImportError: The name is not a checkpoint, or the checkpoint cannot run here.
+        ValueError, OSError, ImportError: The name is not a checkpoint, or the checkpoint cannot run here or in chunks.
     """
     # oneDNN keeps a primitive for each shape of a batch, by default a thousand of them: hundreds of MB.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-    engine = Engine(load(model_name_or_path, arguments=decoding), options)
+    chunks = DecodingArguments(chunk_size=options.chunk_size, num_left_chunks=options.num_left_chunks)
+    recognizer = load(model_name_or_path, arguments=chunks)
+    if options.chunk_size is not None or options.num_left_chunks is not None:
+        check_streams(recognizer.model, recognizer.processor.feature_extractor)
+    engine = Engine(recognizer, options)
     for seconds in (1, 10):
         engine.submit(np.zeros(seconds * engine.sampling_rate, np.float32)).result()
     return engine
@@ -46,6 +49,10 @@ def serve(engine: Engine, options: ServerOptions, *, host: str, port: int, model
         timeout_graceful_shutdown=int(options.transcription_timeout_s),
         timeout_keep_alive=30,
         ws_max_size=MAX_MESSAGE_BYTES,
+        # A few compressed bytes could fill the memory.
+        ws_per_message_deflate=False,
+        # A client that sends faster than we compute answers a ping late; `stream_timeout_s` ends dead connections.
+        ws_ping_interval=None,
         # uvicorn's own option trusts X-Forwarded-For from 127.0.0.1; `forwarded_allow_ips` replaces it.
         proxy_headers=False,
     )

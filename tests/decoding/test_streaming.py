@@ -71,9 +71,9 @@ def test_streams_in_one_forward_give_their_own_texts(recognizer):
     assert texts == [recognizer.transcribe(waveform).text for waveform in waveforms]
 
 
-def spoken(recognizer: Recognizer, pattern: str) -> list:
+def spoken(recognizer: Recognizer, pattern: str, *, silence: float = 0.12) -> list:
     """Return the results of frames that are token 7 (x), token 8 (y) or blank (.)."""
-    live = StreamingRecognizer(recognizer, EndpointArguments(endpoint_silence_s=0.12, max_utterance_s=0.4))
+    live = StreamingRecognizer(recognizer, EndpointArguments(endpoint_silence_s=silence, max_utterance_s=0.4))
     live.stream.features.num_samples = 1000000
     ids = {"x": 7, "y": 8, ".": 0}
     log_probs = torch.full((len(pattern), recognizer.model.config.vocab_size), -20.0)
@@ -91,11 +91,13 @@ def test_utterances_end_at_silence_and_have_their_times(recognizer):
     assert [[word.start for word in result.words] for result in found] == [[0.2], [0.64], [0.84]]
 
 
-def test_an_utterance_that_is_too_long_ends_at_a_blank(recognizer):
-    found = spoken(recognizer, "xy" * 8 + "x.y" + "x" * 5)
+def test_an_utterance_that_is_too_long_ends_at_a_short_pause_and_not_inside_a_word(recognizer):
+    found = spoken(recognizer, "xy" * 5 + "x.yx...yx", silence=10)
+    assert len(found) == 1
+    found = spoken(recognizer, "xy" * 5 + "x.y.....yx", silence=10)
     assert len(found) == 2
     tokens = recognizer.processor.tokenizer.convert_ids_to_tokens([7, 8])
-    assert found[0].text.replace(" ", "") == "".join(tokens) * 8 + tokens[0]
+    assert found[0].text.replace(" ", "") == "".join(tokens) * 6
     assert found[1].text.replace(" ", "") == tokens[1] + tokens[0]
 
 
@@ -146,7 +148,7 @@ def test_a_finished_stream_takes_no_samples(recognizer):
 
 
 def test_endpointer_gives_the_place_of_the_end():
-    end = Endpointer(silence_frames=3, max_frames=100)
+    end = Endpointer(silence_frames=3, pause_frames=2, max_frames=100)
     assert end.find(np.array([True] * 50)) is None
     assert end.find(np.array([False, True, True])) is None
     assert end.find(np.array([True, True])) == 1
@@ -202,6 +204,32 @@ def test_a_checkpoint_that_cannot_stream_says_why(recognizer, config, message):
         with_arguments(recognizer, streaming=True)
     with pytest.raises(ValueError, match=message):
         StreamingRecognizer(recognizer)
+
+
+def test_denoising_cannot_stream_and_long_recordings_have_windows(recognizer):
+    recognizer.processor.feature_extractor.denoise = True
+    try:
+        with pytest.raises(ValueError, match="denoise cannot stream"):
+            with_arguments(recognizer, streaming=True)
+        assert with_arguments(recognizer, chunk_length_s=2, stride_length_s=0.5).transcribe(noise(3)).text
+    finally:
+        recognizer.processor.feature_extractor.denoise = False
+
+
+def test_the_chunks_of_a_graph_cannot_be_set(recognizer):
+    graph = torch.nn.Module()
+    graph.config = recognizer.model.config
+    with pytest.raises(ValueError, match="not a graph"):
+        Recognizer(graph, recognizer.processor, arguments=DecodingArguments(chunk_size=8))
+
+
+def test_a_stream_keeps_its_own_cache_only(recognizer):
+    streams = [StreamingRecognizer(recognizer) for _ in range(3)]
+    for live in streams:
+        live.add(noise(1))
+    recognize_step(streams)
+    cache = streams[0].stream.cache.attention
+    assert cache.untyped_storage().nbytes() == cache.nbytes
 
 
 @pytest.mark.parametrize("options", [{"chunk_size": 0}, {"num_left_chunks": -2}])

@@ -44,8 +44,3 @@ def test_the_kept_signal_does_not_grow():
     for _ in range(1000):
         stream.accept(np.zeros(333, dtype=np.float32))
     assert len(stream._signal) < 1000
-
-
-def test_denoising_is_refused():
-    with pytest.raises(ValueError, match="denoise cannot stream"):
-        FeatureStream(ConformerFeatureExtractor(denoise=True))

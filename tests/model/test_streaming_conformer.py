@@ -203,6 +203,8 @@ def test_training_uses_chunks_and_inference_those_of_the_configuration():
         ({"chunk_size": 0}, "chunk_size must be 1 or more"),
         ({"num_left_chunks": -2}, "num_left_chunks must be 0 or more"),
         ({"dynamic_chunk_sizes": [0]}, "dynamic_chunk_sizes must be 1 or more"),
+        ({"dynamic_left_chunks": [-2]}, "dynamic_left_chunks must be -1 or more"),
+        ({"full_context_probability": 1.5}, "full_context_probability must be between 0 and 1"),
     ],
 )
 def test_impossible_chunks_are_refused(options, message):

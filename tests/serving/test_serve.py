@@ -103,8 +103,8 @@ def run(checkpoint, monkeypatch):
     def start(*arguments: str) -> tuple[TestClient, dict]:
         calls = []
 
-        def load(*given, **options):
-            engines.append(load_engine(*given, **options))
+        def load(*given):
+            engines.append(load_engine(*given))
             return engines[-1]
 
         with monkeypatch.context() as patch:

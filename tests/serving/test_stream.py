@@ -22,7 +22,7 @@ from hf_asr.decoding.streaming import StreamingRecognizer
 from hf_asr.serving.app import create_app
 from hf_asr.serving.engine import ClosedError, Engine, EngineOptions
 from hf_asr.serving.options import ServerOptions
-from hf_asr.serving.run import MAX_MESSAGE_BYTES
+from hf_asr.serving.run import MAX_MESSAGE_BYTES, load_engine
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -119,14 +119,14 @@ def refusal(client: TestClient, *, query: str = "", send=(), **options) -> tuple
 
 def test_a_text_message_that_is_not_the_end_is_refused(serve):
     client = serve()
-    for message in ("end", "{}", '{"type": "stop"}', "[1]"):
+    for message in ("end", "{}", '{"type": "stop"}', "[1]", "[" * 100000):
         assert refusal(client, send=[message]) == (
             'a text message must be {"type": "end"}; audio is sent in binary messages',
             1008,
         )
 
 
-@pytest.mark.parametrize("rate", ["0", "7999", "x", "1e4", "²"])
+@pytest.mark.parametrize("rate", ["0", "7999", "x", "1e4", "²", "9" * 5000])
 def test_an_impossible_rate_is_refused(serve, rate):
     message, code = refusal(serve(), query=f"?sampling_rate={rate}")
     assert "sampling_rate must be between 8000 and 48000 Hz" in message and code == 1008
@@ -139,6 +139,14 @@ def test_a_model_that_cannot_stream_says_why(serve, parts):
 
 def test_a_silent_client_is_disconnected(serve):
     assert refusal(serve(stream_timeout_s=0.1)) == ("no audio for 0.1 s", 1008)
+
+
+def test_empty_messages_do_not_keep_a_stream_open(serve):
+    with serve(stream_timeout_s=0.3).websocket_connect("/v1/stream") as socket:
+        for _ in range(50):
+            socket.send_bytes(b"")
+            time.sleep(0.01)
+        assert results(socket) == [{"type": "error", "message": "no audio for 0.3 s"}]
 
 
 def test_a_stream_that_is_too_long_is_ended(serve):
@@ -163,8 +171,9 @@ def test_the_api_key_is_required(serve):
 
 def test_pages_of_other_origins_are_refused(serve):
     client = serve(cors_origins=["https://good.example"])
-    message, _ = refusal(client, headers={"Origin": "https://evil.example"})
-    assert "https://evil.example are not allowed" in message
+    for origin in ("https://evil.example", "http://[", "null"):
+        message, code = refusal(client, headers={"Origin": origin})
+        assert f"{origin} are not allowed" in message and code == 1008
     for origin in ("https://good.example", "http://testserver"):
         with client.websocket_connect("/v1/stream", headers={"Origin": origin}) as socket:
             socket.send_json({"type": "end"})
@@ -201,6 +210,28 @@ def test_steps_of_a_closed_engine_are_refused(streaming_recognizer):
     live.add(np.zeros(16000, np.float32))
     with pytest.raises(ClosedError):
         engine.submit_step(live)
+
+
+def test_any_batch_size_computes_steps(streaming_recognizer):
+    for seconds in (0.0, 1e-9, float("inf")):
+        engine = Engine(streaming_recognizer, EngineOptions(max_batch_seconds=seconds))
+        streams = [StreamingRecognizer(streaming_recognizer) for _ in range(3)]
+        for live in streams:
+            live.add(np.zeros(16000, np.float32))
+        for future in [engine.submit_step(live) for live in streams]:
+            future.result(10)
+        engine.close()
+
+
+def test_a_server_in_chunks_needs_a_checkpoint_that_streams(checkpoint, streaming_recognizer, tmp_path):
+    with pytest.raises(ValueError, match="was not trained in chunks"):
+        load_engine(str(checkpoint), EngineOptions(chunk_size=16, num_left_chunks=8))
+    streaming_recognizer.model.config.num_left_chunks = -1
+    streaming_recognizer.model.save_pretrained(tmp_path)
+    streaming_recognizer.processor.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="--num_left_chunks 8"):
+        load_engine(str(tmp_path), EngineOptions(chunk_size=16))
+    load_engine(str(tmp_path), EngineOptions(chunk_size=16, num_left_chunks=8)).close()
 
 
 def test_steps_that_wait_share_a_forward(streaming_recognizer, monkeypatch):
