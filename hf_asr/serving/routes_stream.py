@@ -39,7 +39,7 @@ class StreamError(ValueError):
 
 @router.websocket("/v1/stream")
 async def transcribe_stream(socket: WebSocket) -> None:
-    """Transcribe a stream: 16-bit PCM in binary messages, mono, at the rate `?sampling_rate=…` (the model's if left out).
+    """Transcribe a stream: 16-bit PCM in binary messages, mono, at the rate `?sampling_rate=…`, by default the model's.
 
     The text message `{"type": "end"}` ends the stream. The answers are JSON: `{"type": "partial" or "final",
     "utterance": …, "text": …, "words": […]}`, then `{"type": "done"}`; `{"type": "error", "message": …}` comes before
