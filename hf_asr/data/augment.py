@@ -1,7 +1,7 @@
 """Augment waveforms with classes of audiomentations.
 
 The random choices depend only on seed, epoch and utterance id. SpecAugment, on features, is part of the model: see
-`spec_augment` in modeling_conformer.py.
+`spec_augment_conformer.py`.
 """
 
 import difflib

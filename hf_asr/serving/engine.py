@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..decoding.arguments import ChunkArguments
 from ..decoding.recognizer import Recognizer
 from ..decoding.streaming import StreamingRecognizer, StreamingResult
 from ..decoding.streams import step
@@ -33,8 +34,8 @@ SPEED_EXPIRES_S = 60.0
 
 
 @dataclass
-class EngineOptions:
-    """How requests wait and are batched; each field is an argument of the command `serve`."""
+class EngineOptions(ChunkArguments):
+    """How requests wait and are batched, and in which chunks; each field is an argument of the command `serve`."""
 
     max_queue_seconds: float = field(
         default=3600.0, metadata={"help": "Maximum audio in the queue in seconds; it bounds the memory."}
@@ -55,19 +56,8 @@ class EngineOptions:
         metadata={"help": "Maximum time that the first window of a batch waits for others, in milliseconds."},
     )
 
-    chunk_size: int | None = field(
-        default=None,
-        metadata={
-            "help": "Encoder frames of a chunk, for live audio and files; the checkpoint's own by default. Live audio "
-            "needs it, for example 16."
-        },
-    )
-    num_left_chunks: int | None = field(
-        default=None,
-        metadata={"help": "Chunks before its own one that a frame sees. Live audio needs it, for example 8."},
-    )
-
     def __post_init__(self):
+        super().__post_init__()
         if not 0 < self.max_client_share <= 1:
             raise ValueError(f"max_client_share must be above 0 and at most 1, not {self.max_client_share:g}")
         for name in ("max_queue_seconds", "max_batch_seconds", "max_wait_ms"):

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from hf_asr import ConformerConfig, ConformerForCTC
 from hf_asr.model.layers_conformer import set_regularization
-from hf_asr.model.modeling_conformer import spec_augment
+from hf_asr.model.spec_augment_conformer import spec_augment
 
 BASE = {
     "vocab_size": 12,
