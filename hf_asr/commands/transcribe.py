@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from ..arguments import Parser, add_dataclasses, to_dataclasses
 from ..console import on_one_line, prints_unicode
-from ..data.audio import AudioError, Recording, read_recording
+from ..data.audio import AudioError, LongRecording, Recording, read_or_open
 from ..decoding.arguments import DecodingArguments
 from ..decoding.bulk import recognize_all
 from ..decoding.paths import RecordingFile, find_recordings, output_paths
@@ -42,10 +42,15 @@ def run(args: Namespace) -> None:
     (arguments,) = to_dataclasses(args, [DecodingArguments])
     files, places = find_files(args)
     recognizer = load(args.model_name_or_path, arguments=arguments)
-    results = recognize_all(recognizer, files, lambda file, limit: _read(file.path, recognizer.sampling_rate, limit))
-    # On a terminal, the printed transcripts themselves show the progress.
-    shows_texts = args.output_dir is None and sys.stdout is not None and sys.stdout.isatty()
-    hides_bar = sys.stderr is None or not sys.stderr.isatty() or shows_texts
+    # On a terminal, the printed transcripts themselves show the progress of many recordings.
+    hides_bar = sys.stderr is None or not sys.stderr.isatty()
+    results = recognize_all(
+        recognizer,
+        files,
+        lambda file, limit: _read(file.path, recognizer.sampling_rate, limit),
+        show_progress=not hides_bar,
+    )
+    hides_bar |= args.output_dir is None and sys.stdout is not None and sys.stdout.isatty()
     progress = tqdm(results, total=len(files), desc="Recognising", unit="file", disable=hides_bar)
     unread = unwritten = 0
     for file, place, result in zip(files, places, progress, strict=True):
@@ -83,12 +88,12 @@ def find_files(args: Namespace) -> tuple[list[RecordingFile], Sequence[Path | No
     return files, [None] * len(files)
 
 
-def _read(path: Path, sampling_rate: int, max_seconds: float) -> Recording:
+def _read(path: Path, sampling_rate: int, max_seconds: float) -> Recording | LongRecording:
     try:
         content = _readable(path)
     except OSError as error:
         raise AudioError(f"cannot be read: {error}") from error
-    return read_recording(content, sampling_rate=sampling_rate, max_seconds=max_seconds)
+    return read_or_open(content, sampling_rate=sampling_rate, max_seconds=max_seconds)
 
 
 def _readable(path: Path) -> Path | bytes:

@@ -3,10 +3,10 @@
 import functools
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import soundfile
@@ -22,18 +22,21 @@ from .containers import (
     foreign_format,
 )
 from .media import ACCEPTED, as_float, media_duration, media_pieces
-from .mixing import Mix, Pieces, check_rate, resampled, select_part
+from .mixing import NO_SAMPLES, Mix, Pieces, check_rate, resampled, select_part
 from .timeline import Notes
 
 __all__ = [
     "AUDIO_SUFFIXES",
     "AudioError",
     "AudioTooLongError",
+    "LongRecording",
     "Recording",
     "audio_duration",
     "missing_bytes",
+    "open_recording",
     "read_array",
     "read_audio",
+    "read_or_open",
     "read_recording",
 ]
 
@@ -66,6 +69,8 @@ MIN_BYTE_RATE = 12  # bytes per second; a header that implies less must be wrong
 PIECE_SAMPLES = 4_000_000  # of all channels together, read at a time
 
 FULL_SCALE = 100.0  # a larger float sample was never divided by full scale
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -108,30 +113,62 @@ def read_recording(
         AudioTooLongError: The recording is longer than `max_seconds`.
         AudioError: The file is missing, empty or undecodable, contains NaN, or does not contain the part.
     """
-    head = _head(source)
-    failures = []
-    for name, pieces in _readers(source, head).items():
-        try:
-            recording = _recording(
-                functools.partial(pieces, source, start=start or 0.0, end=end),
-                sampling_rate=sampling_rate,
-                start=start,
-                end=end,
-                channel=channel,
-                max_seconds=max_seconds,
-            )
-        except AudioError:
-            raise
-        except Exception as error:  # decoders raise any exception for broken files
-            failures.append(f"{_reason(error)} ({name})")
-            continue
-        return recording
-    raise AudioError(f"not decodable: {'; '.join(failures)}; accepted are {ACCEPTED}")
+    part = {"start": start, "end": end}
+    options = {"sampling_rate": sampling_rate, "channel": channel, "max_seconds": max_seconds}
+    return _decoded(source, lambda pieces: _recording(pieces, **part, **options), **part)
 
 
 def read_audio(source: str | Path | bytes, **options: Any) -> np.ndarray:
     """Return the waveform of `read_recording`, which takes the same arguments, without its defects."""
     return read_recording(source, **options).waveform
+
+
+class LongRecording:
+    """A recording of any length, which is read piece by piece.
+
+    Attributes:
+        duration: In seconds.
+        sampling_rate: Of its pieces, in Hz.
+        damage, remarks: See `Recording`.
+    """
+
+    def __init__(
+        self, pieces: Callable[[], Iterator[np.ndarray]], *, duration: float, sampling_rate: int, notes: Notes
+    ):
+        self._pieces, self.duration, self.sampling_rate = pieces, duration, sampling_rate
+        self.damage, self.remarks = notes.damage, notes.remarks
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield consecutive pieces (samples,), float32, of about a second."""
+        return self._pieces()
+
+
+def open_recording(
+    source: str | Path | bytes,
+    *,
+    sampling_rate: int = 16000,
+    start: float | None = None,
+    end: float | None = None,
+    channel: int | None = None,
+) -> LongRecording:
+    """Return a recording whose pieces are, one after another, the waveform of `read_recording`.
+
+    It is decoded once to find its defects, and again whenever its pieces are read, so that it is never in memory.
+
+    Raises:
+        AudioError: As for `read_recording`, which takes the same arguments.
+    """
+    part = {"start": start, "end": end}
+    options = {"sampling_rate": sampling_rate, "channel": channel}
+    return _decoded(source, lambda pieces: _long_recording(pieces, **part, **options), **part)
+
+
+def read_or_open(source: str | Path | bytes, *, max_seconds: float, **options: Any) -> Recording | LongRecording:
+    """Read a recording of at most `max_seconds`, and open a longer one; for the options see `read_recording`."""
+    try:
+        return read_recording(source, max_seconds=max_seconds, **options)
+    except AudioTooLongError:
+        return open_recording(source, **options)
 
 
 def read_array(
@@ -237,6 +274,25 @@ def _head(source: str | Path | bytes) -> bytes:
     return head
 
 
+def _decoded(
+    source: str | Path | bytes,
+    use: Callable[[Callable[..., Pieces]], Result],
+    *,
+    start: float | None,
+    end: float | None,
+) -> Result:
+    """Return `use` of the first reader that can decode a file from `start` on."""
+    failures = []
+    for name, pieces in _readers(source, _head(source)).items():
+        try:
+            return use(functools.partial(pieces, source, start=start or 0.0, end=end))
+        except AudioError:
+            raise
+        except Exception as error:  # decoders raise any exception for broken files
+            failures.append(f"{_reason(error)} ({name})")
+    raise AudioError(f"not decodable: {'; '.join(failures)}; accepted are {ACCEPTED}")
+
+
 def _readers(source: str | Path | bytes, head: bytes) -> dict:
     """Return the readers of a file, in the order in which they are tried."""
     readers = {"soundfile": _soundfile_pieces, "PyAV": media_pieces}
@@ -317,23 +373,69 @@ def _recording(
     max_seconds: float,
 ) -> Recording:
     """Return the recording of `pieces`, which is called a second time if the channels cancel in their mean."""
+    _check_part(start, end)
+    part = {"start": start, "end": end, "max_seconds": max_seconds}
+    mix, notes = Mix(channel), Notes()
+    mono = mix.mono(select_part(pieces(notes=notes), notes=notes, **part))
+    waveform = np.concatenate([*resampled(mono, sampling_rate), NO_SAMPLES])
+    if used := _channel_instead(mix, notes):
+        mono = used.mono(select_part(pieces(notes=Notes()), notes=Notes(), **part))
+        waveform = np.concatenate([*resampled(mono, sampling_rate), NO_SAMPLES])
+    peak = float(max(waveform.max(), -waveform.min())) if len(waveform) else 0.0  # NaN if a sample is
+    _check_samples(len(waveform), peak, notes)
+    return Recording(np.ascontiguousarray(waveform, dtype=np.float32), notes.damage, notes.remarks)
+
+
+def _long_recording(
+    pieces: Callable[..., Pieces],
+    *,
+    sampling_rate: int,
+    start: float | None,
+    end: float | None,
+    channel: int | None,
+) -> LongRecording:
+    """Return the recording of `pieces` after reading all of them once."""
+    _check_part(start, end)
+    part = {"start": start, "end": end, "max_seconds": math.inf}
+    mix, notes = Mix(channel), Notes()
+    samples, duration, peak = 0, 0.0, 0.0
+    for piece, rate in mix.mono(select_part(pieces(notes=notes), notes=notes, **part)):
+        samples, duration = samples + len(piece), duration + len(piece) / rate
+        if len(piece):
+            peak = float(np.maximum(peak, max(piece.max(), -piece.min())))  # unlike max, it keeps NaN
+    used = _channel_instead(mix, notes)
+    _check_samples(samples, peak, notes)
+    own = channel if used is None else used.channel
+
+    def waveforms() -> Iterator[np.ndarray]:
+        selected = select_part(pieces(notes=Notes()), notes=Notes(), **part)
+        yield from resampled(Mix(own).mono(selected), sampling_rate)
+
+    return LongRecording(waveforms, duration=duration, sampling_rate=sampling_rate, notes=notes)
+
+
+def _check_part(start: float | None, end: float | None) -> None:
     begin = start or 0.0
     if not 0 <= begin < math.inf or not (end is None or begin < end < math.inf):  # also refuses NaN
         raise AudioError(f"{start} to {end} s is not a valid part of a recording")
-    part = {"start": start, "end": end, "max_seconds": max_seconds}
-    mix, notes = Mix(channel), Notes()
-    waveform = resampled(mix.mono(select_part(pieces(notes=notes), notes=notes, **part)), sampling_rate)
-    if channel is None and mix.is_cancelled:
-        loudest = Mix(mix.loudest)
-        waveform = resampled(loudest.mono(select_part(pieces(notes=Notes()), notes=Notes(), **part)), sampling_rate)
-        notes.remarks.append(f"its channels cancel each other: only channel {mix.loudest + 1} is used")
-    if channel is not None and channel >= mix.channels:
-        raise AudioError(f"has {mix.channels} channel{'s' * (mix.channels != 1)}: channel {channel + 1} does not exist")
-    if not len(waveform):
+
+
+def _channel_instead(mix: Mix, notes: Notes) -> Mix | None:
+    """Return the mix with the loudest channel only if the channels cancel; raise AudioError for a channel too many."""
+    if mix.channel is not None and mix.channel >= mix.channels:
+        plural = "s" * (mix.channels != 1)
+        raise AudioError(f"has {mix.channels} channel{plural}: channel {mix.channel + 1} does not exist")
+    if mix.channel is not None or not mix.is_cancelled:
+        return None
+    notes.remarks.append(f"its channels cancel each other: only channel {mix.loudest + 1} is used")
+    return Mix(mix.loudest)
+
+
+def _check_samples(count: int, peak: float, notes: Notes) -> None:
+    """Raise AudioError without samples, or if their peak is not finite; note a peak that no decoder gives."""
+    if not count:
         raise AudioError("contains no audio (0 samples)")
-    if not np.isfinite(waveform).all():
+    if not math.isfinite(peak):
         raise AudioError("contains NaN or infinite samples")
-    peak = max(waveform.max(), -waveform.min())
     if peak > FULL_SCALE:
         notes.remarks.append(f"its samples reach {peak:.0f}: full scale is 1")
-    return Recording(np.ascontiguousarray(waveform, dtype=np.float32), notes.damage, notes.remarks)

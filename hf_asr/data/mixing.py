@@ -18,6 +18,8 @@ BLOCK, MIN_BLOCK = 1.0, 0.5  # seconds that are tested at a time; shorter channe
 # Blocks far below the loudest one contain no speech: a hum that cancels between words is not a loss.
 NOTICEABLE, MIN_POWER = 0.001, 1e-10  # relative to the loudest block; relative to full scale, below which is rounding
 
+NO_SAMPLES = np.zeros(0, np.float32)
+
 Pieces = Iterator[tuple[float, np.ndarray, int]]  # time in seconds, (samples, channels) and rate
 
 
@@ -128,24 +130,19 @@ class Mix:
         return int(self.energies.argmax())
 
 
-def resampled(pieces: Iterable[tuple[np.ndarray, int]], sampling_rate: int) -> np.ndarray:
-    """Return consecutive pieces (samples,) with their rates as one waveform (samples,) at `sampling_rate` Hz."""
-    parts: list[np.ndarray] = []
+def resampled(pieces: Iterable[tuple[np.ndarray, int]], sampling_rate: int) -> Iterator[np.ndarray]:
+    """Yield consecutive pieces (samples,) with their rates as pieces of one waveform at `sampling_rate` Hz."""
     stream, stream_rate = None, sampling_rate
-
-    def finish() -> None:
-        if stream is not None:
-            parts.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
-
     for piece, rate in pieces:
         if rate != stream_rate:
-            finish()
+            if stream is not None:
+                yield stream.resample_chunk(NO_SAMPLES, last=True)
             stream, stream_rate = None, rate
             if rate != sampling_rate:
                 stream = soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32")
-        parts.append(piece if stream is None else stream.resample_chunk(np.ascontiguousarray(piece)))
-    finish()
-    return np.concatenate([*parts, np.zeros(0, np.float32)])
+        yield piece if stream is None else stream.resample_chunk(np.ascontiguousarray(piece))
+    if stream is not None:
+        yield stream.resample_chunk(NO_SAMPLES, last=True)
 
 
 def check_rate(rate: int) -> None:

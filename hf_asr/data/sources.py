@@ -16,7 +16,7 @@ from typing import Any
 import datasets
 import numpy as np
 
-from .audio import AudioError, Recording, audio_duration, read_array, read_recording
+from .audio import AudioError, LongRecording, Recording, audio_duration, read_array, read_or_open, read_recording
 from .columns import standardize_stream, standardize_table
 from .folders import Reader, Rows, local_splits
 from .hub_files import ADDRESS, read_address, splits_on_hub
@@ -130,8 +130,13 @@ def read_row(row: dict, *, sampling_rate: int, max_seconds: float = float("inf")
     return row_recording(row, sampling_rate=sampling_rate, max_seconds=max_seconds).waveform
 
 
-def row_recording(row: dict, *, sampling_rate: int, max_seconds: float = float("inf")) -> Recording:
+def row_recording(
+    row: dict, *, sampling_rate: int, max_seconds: float = float("inf"), opens_longer: bool = False
+) -> Recording | LongRecording:
     """Return the waveform of a row together with the damage found in its recording.
+
+    Args:
+        opens_longer: Return a `LongRecording` for a file that is longer than `max_seconds`, instead of refusing it.
 
     Raises:
         AudioError: The recording cannot be read or is longer than `max_seconds`; the message gives the reason.
@@ -141,8 +146,10 @@ def row_recording(row: dict, *, sampling_rate: int, max_seconds: float = float("
     options |= {"sampling_rate": sampling_rate, "max_seconds": max_seconds}
     decoded = row.get(ARRAY)
     if decoded is not None and decoded["array"] is not None:
+        if opens_longer:
+            options["max_seconds"] = float("inf")  # its samples are in memory already
         return read_array(np.asarray(decoded["array"], dtype=np.float32), decoded["sampling_rate"], **options)
-    return read_recording(_stored(row), **options)
+    return (read_or_open if opens_longer else read_recording)(_stored(row), **options)
 
 
 def row_duration(row: dict) -> float:

@@ -9,13 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ..data.audio import AudioError, AudioTooLongError, Recording
-from .recognizer import Recognizer
+from ..data.audio import AudioError, LongRecording, Recording
+from .recognizer import LONG_SECONDS, Recognizer
 from .transcript import Transcript
 
 GROUP_SECONDS = 600.0  # of audio whose windows are put into batches together
 READ_AHEAD = 8  # recordings
-READ_AHEAD_SECONDS = 120.0  # of each of these recordings; a longer one is read when all earlier ones are done
 
 Item = TypeVar("Item")
 
@@ -40,40 +39,43 @@ class Result:
 
 
 def recognize_all(
-    recognizer: Recognizer, items: Iterable[Item], read: Callable[[Item, float], Recording]
+    recognizer: Recognizer,
+    items: Iterable[Item],
+    read: Callable[[Item, float], Recording | LongRecording],
+    *,
+    show_progress: bool = False,
 ) -> Iterator[Result]:
     """Yield a result for each item, in their order.
 
-    The memory is bounded for any number of items: by `GROUP_SECONDS` plus `READ_AHEAD` times `READ_AHEAD_SECONDS` of
-    audio. A recording longer than `READ_AHEAD_SECONDS` ends its group and is read alone.
+    The memory is bounded for any number and length of items: by `GROUP_SECONDS` plus `READ_AHEAD` times `LONG_SECONDS`
+    of audio.
 
     Args:
-        read: Function of an item and a greatest length in seconds that reads the item; several threads call it. It
-            raises `AudioTooLongError` for a longer recording, and `AudioError` for one that cannot be read.
+        read: Function of an item and a number of seconds that reads the item, and opens it if it is longer; several
+            threads call it. It raises `AudioError` for a recording that cannot be read.
+        show_progress: Show the progress in a recording that is longer than `LONG_SECONDS`.
     """
     rate = recognizer.sampling_rate
     items = iter(items)
-    group: list[Recording | AudioError] = []
+    group: list[Recording | LongRecording | AudioError] = []
     seconds = 0.0
 
     def finished() -> Iterator[Result]:
-        results = _recognized(recognizer, group)
+        results = _recognized(recognizer, group, show_progress)
         group.clear()  # the caller may keep each result for long
         yield from results
 
     with ThreadPoolExecutor(min(READ_AHEAD, os.cpu_count() or 1)) as pool:
-        ahead: deque[tuple[Item, Future[Recording]]] = deque()
+        ahead: deque[Future[Recording | LongRecording]] = deque()
         while True:
             for item in itertools.islice(items, READ_AHEAD - len(ahead)):
-                ahead.append((item, pool.submit(read, item, READ_AHEAD_SECONDS)))
+                ahead.append(pool.submit(read, item, LONG_SECONDS))
             if not ahead:
                 break
-            item, future = ahead.popleft()
-            recording = _outcome(future.result)
-            del future  # it refers to the recording, too
-            if isinstance(recording, AudioTooLongError):
-                yield from finished()
-                recording, seconds = _outcome(lambda item=item: read(item, float("inf"))), GROUP_SECONDS
+            recording = _outcome(ahead.popleft())
+            if isinstance(recording, LongRecording):
+                yield from finished()  # these do not wait for hours
+                seconds = GROUP_SECONDS
             elif isinstance(recording, Recording):
                 seconds += len(recording.waveform) / rate
             group.append(recording)
@@ -84,25 +86,41 @@ def recognize_all(
     yield from finished()
 
 
-def _outcome(read: Callable[[], Recording]) -> Recording | AudioError:
+def _outcome(future: Future[Recording | LongRecording]) -> Recording | LongRecording | AudioError:
     try:
-        return read()
+        return future.result()
     except AudioError as error:
         return error
 
 
-def _recognized(recognizer: Recognizer, group: list[Recording | AudioError]) -> list[Result]:
+def _recognized(
+    recognizer: Recognizer, group: list[Recording | LongRecording | AudioError], show_progress: bool
+) -> list[Result]:
+    """Return the results of a group, which is a long recording alone or others."""
     rate = recognizer.sampling_rate
-    waveforms = [recording.waveform for recording in group if isinstance(recording, Recording)]
-    started = time.perf_counter()
-    transcripts = iter(recognizer.transcribe(waveforms))
-    elapsed, samples = time.perf_counter() - started, sum(map(len, waveforms))
-    results = []
-    for recording in group:
+    durations = [_duration(recording, rate) for recording in group]
+    audio = [each.waveform if isinstance(each, Recording) else each for each in group]
+    audio = [each for each in audio if not isinstance(each, AudioError)]
+    is_long = any(isinstance(each, LongRecording) for each in audio)
+    results, started = [], time.perf_counter()
+    try:
+        transcripts = iter(recognizer.transcribe(audio, show_progress=show_progress and is_long))
+    except AudioError as error:  # a long recording cannot be read any more
+        if not is_long:
+            raise
+        return [Result(None, 0.0, 0.0, [], [], error=str(error))]
+    elapsed = time.perf_counter() - started
+    for recording, duration in zip(group, durations, strict=True):
         if isinstance(recording, AudioError):
             results.append(Result(None, 0.0, 0.0, [], [], error=str(recording)))
             continue
-        length = len(recording.waveform)
-        share = elapsed * length / samples
-        results.append(Result(next(transcripts), length / rate, share, recording.damage, recording.remarks))
+        share = elapsed * duration / sum(durations)
+        results.append(Result(next(transcripts), duration, share, recording.damage, recording.remarks))
     return results
+
+
+def _duration(recording: Recording | LongRecording | AudioError, sampling_rate: int) -> float:
+    """Return the seconds of audio, 0 for an error."""
+    if isinstance(recording, AudioError):
+        return 0.0
+    return recording.duration if isinstance(recording, LongRecording) else len(recording.waveform) / sampling_rate

@@ -1,6 +1,7 @@
 """Recognise speech with a checkpoint: waveforms to log-probabilities, and through a decoder to transcripts."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from ..checkpoint import load_checkpoint
-from ..data.audio import read_audio
+from ..data.audio import LongRecording, Recording, read_or_open
 from ..families import model_inputs, output_lengths, samples_per_frame, shortest_input
 from ..model import ConformerForCTC
 from .arguments import DecodingArguments
@@ -22,7 +23,10 @@ from .windows import Window, batches, split_windows
 
 BATCH_SECONDS = 120.0  # greatest number of windows in a batch times the longest one, in seconds
 
-Audio = np.ndarray | str | Path
+LONG_SECONDS = 120.0  # a file that is longer is recognised while it is read
+PIECE_SECONDS = 1.0  # of a waveform, whose features are computed together
+
+Audio = np.ndarray | LongRecording | str | Path
 
 
 class Recognizer:
@@ -61,8 +65,12 @@ class Recognizer:
 
     def split(self, waveform: np.ndarray) -> list[Window]:
         """Return the windows of a recording (samples,)."""
+        return list(self._windows([waveform]))
+
+    def _windows(self, pieces: Iterable[np.ndarray]) -> Iterator[Window]:
+        """Yield the windows of a recording in consecutive pieces (samples,)."""
         return split_windows(
-            waveform,
+            pieces,
             sampling_rate=self.sampling_rate,
             samples_per_frame=samples_per_frame(self.model.config),
             chunk_seconds=self.arguments.chunk_length_s,
@@ -117,18 +125,29 @@ class Recognizer:
 
         Args:
             recordings: A path of an audio file in any format, a mono waveform (samples,) in [-1, 1] at `sampling_rate`,
-                or a sequence of these.
+                a recording that `open_recording` has opened, or a sequence of these. Files that are longer than
+                `LONG_SECONDS` are never in memory.
 
         Raises:
             AudioError: A file cannot be read.
+            ValueError: An opened recording has another sampling rate.
         """
         if isinstance(recordings, Audio):
             return self.transcribe([recordings], show_progress=show_progress)[0]
-        waveforms = [
-            recording if isinstance(recording, np.ndarray) else read_audio(recording, sampling_rate=self.sampling_rate)
-            for recording in recordings
+        options = {"sampling_rate": self.sampling_rate, "max_seconds": LONG_SECONDS}
+        opened = [read_or_open(each, **options) if isinstance(each, str | Path) else each for each in recordings]
+        opened = [each.waveform if isinstance(each, Recording) else each for each in opened]
+        waveforms = [each for each in opened if isinstance(each, np.ndarray)]
+        transcripts = iter(self._transcribe_waveforms(waveforms, show_progress=show_progress))
+        return [
+            next(transcripts) if isinstance(each, np.ndarray) else self._transcribe_long(each, show_progress)
+            for each in opened
         ]
-        if self._uses_cache(waveforms):
+
+    def _transcribe_waveforms(self, waveforms: Sequence[np.ndarray], *, show_progress: bool) -> list[Transcript]:
+        """Return the transcripts of waveforms (samples,), whose windows share batches."""
+        longest = max(map(len, waveforms), default=0) / self.sampling_rate
+        if self._uses_cache(longest):
             return self._transcribe_in_steps(waveforms, show_progress=show_progress)
         split = [self.split(waveform) for waveform in waveforms]
         windows = [window for parts in split for window in parts]
@@ -146,22 +165,60 @@ class Recognizer:
             for parts, waveform in zip(split, waveforms, strict=True)
         ]
 
-    def _uses_cache(self, waveforms: Sequence[np.ndarray]) -> bool:
-        """Return whether to encode through the cache: with `streaming`, and where windows would not be exact."""
+    def _transcribe_long(self, recording: LongRecording, show_progress: bool) -> Transcript:
+        """Return the transcript of a recording that is recognised while it is read."""
+        if recording.sampling_rate != self.sampling_rate:
+            raise ValueError(
+                f"the recording was opened at {recording.sampling_rate} Hz: open it with sampling_rate="
+                f"{self.sampling_rate}"
+            )
+        total = round(recording.duration)
+        progress = tqdm(total=total, desc="Recognising", unit="s", disable=not show_progress, leave=False)
+        states, seconds = [], 0.0
+        for log_probs in self._log_probs_as_read(recording):
+            states.append(self.decoder.keep(log_probs))
+            seconds += len(log_probs) * self.seconds_per_frame
+            progress.update(min(total, round(seconds)) - progress.n)
+        progress.close()
+        return self.finish(states, duration=recording.duration)
+
+    def _log_probs_as_read(self, recording: LongRecording) -> Iterator[torch.Tensor]:
+        """Yield consecutive log-probabilities (frames, vocabulary) of a recording."""
+        if self._uses_cache(recording.duration):
+            model, extractor, num_chunks = self.model, self.processor.feature_extractor, self._chunks_of_step()[0]
+            for _, log_probs in encode_in_steps(model, extractor, [recording], num_chunks=num_chunks):
+                yield log_probs
+            return
+        windows, count = self._windows(recording), max(1, int(BATCH_SECONDS // self.arguments.chunk_length_s))
+        while batch := list(itertools.islice(windows, count)):
+            yield from self.log_probs(batch)
+
+    def _uses_cache(self, longest: float) -> bool:
+        """Return whether to encode through the cache: with `streaming`, and where windows would not be exact.
+
+        Args:
+            longest: Length of the longest recording, in seconds.
+        """
         if self.arguments.streaming:
             return True
-        longest = max(map(len, waveforms), default=0) / self.sampling_rate
         return longest > self.arguments.chunk_length_s and can_stream(self.model, self.processor.feature_extractor)
+
+    def _chunks_of_step(self) -> tuple[int, int]:
+        """Return the chunks of a step through the cache, and the recordings that share it."""
+        chunk_seconds = self.model.config.chunk_size * self.seconds_per_frame
+        num_chunks = 1 if self.arguments.streaming else max(1, int(self.arguments.chunk_length_s // chunk_seconds))
+        return num_chunks, max(1, int(BATCH_SECONDS // (num_chunks * chunk_seconds)))
 
     def _transcribe_in_steps(self, waveforms: Sequence[np.ndarray], *, show_progress: bool) -> list[Transcript]:
         """Return the transcripts of waveforms that are encoded through the cache, like one pass over each of them."""
-        chunk_seconds = self.model.config.chunk_size * self.seconds_per_frame
-        num_chunks = 1 if self.arguments.streaming else max(1, int(self.arguments.chunk_length_s // chunk_seconds))
-        sizes = {"num_chunks": num_chunks, "max_streams": max(1, int(BATCH_SECONDS // (num_chunks * chunk_seconds)))}
+        num_chunks, max_streams = self._chunks_of_step()
+        sizes = {"num_chunks": num_chunks, "max_streams": max_streams}
         states: list[list[Any]] = [[] for _ in waveforms]
         durations = [len(waveform) / self.sampling_rate for waveform in waveforms]
         progress = tqdm(total=round(sum(durations)), desc="Recognising", unit="s", disable=not show_progress)
-        for i, log_probs in encode_in_steps(self.model, self.processor.feature_extractor, waveforms, **sizes):
+        size = round(PIECE_SECONDS * self.sampling_rate)
+        recordings = ([waveform[i : i + size] for i in range(0, len(waveform), size)] for waveform in waveforms)
+        for i, log_probs in encode_in_steps(self.model, self.processor.feature_extractor, recordings, **sizes):
             states[i].append(self.decoder.keep(log_probs))
             progress.update(round(len(log_probs) * self.seconds_per_frame))
         progress.close()

@@ -1,13 +1,13 @@
 """Encode streams of audio step by step, several streams in one forward, equal to the masked pass over each of them."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
-from ..families import samples_per_frame
 from ..model import ConformerFeatureExtractor, ConformerForCTC
 from ..model.streaming_conformer import join_caches, split_cache
 from .streaming_features import FeatureStream
@@ -95,33 +95,32 @@ def step(model: PreTrainedModel, streams: Sequence[EncoderStream], *, num_chunks
 def encode_in_steps(
     model: PreTrainedModel,
     extractor: ConformerFeatureExtractor,
-    waveforms: Sequence[np.ndarray],
+    recordings: Iterable[Iterable[np.ndarray]],
     *,
     num_chunks: int = 1,
     max_streams: int = 1,
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield a recording's index and the log-probabilities (frames, vocabulary) of its next chunks, until all are done.
 
-    The memory does not grow with the length of the recordings (samples,).
+    The memory does not grow with the length of the recordings.
 
     Args:
+        recordings: Each in consecutive pieces (samples,).
         num_chunks: Chunks of a step.
-        max_streams: Recordings that share a forward; those of similar length do.
+        max_streams: Recordings that share a forward; when one ends, the next one joins.
     """
-    hop = num_chunks * model.config.chunk_size * samples_per_frame(model.config)
-    order = sorted(range(len(waveforms)), key=lambda i: len(waveforms[i]))
-    while group := order[-max_streams:]:
-        del order[-max_streams:]
-        streams = {i: EncoderStream(model, extractor) for i in group}
-        starts = dict.fromkeys(group, 0)
-        while True:
-            for i, stream in streams.items():
-                while not (stream.is_finished or stream.is_ready(num_chunks)):
-                    stream.add(waveforms[i][starts[i] : starts[i] + hop])
-                    starts[i] += hop
-                    if starts[i] >= len(waveforms[i]):
-                        stream.end()
-            ready = [i for i, stream in streams.items() if stream.is_ready(num_chunks)]
-            if not ready:
-                break
-            yield from zip(ready, step(model, [streams[i] for i in ready], num_chunks=num_chunks), strict=True)
+    waiting = enumerate(recordings)
+    active: dict[int, tuple[EncoderStream, Iterator[np.ndarray]]] = {}
+    while True:
+        for i, pieces in itertools.islice(waiting, max_streams - len(active)):
+            active[i] = EncoderStream(model, extractor), iter(pieces)
+        if not active:
+            return
+        for stream, pieces in active.values():
+            while not (stream.is_finished or stream.is_ready(num_chunks)):
+                piece = next(pieces, None)
+                stream.end() if piece is None else stream.add(piece)
+        active = {i: entry for i, entry in active.items() if entry[0].is_ready(num_chunks)}
+        if active:
+            streams = [stream for stream, _ in active.values()]
+            yield from zip(list(active), step(model, streams, num_chunks=num_chunks), strict=True)

@@ -1,7 +1,7 @@
 """Split long recordings into windows that overlap, and put windows of similar length into batches."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,20 +33,21 @@ def check_window(*, chunk_seconds: float, stride_seconds: float) -> None:
 
 
 def split_windows(
-    waveform: np.ndarray,
+    pieces: Iterable[np.ndarray],
     *,
     sampling_rate: int,
     samples_per_frame: int,
     chunk_seconds: float = 30.0,
     stride_seconds: float = 3.0,
-) -> list[Window]:
-    """Return windows of `chunk_seconds` over a recording (samples,), with context of `stride_seconds` at inner ends.
+) -> Iterator[Window]:
+    """Yield windows of `chunk_seconds` over a recording, with context of `stride_seconds` at inner ends.
 
     Two neighbouring windows share twice the context. The used parts of all windows, one after another, are the whole
     recording. A recording that is not longer than one window is one window without context.
 
     Args:
-        sampling_rate: Of the waveform, in Hz.
+        pieces: The recording in consecutive pieces (samples,); no more of them are read than the next window needs.
+        sampling_rate: Of the recording, in Hz.
         samples_per_frame: Samples that one frame of logits covers.
 
     Raises:
@@ -54,19 +55,16 @@ def split_windows(
     """
     check_window(chunk_seconds=chunk_seconds, stride_seconds=stride_seconds)
     ratio = samples_per_frame
-    stride = round(stride_seconds * sampling_rate / ratio) * ratio
+    stride = round(stride_seconds * sampling_rate / ratio)  # in frames, as a window's context
     # A window has at least one frame that is not context.
-    chunk = max(round(chunk_seconds * sampling_rate / ratio) * ratio, 2 * stride + ratio)
-    if len(waveform) <= chunk:
-        return [Window(waveform)]
-    windows, start = [], 0
-    while True:
-        is_last = start + chunk >= len(waveform)
-        left, right = (0 if start == 0 else stride // ratio), (0 if is_last else stride // ratio)
-        windows.append(Window(waveform[start : start + chunk], left, right))
-        if is_last:
-            return windows
-        start += chunk - 2 * stride
+    chunk = max(round(chunk_seconds * sampling_rate / ratio), 2 * stride + 1) * ratio
+    signal, left = np.zeros(0, np.float32), 0
+    for piece in pieces:
+        signal = np.concatenate([signal, piece]) if len(signal) else piece
+        while len(signal) > chunk:
+            yield Window(signal[:chunk], left, stride)
+            signal, left = signal[chunk - 2 * stride * ratio :], stride
+    yield Window(signal, left)
 
 
 def batches(windows: Sequence[Window], *, batch_seconds: float, sampling_rate: int) -> Iterator[list[int]]:

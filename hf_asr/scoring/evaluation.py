@@ -7,7 +7,7 @@ from pathlib import Path
 import datasets
 from tqdm.auto import tqdm
 
-from ..data.audio import Recording
+from ..data.audio import LongRecording, Recording
 from ..data.rows import names_in
 from ..data.sources import row_recording
 from ..decoding.bulk import recognize_all
@@ -58,10 +58,10 @@ def predict_rows(
     columns = {name: _values(rows, name) for name in _metadata(rows)}
     paths: dict[int, str | None] = {}
 
-    def read(place: int, max_seconds: float) -> Recording:
+    def read(place: int, max_seconds: float) -> Recording | LongRecording:
         row = rows[place]
         paths[place] = (row["audio"] or {}).get("path")
-        return row_recording(row, sampling_rate=rate, max_seconds=max_seconds)
+        return row_recording(row, sampling_rate=rate, max_seconds=max_seconds, opens_longer=True)
 
     records: list[dict] = []
     elapsed = 0.0

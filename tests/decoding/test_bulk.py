@@ -6,7 +6,8 @@ import weakref
 import numpy as np
 import pytest
 
-from hf_asr.data.audio import AudioError, AudioTooLongError, Recording
+from hf_asr.data.audio import AudioError, LongRecording, Recording
+from hf_asr.data.timeline import Notes
 from hf_asr.decoding import bulk
 from hf_asr.decoding.bulk import recognize_all
 from hf_asr.decoding.recognizer import Recognizer
@@ -21,12 +22,12 @@ class Shelf:
     def __init__(self, lengths: list[int]):
         self.lengths, self.alive, self.most, self.lock = lengths, 0, 0, threading.RLock()
 
-    def read(self, place: int, max_seconds: float) -> Recording:
+    def read(self, place: int, max_seconds: float) -> Recording | LongRecording:
         seconds = self.lengths[place]
-        if seconds > max_seconds:
-            raise AudioTooLongError(f"is longer than {max_seconds:g} s")
         if seconds == 0:
             raise AudioError("file is empty (0 bytes)")
+        if seconds > max_seconds:
+            return LongRecording(lambda: iter([]), duration=seconds, sampling_rate=place, notes=Notes())
         waveform = np.broadcast_to(np.float32(place), seconds * RATE)  # takes no memory here
         with self.lock:
             self.alive += seconds
@@ -43,8 +44,9 @@ class Shelf:
 def numbered(monkeypatch):
     """Make recognisers return the number of the recording as its text."""
 
-    def transcribe(recognizer, waveforms):
-        return [Transcript(f"{waveform[0]:.0f}") for waveform in waveforms]
+    def transcribe(recognizer, recordings, *, show_progress):
+        numbers = [each.sampling_rate if isinstance(each, LongRecording) else each[0] for each in recordings]
+        return [Transcript(f"{number:.0f}") for number in numbers]
 
     monkeypatch.setattr(Recognizer, "transcribe", transcribe)
 
@@ -60,8 +62,7 @@ def test_the_seconds_in_memory_are_bounded(numbered, tiny_model, processor, leng
     spoken = [result.transcript and result.transcript.text for result in results]
     assert spoken == [str(place) if seconds else None for place, seconds in enumerate(lengths)]
     assert [result.duration for result in results] == lengths
-    ahead = bulk.READ_AHEAD * bulk.READ_AHEAD_SECONDS
-    assert shelf.most <= max(bulk.GROUP_SECONDS + bulk.READ_AHEAD_SECONDS, *lengths) + ahead
+    assert shelf.most <= bulk.GROUP_SECONDS + (bulk.READ_AHEAD + 1) * bulk.LONG_SECONDS
     assert shelf.alive == 0
 
 
@@ -94,3 +95,16 @@ def test_an_unreadable_recording_has_an_error_and_the_others_have_texts(tiny_mod
     assert (second.transcript, second.error, second.duration) == (None, "file not found", 0.0)
     assert (first.remarks, third.damage, first.error) == (["loud"], ["truncated"], None)
     assert first.computing_seconds > 0 and first.duration == 1.0
+
+
+def test_a_file_that_vanishes_before_its_second_reading_has_an_error(tiny_model, processor):
+    def vanish():
+        raise AudioError("file not found")
+
+    def read(place: int, max_seconds: float) -> Recording | LongRecording:
+        if place == 1:
+            return LongRecording(vanish, duration=200.0, sampling_rate=RATE, notes=Notes())
+        return Recording(np.zeros(RATE, np.float32), [], [])
+
+    results = list(recognize_all(Recognizer(tiny_model, processor), range(3), read))
+    assert [result.error for result in results] == [None, "file not found", None]

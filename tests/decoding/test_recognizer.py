@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import hf_asr
-from hf_asr.data.audio import read_audio
+from hf_asr.data.audio import open_recording, read_audio
 from hf_asr.decoding.arguments import DecodingArguments
 from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.decoding.transcript import Hypothesis
@@ -124,3 +124,23 @@ def test_load_transcribes_a_path(checkpoint, recording):
     assert alone.text and recognizer.transcribe([str(recording)]) == [alone]
     assert recognizer.transcribe(read_audio(recording)) == alone
     assert recognizer.name == str(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"chunk_length_s": 1.0, "stride_length_s": 0.2}], ids=["one window", "windows"]
+)
+def test_a_recording_that_is_recognised_while_it_is_read_has_the_same_transcript(
+    tiny_model, processor, recording, options, monkeypatch
+):
+    monkeypatch.setattr("hf_asr.decoding.recognizer.BATCH_SECONDS", 2.0)
+    recognizer = Recognizer(tiny_model, processor, arguments=DecodingArguments(**options))
+    expected = recognizer.transcribe(read_audio(recording))
+    assert recognizer.transcribe(open_recording(recording)) == expected
+    monkeypatch.setattr("hf_asr.decoding.recognizer.LONG_SECONDS", 0.5)
+    waveform = np.full(8000, 0.1, np.float32)
+    assert recognizer.transcribe([recording, waveform]) == [expected, recognizer.transcribe(waveform)]
+
+
+def test_an_opened_recording_of_another_rate_is_refused(tiny_model, processor, recording):
+    with pytest.raises(ValueError, match="open it with sampling_rate=16000"):
+        Recognizer(tiny_model, processor).transcribe(open_recording(recording, sampling_rate=8000))

@@ -4,9 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from hf_asr import ConformerFeatureExtractor, ConformerProcessor
+from hf_asr.data.audio import open_recording
 from hf_asr.decoding.arguments import DecodingArguments
 from hf_asr.decoding.endpoints import EndpointArguments, Endpointer
 from hf_asr.decoding.recognizer import Recognizer
@@ -173,6 +175,14 @@ def test_streaming_and_long_recordings_give_the_masked_text(recognizer):
         assert [transcript.text for transcript in found] == [transcript.text for transcript in expected]
         for ours, theirs in zip(found, expected, strict=True):
             assert [(word.start, word.end) for word in ours.words] == [(word.start, word.end) for word in theirs.words]
+
+
+@pytest.mark.parametrize("options", [{"streaming": True}, {"chunk_length_s": 1.1, "stride_length_s": 0.1}], ids=str)
+def test_a_recording_that_is_recognised_while_it_is_read_gives_the_masked_text(recognizer, tmp_path, options):
+    soundfile.write(tmp_path / "a.wav", noise(7.1), 16000, subtype="FLOAT")
+    expected = recognizer.transcribe(noise(7.1))
+    found = with_arguments(recognizer, **options).transcribe(open_recording(tmp_path / "a.wav"))
+    assert (found.text, found.words) == (expected.text, expected.words)
 
 
 def test_chunks_are_set_at_run_time(recognizer):
