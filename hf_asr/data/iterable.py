@@ -12,6 +12,7 @@ from datasets.distributed import split_dataset_by_node
 from ..model.processing_conformer import ConformerProcessor
 from .augment import Augmentation, longest_durations
 from .batching import DurationBatchSampler
+from .concatenation import ConcatenatedDataset, ConcatenationArguments
 from .dataset import SpeechCollator, SpeechDataset
 from .inspection import append_findings, inspect
 
@@ -26,6 +27,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
     Args:
         required_samples: See `inspect`.
         pad_to_labels: See `SpeechDataset`.
+        concatenation: How utterances of a buffer are concatenated; None for utterances alone.
         max_batch_seconds: See `DurationBatchSampler`.
         buffer_size: Number of rows.
         num_replicas, rank: Number of processes that train together, and the number of this one.
@@ -45,6 +47,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         max_batch_seconds: float,
         max_duration_seconds: float,
         augment: Augmentation | None = None,
+        concatenation: ConcatenationArguments | None = None,
         buffer_size: int = 1000,
         seed: int = 0,
         num_replicas: int = 1,
@@ -56,7 +59,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         self.rows = rows.shuffle(seed=seed, buffer_size=1) if rows.num_shards > 1 else rows  # order of shards only
         if num_replicas > 1:
             self.rows = split_dataset_by_node(self.rows, rank=rank, world_size=num_replicas)
-        self.split, self.processor, self.augment = split, processor, augment
+        self.split, self.processor, self.augment, self.concatenation = split, processor, augment, concatenation
         self.required_samples, self.pad_to_labels = required_samples, pad_to_labels
         self.max_batch_seconds, self.max_duration_seconds = max_batch_seconds, max_duration_seconds
         self.buffer_size, self.seed, self.report = buffer_size, seed, report
@@ -110,6 +113,9 @@ class StreamedBatches(torch.utils.data.IterableDataset):
             labels=inspection.labels,
         )
         durations = longest_durations(inspection.durations, self.augment)
+        if self.concatenation is not None:
+            dataset = ConcatenatedDataset(dataset, self.concatenation, durations=durations, seed=self.seed)
+            durations = dataset.durations
         sampler = DurationBatchSampler(durations, max_batch_seconds=self.max_batch_seconds, seed=self.seed)
         sampler.set_epoch(epoch)
         for batch in sampler:

@@ -9,6 +9,7 @@ import torch
 from transformers import TrainingArguments
 
 from ..arguments import checked, from_yaml
+from ..data.concatenation import ConcatenationArguments
 from ..data.sources import Source
 from ..data.spoken import WarmStartArguments
 from ..model import ConformerFeatureExtractor
@@ -190,11 +191,21 @@ class DataArguments:
         },
     )
 
+    concatenation: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Mapping of ConcatenationArguments: '{share: 0.3}' also trains on several utterances with pauses "
+            "and noise between them, as they are in long recordings and live audio."
+        },
+    )
+
     def __post_init__(self):
         self.augmentations = from_yaml("augmentations", self.augmentations, list) or []
         self.synthetic_corpus = from_yaml("synthetic_corpus", self.synthetic_corpus, dict)
         self.warm_start = from_yaml("warm_start", self.warm_start, dict)
         self.warm_start_arguments()
+        self.concatenation = from_yaml("concatenation", self.concatenation, dict)
+        self.concatenation_arguments()
         for name in ("held_out_share", "replay_share"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
@@ -239,6 +250,16 @@ class DataArguments:
         if self.warm_start is None:
             return None
         return WarmStartArguments(**checked(WarmStartArguments, self.warm_start))
+
+    def concatenation_arguments(self) -> ConcatenationArguments | None:
+        """Return `concatenation` as an object; None without it.
+
+        Raises:
+            ValueError: An unknown key or an invalid value.
+        """
+        if self.concatenation is None:
+            return None
+        return ConcatenationArguments(**checked(ConcatenationArguments, self.concatenation))
 
     def config_names(self) -> str | None:
         """Return the configuration of each of `sources()`, separated by commas; None if no source has one."""

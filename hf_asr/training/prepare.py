@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, set_seed
 
 from ..arguments import checked
 from ..data.augment import Augmentation, build_augmentation, longest_durations
+from ..data.concatenation import ConcatenatedDataset
 from ..data.dataset import SpeechCollator, SpeechDataset, feature_statistics
 from ..data.folders import Rows
 from ..data.inspection import Inspection, inspect, write_findings
@@ -43,7 +44,7 @@ class Prepared:
         model: On the device that trains, with low-rank adapters if `lora` is set.
         train_dataset: The rows that can be used, augmented; of a stream, batches of them.
         collator: Combines examples of `train_dataset` into a batch.
-        durations: Maximum duration of each training utterance after augmentation, in seconds; of a stream, those of its
+        durations: Maximum duration of each training example after augmentation, in seconds; of a stream, those of its
             first buffer.
         training: Result of inspecting the training rows; of a stream, those of its first buffer.
         evaluation: Result of inspecting the rows to score.
@@ -60,7 +61,7 @@ class Prepared:
     splits: Splits
     processor: ConformerProcessor
     model: nn.Module
-    train_dataset: SpeechDataset | StreamedBatches
+    train_dataset: SpeechDataset | ConcatenatedDataset | StreamedBatches
     collator: SpeechCollator
     durations: list[float]
     training: Inspection
@@ -98,6 +99,10 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: Conforme
     train_dataset, plain_dataset, training = build_training_set(
         splits.train, collator, config=model.config, data_args=data_args, args=args, augment=augment
     )
+    durations = longest_durations(training.durations, augment)
+    if not data_args.streaming and (concatenation := data_args.concatenation_arguments()) is not None:
+        train_dataset = ConcatenatedDataset(train_dataset, concatenation, durations=durations, seed=args.seed)
+        durations = train_dataset.durations
     options = {"config": model.config, "data_args": data_args, "args": args}
     warm_start = prepare_warm_start(splits.spoken, collator, **options) if splits.spoken else None
     if is_main:
@@ -123,7 +128,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: Conforme
         model=model,
         train_dataset=train_dataset,
         collator=collator,
-        durations=longest_durations(training.durations, augment),
+        durations=durations,
         training=training,
         evaluation=evaluation,
         prior=prior,
@@ -257,6 +262,7 @@ def build_training_set(
         rows,
         **options,
         **augmented,
+        concatenation=data_args.concatenation_arguments(),
         max_batch_seconds=args.max_batch_seconds,
         buffer_size=data_args.streaming_buffer_size,
         seed=args.seed if args.data_seed is None else args.data_seed,

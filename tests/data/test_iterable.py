@@ -9,6 +9,7 @@ import torch
 
 from hf_asr.data.augment import build_augmentation
 from hf_asr.data.batching import DurationBatchSampler
+from hf_asr.data.concatenation import ConcatenatedDataset, ConcatenationArguments
 from hf_asr.data.dataset import SpeechCollator, SpeechDataset
 from hf_asr.data.inspection import inspect
 from hf_asr.data.iterable import StreamedBatches
@@ -42,19 +43,23 @@ def first(batches: StreamedBatches, count: int) -> list[dict]:
     return [next(iterator) for _ in range(count)]
 
 
-def test_a_buffer_as_large_as_the_stream_gives_the_batches_of_a_dataset(corpus, stream, options):
+@pytest.mark.parametrize("concatenation", [None, ConcatenationArguments(max_seconds=10)], ids=["alone", "concatenated"])
+def test_a_buffer_as_large_as_the_stream_gives_the_batches_of_a_dataset(corpus, stream, options, concatenation):
     rows = Source(str(corpus)).load("train")
     shared = {name: options[name] for name in ("processor", "required_samples", "max_duration_seconds")}
     inspection = inspect(rows, split="train", **shared)
     shared = {name: options[name] for name in ("processor", "augment", "pad_to_labels")}
     dataset = SpeechDataset(rows.select(inspection.kept), **shared)
     durations = [options["augment"].longest(seconds) for seconds in inspection.durations]
+    if concatenation is not None:
+        dataset = ConcatenatedDataset(dataset, concatenation, durations=durations, seed=3)
+        durations = dataset.durations
     sampler = DurationBatchSampler(durations, max_batch_seconds=20, seed=3)
     collate, expected = SpeechCollator(options["processor"]), []
     for epoch in range(2):
         sampler.set_epoch(epoch)
         expected += [collate([dataset[key] for key in keys]) for keys in sampler]
-    streamed = first(StreamedBatches(stream, **options), len(expected))
+    streamed = first(StreamedBatches(stream, **options, concatenation=concatenation), len(expected))
     for theirs, ours in zip(expected, streamed, strict=True):
         for name in theirs:
             assert torch.equal(theirs[name], ours[name])

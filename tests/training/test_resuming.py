@@ -184,10 +184,11 @@ if __name__ == "__main__":
 
 
 def test_two_processes_with_workers_in_bf16_resume_to_the_same_weights(corpus, tmp_path, torchrun):
-    """With a moving average, and with batch norm, whose statistics differ between processes until they are scored."""
+    """With concatenated utterances, a moving average, and batch norm, whose statistics differ until they are scored."""
     (tmp_path / "train.py").write_text(SCRIPT)
     model = RECIPE["model"] | {"hidden_size": 128, "conv_norm": "batch_norm"}
     options = {"precision": "bf16", "dataloader_num_workers": 1, "ema_decay": 0.5, "max_steps": 4, "use_cpu": True}
+    options |= {"concatenation": {"share": 0.4, "max_seconds": 6.0, "max_gap_seconds": 0.5}}
 
     def launch(folder: Path, *more: str) -> None:
         recipe = RECIPE | {"dataset_name": str(corpus), "output_dir": str(folder), "model": model} | options

@@ -1,0 +1,155 @@
+"""Compare the transcript of one long recording with those of its utterances, and the memory with a minute's.
+
+    python benchmarks/long_audio.py --model_name_or_path runs/streaming --dataset_name runs/quickstart-corpus \
+        [--minutes 60] [--chunk_size 16 --num_left_chunks 8] [--streaming true]
+
+The recording is made of utterances of the split, drawn again and again in random order, with 0.3 to 2 s of noise
+between them. `hf-asr transcribe` reads it in a process of its own, whose greatest memory is measured. Errors are those
+of the whole text; the times of words are compared with those in the dataset, where it has them.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import jiwer
+import numpy as np
+import psutil
+import soundfile
+
+from hf_asr.arguments import Parser, add_dataclasses, to_dataclasses
+from hf_asr.data.sources import Source, read_row
+from hf_asr.data.word_times import read_word_times
+from hf_asr.decoding.arguments import DecodingArguments
+from hf_asr.decoding.recognizer import Recognizer, load
+from hf_asr.scoring.metrics import count_errors
+
+RATE = 16000
+NOISE = 0.003  # standard deviation, about 50 dB below full scale
+
+
+def main() -> None:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_name_or_path", required=True)
+    parser.add_argument("--dataset_name", required=True)
+    parser.add_argument("--eval_split_name", default="validation")
+    parser.add_argument("--minutes", type=float, default=60.0, help="length of the recording")
+    add_dataclasses(parser, [DecodingArguments])
+    args = parser.parse_args()
+    datasets.disable_progress_bars()
+    (arguments,) = to_dataclasses(args, [DecodingArguments])
+    recognizer = load(args.model_name_or_path, arguments=arguments)
+    rows = Source(args.dataset_name).load(args.eval_split_name)
+    with tempfile.TemporaryDirectory() as folder:
+        longer, minute = Path(folder) / "long.wav", Path(folder) / "minute.wav"
+        order, starts = join_utterances(rows, longer, seconds=60 * args.minutes)
+        join_utterances(rows, minute, seconds=60)
+        options = command_options(args)
+        result, seconds, memory = transcribe(args.model_name_or_path, longer, options)
+        memory_of_minute = transcribe(args.model_name_or_path, minute, options)[2]
+        duration = soundfile.info(longer).duration
+    normalize = recognizer.processor.tokenizer.normalize
+    references = [normalize(rows[i]["text"]) for i in order]
+    print(f"{duration / 60:.1f} minutes, {len(order)} utterances")
+    print(f"CER of the utterances one by one: {alone(recognizer, rows, references, order):.2%}")
+    print(f"CER of the recording:             {error_rate([' '.join(references)], [normalize(result['text'])]):.2%}")
+    print(f"{seconds:.0f} s in all, {seconds / duration:.4f} of the recording's length")
+    print(f"greatest memory: {memory:.0f} MB, {memory / memory_of_minute:.2f} times that of a minute")
+    if times := read_word_times(rows):
+        shifted = [
+            (word.word, word.start + start) for i, start in zip(order, starts, strict=True) for word in times[i] or []
+        ]
+        print_word_errors(shifted, result["words"])
+
+
+def join_utterances(rows: datasets.Dataset, path: Path, *, seconds: float) -> tuple[list[int], list[float]]:
+    """Write a recording of at least `seconds`; return the utterances in their order, and their starts in seconds."""
+    generator = np.random.default_rng(0)
+    order, starts, samples = [], [], 0
+    with soundfile.SoundFile(path, "w", RATE, 1) as file:
+        while samples < RATE * seconds:
+            for i in generator.permutation(len(rows)).tolist():
+                gap = generator.normal(0, NOISE, round(RATE * generator.uniform(0.3, 2.0)))
+                speech = read_row(rows[i], sampling_rate=RATE)
+                file.write(np.concatenate([gap, speech]))
+                order.append(i)
+                starts.append((samples + len(gap)) / RATE)
+                samples += len(gap) + len(speech)
+                if samples >= RATE * seconds:
+                    break
+    return order, starts
+
+
+def command_options(args: argparse.Namespace) -> list[str]:
+    """Return the options of decoding as `hf-asr transcribe` takes them."""
+    names = ("chunk_size", "num_left_chunks", "streaming", "chunk_length_s", "stride_length_s")
+    given = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+    return [part for name, value in given.items() for part in (f"--{name}", str(value))]
+
+
+def transcribe(model_name_or_path: str, path: Path, options: Sequence[str]) -> tuple[dict, float, float]:
+    """Return the JSON of `hf-asr transcribe`, its seconds, and the greatest memory of the process in MB."""
+    script = Path(__file__).parents[1] / "scripts" / "transcribe.py"
+    command = [sys.executable, str(script), "--model_name_or_path", model_name_or_path]
+    command += [*options, "--output_format", "json", str(path)]
+    started, peak = time.perf_counter(), 0
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, stdout=output, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        watched = psutil.Process(process.pid)
+        while process.poll() is None:
+            try:
+                peak = max(peak, watched.memory_info().rss)
+            except psutil.NoSuchProcess:
+                break
+            time.sleep(0.05)
+        if process.wait():
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+        output.seek(0)
+        return json.loads(output.read()), time.perf_counter() - started, peak / 2**20
+
+
+def alone(recognizer: Recognizer, rows: datasets.Dataset, references: list[str], order: list[int]) -> float:
+    """Return the CER of the utterances one by one, each as often as it is in the recording."""
+    different = sorted(set(order))
+    transcripts = recognizer.transcribe([read_row(rows[i], sampling_rate=RATE) for i in different])
+    normalize = recognizer.processor.tokenizer.normalize
+    texts = {i: normalize(transcript.text) for i, transcript in zip(different, transcripts, strict=True)}
+    return error_rate(references, [texts[i] for i in order])
+
+
+def error_rate(references: list[str], predictions: list[str]) -> float:
+    """Return the CER without spaces, because the borders of utterances have none in the prediction or two."""
+    texts = ([re.sub(r"\s", "", text) for text in texts] for texts in (references, predictions))
+    *errors, length = count_errors(*texts, unit="character").sum(0).tolist()
+    return sum(errors) / length
+
+
+def print_word_errors(reference: list[tuple[str, float]], words: list[dict]) -> None:
+    """Print how far the starts of the words that are right are from the true ones, in milliseconds."""
+    output = jiwer.process_words(
+        " ".join(word for word, _ in reference), " ".join(word["word"].replace(" ", "_") for word in words)
+    )
+    errors = [
+        words[chunk.hyp_start_idx + k]["start"] - reference[chunk.ref_start_idx + k][1]
+        for chunk in output.alignments[0]
+        if chunk.type == "equal"
+        for k in range(chunk.ref_end_idx - chunk.ref_start_idx)
+    ]
+    milliseconds = 1000 * np.array(errors)
+    median, p95 = np.percentile(np.abs(milliseconds), [50, 95])
+    print(
+        f"starts of {len(errors)} of {len(reference)} words: median error {median:.0f} ms, 95th percentile {p95:.0f} "
+        f"ms, median delay {np.median(milliseconds):+.0f} ms"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Examples of several utterances have their samples and words in order, and fit into the seconds of the sampler."""
+
+from functools import partial
+
+import datasets
+import numpy as np
+import pytest
+import soundfile
+
+from hf_asr.data import concatenation
+from hf_asr.data.concatenation import ConcatenatedDataset, ConcatenationArguments
+from hf_asr.data.dataset import SpeechDataset
+from hf_asr.families import pad_to_labels
+
+RATE = 16000
+SECONDS = (0.5, 1.0, 1.5, 2.0, 9.0)
+WORDS = ("the", "quick", "brown", "fox", "jumps")
+
+
+@pytest.fixture
+def utterances(tmp_path, processor, tiny_model) -> SpeechDataset:
+    """Utterances whose samples are all 0.1, 0.2 … of full scale."""
+    rows = []
+    for i, (seconds, word) in enumerate(zip(SECONDS, WORDS, strict=True)):
+        path = tmp_path / f"{i}.wav"
+        soundfile.write(path, np.full(round(RATE * seconds), (i + 1) / 10, np.float32), RATE, subtype="FLOAT")
+        rows.append({"audio": {"bytes": None, "path": str(path)}, "text": word, "utterance_id": str(i)})
+    fits = partial(pad_to_labels, config=tiny_model.config)
+    return SpeechDataset(datasets.Dataset.from_list(rows), processor=processor, pad_to_labels=fits)
+
+
+def concatenated(utterances: SpeechDataset, **options) -> ConcatenatedDataset:
+    arguments = ConcatenationArguments(**{"share": 0.8, "max_seconds": 8, "max_gap_seconds": 0.5} | options)
+    return ConcatenatedDataset(utterances, arguments, durations=SECONDS, seed=0)
+
+
+def test_utterances_alone_are_unchanged_and_come_first(utterances):
+    dataset = concatenated(utterances)
+    for i in range(len(utterances)):
+        assert np.array_equal(dataset[3, i]["waveform"], utterances[3, i]["waveform"])
+    assert dataset.durations[: len(utterances)] == list(SECONDS)
+
+
+def test_the_share_of_an_epoch_is_in_seconds(utterances):
+    dataset = concatenated(utterances)
+    more = sum(dataset.durations[len(utterances) :])
+    assert more / sum(dataset.durations) == pytest.approx(0.8, abs=0.03)
+    assert len(concatenated(utterances, share=0.01)) == len(utterances) + 1  # a small corpus has at least one
+
+
+def test_samples_and_words_are_in_the_same_order(utterances, processor, monkeypatch):
+    monkeypatch.setattr(concatenation, "SILENT", 1.0)
+    dataset = concatenated(utterances)
+    orders = []
+    for index in range(len(utterances), len(dataset)):
+        example = dataset[0, index]
+        levels = np.round(10 * example["waveform"]).astype(int)
+        borders = np.flatnonzero(np.diff(levels, prepend=0))
+        spoken = [level for level in levels[borders] if level]
+        assert example["labels"] == processor.tokenizer(" ".join(WORDS[i - 1] for i in spoken))["input_ids"]
+        assert len(spoken) > 1 and 5 not in spoken  # the utterance of 9 s does not fit
+        assert len(levels) == sum(round(RATE * SECONDS[i - 1]) for i in spoken) + np.sum(levels == 0)
+        assert len(levels) <= 8 * RATE
+        orders.append(spoken)
+    assert len(set(map(tuple, orders))) == len(orders)
+
+
+def test_an_example_depends_on_seed_epoch_and_index_alone(utterances):
+    first, index = concatenated(utterances)[2, 7], 7
+    again = concatenated(utterances)[2, index]
+    assert np.array_equal(first["waveform"], again["waveform"]) and first["labels"] == again["labels"]
+    assert not np.array_equal(concatenated(utterances)[3, index]["waveform"][:RATE], first["waveform"][:RATE])
+
+
+@pytest.mark.parametrize("level", [-60.0, -40.0])
+def test_pauses_have_noise(utterances, monkeypatch, level):
+    monkeypatch.setattr(concatenation, "SILENT", 0.0)
+    monkeypatch.setattr(concatenation, "NOISE_DB", (level, level))
+    waveform = concatenated(utterances)[0, 6]["waveform"]
+    assert waveform[waveform < 0.05].std() == pytest.approx(10 ** (level / 20), rel=0.1)
+
+
+def test_an_unreadable_utterance_has_neither_samples_nor_words(utterances, tmp_path):
+    for i in range(4):
+        (tmp_path / f"{i}.wav").write_bytes(b"no audio")
+    example = concatenated(utterances)[0, 6]
+    assert example["labels"] == [] and len(example["waveform"]) <= 0.5 * RATE + 1
+
+
+def test_utterances_that_are_all_too_long_are_not_concatenated(utterances):
+    assert len(concatenated(utterances, max_seconds=0.4, max_gap_seconds=0.05)) == len(utterances)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"share": 1.0}, "share must be between 0 and 1"), ({"max_gap_seconds": 4}, "less than a quarter of max_seconds")],
+)
+def test_impossible_values_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ConcatenationArguments(**options)
