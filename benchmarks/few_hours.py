@@ -306,7 +306,7 @@ def speak_recordings(folder: Path, splits: dict[str, list[str]], *, language: st
             for number, text in enumerate(tqdm(spoken, desc=f"Speaking {split}", unit="utterance")):
                 voice = {"language": language, "variants": STAND_IN_VARIANTS, "generator": generator}
                 # In lower case, because words in capitals would be spelled letter by letter.
-                samples, speaker = make_recording(text.lower(), **voice)
+                samples, speaker, _ = make_recording(text.lower(), **voice)
                 path = partial / split / f"{number:06d}.flac"
                 metadata.write(write_recording(path, samples, {"text": text, "speaker": speaker}))
     partial.rename(folder)

@@ -75,7 +75,7 @@ def speak_corpus(folder: Path, hours: float) -> Path:
             tqdm(total=round(goal), unit="s", desc=f"Speaking {split}") as progress,
         ):
             for text in sentences:
-                samples, speaker = make_recording(text, language="en", generator=generator)
+                samples, speaker, _ = make_recording(text, language="en", generator=generator)
                 soundfile.write(folder / split / f"{number:06d}.flac", samples, SAMPLE_RATE, subtype="PCM_16")
                 row = {"file_name": f"{number:06d}.flac", "text": text, "speaker": speaker}
                 row["duration"] = round(len(samples) / SAMPLE_RATE, 4)

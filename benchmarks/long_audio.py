@@ -20,17 +20,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
-import jiwer
 import numpy as np
 import psutil
 import soundfile
 
 from hf_asr.arguments import Parser, add_dataclasses, to_dataclasses
 from hf_asr.data.sources import Source, read_row
-from hf_asr.data.word_times import read_word_times
+from hf_asr.data.word_times import TimedWord, read_word_times
 from hf_asr.decoding.arguments import DecodingArguments
 from hf_asr.decoding.recognizer import Recognizer, load
+from hf_asr.decoding.transcript import Word
 from hf_asr.scoring.metrics import count_errors
+from hf_asr.scoring.word_times import compared_words, word_time_metrics
 
 RATE = 16000
 NOISE = 0.003  # standard deviation, about 50 dB below full scale
@@ -64,10 +65,14 @@ def main() -> None:
     print(f"{seconds:.0f} s in all, {seconds / duration:.4f} of the recording's length")
     print(f"greatest memory: {memory:.0f} MB, {memory / memory_of_minute:.2f} times that of a minute")
     if times := read_word_times(rows):
-        shifted = [
-            (word.word, word.start + start) for i, start in zip(order, starts, strict=True) for word in times[i] or []
-        ]
-        print_word_errors(shifted, result["words"])
+        expected = [shifted(word, start) for i, start in zip(order, starts, strict=True) for word in times[i] or []]
+        words = [Word(**word) for word in result["words"]]
+        print(word_time_metrics(compared_words(expected, words, normalize=normalize)))
+
+
+def shifted(word: TimedWord, seconds: float) -> TimedWord:
+    """Return a word whose times are later."""
+    return TimedWord(word.word, word.start + seconds, None if word.end is None else word.end + seconds)
 
 
 def join_utterances(rows: datasets.Dataset, path: Path, *, seconds: float) -> tuple[list[int], list[float]]:
@@ -130,25 +135,6 @@ def error_rate(references: list[str], predictions: list[str]) -> float:
     texts = ([re.sub(r"\s", "", text) for text in texts] for texts in (references, predictions))
     *errors, length = count_errors(*texts, unit="character").sum(0).tolist()
     return sum(errors) / length
-
-
-def print_word_errors(reference: list[tuple[str, float]], words: list[dict]) -> None:
-    """Print how far the starts of the words that are right are from the true ones, in milliseconds."""
-    output = jiwer.process_words(
-        " ".join(word for word, _ in reference), " ".join(word["word"].replace(" ", "_") for word in words)
-    )
-    errors = [
-        words[chunk.hyp_start_idx + k]["start"] - reference[chunk.ref_start_idx + k][1]
-        for chunk in output.alignments[0]
-        if chunk.type == "equal"
-        for k in range(chunk.ref_end_idx - chunk.ref_start_idx)
-    ]
-    milliseconds = 1000 * np.array(errors)
-    median, p95 = np.percentile(np.abs(milliseconds), [50, 95])
-    print(
-        f"starts of {len(errors)} of {len(reference)} words: median error {median:.0f} ms, 95th percentile {p95:.0f} "
-        f"ms, median delay {np.median(milliseconds):+.0f} ms"
-    )
 
 
 if __name__ == "__main__":

@@ -7,16 +7,21 @@ import _ctypes
 import ctypes
 import difflib
 import functools
+import itertools
 import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import soundfile
 import soxr
+
+from .espeak_words import NO_PHONEME, Event, spoken_words
+from .word_times import TimedWord
 
 SAMPLE_RATE = 16_000
 VOICE_VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4")  # of the synthetic corpus
@@ -33,11 +38,25 @@ CLEAR_VARIANTS = (
 
 # From espeak-ng's speak_lib.h.
 _AUDIO_OUTPUT_SYNCHRONOUS = 2
+_INITIALIZE_PHONEME_EVENTS = 0x0001  # which do not change the audio
 _INITIALIZE_DONT_EXIT = 0x8000
 _CHARS_UTF8 = 1
+_EVENT_LIST_TERMINATED = 0
+_EVENT_PHONEME = 7
 _PARAMETER_RATE = 1
 _PARAMETER_PITCH = 3
-_SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+
+
+class _Event(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int) for name in ("type", "unique_identifier", "text_position", "length")),
+        *((name, ctypes.c_int) for name in ("audio_position", "sample")),
+        ("user_data", ctypes.c_void_p),
+        ("phoneme", ctypes.c_char * 8),
+    )
+
+
+_SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
 class SilentSpeechError(ValueError):
@@ -105,6 +124,17 @@ def speak(text: str, *, language: str, voice_variant: str, rate_wpm: int, pitch:
         ImportError: `espeakng-loader` is not installed.
         RuntimeError: espeak-ng does not start.
     """
+    return speak_with_times(text, language=language, voice_variant=voice_variant, rate_wpm=rate_wpm, pitch=pitch)[0]
+
+
+def speak_with_times(
+    text: str, *, language: str, voice_variant: str, rate_wpm: int, pitch: int
+) -> tuple[np.ndarray, list[TimedWord]]:
+    """Return the speech as `speak` does, and its words with their times; see `espeak_words.spoken_words`.
+
+    Raises:
+        SilentSpeechError, ValueError, ImportError, RuntimeError: See `speak`.
+    """
     loader = _loader()
     folder = Path(loader.get_data_path())
     if not (folder / "voices" / "!v" / voice_variant).is_file():  # espeak itself would silently ignore it
@@ -112,7 +142,7 @@ def speak(text: str, *, language: str, voice_variant: str, rate_wpm: int, pitch:
     voice = f"{voice_name(language)}+{voice_variant}"
     library = ctypes.CDLL(loader.get_library_path())
     try:
-        samples, espeak_rate = _synthesize(library, folder, text, voice=voice, rate_wpm=rate_wpm, pitch=pitch)
+        samples, espeak_rate, spans = _synthesize(library, folder, text, voice=voice, rate_wpm=rate_wpm, pitch=pitch)
     finally:
         # espeak keeps the phase of its pitch flutter from one sentence to the next, and has no call to reset it. The
         # audio would depend on the previous sentences, so the library is unloaded, which takes 1 ms.
@@ -120,24 +150,35 @@ def speak(text: str, *, language: str, voice_variant: str, rate_wpm: int, pitch:
     sounding = np.flatnonzero(samples)
     if not len(sounding):
         raise SilentSpeechError(f"espeak-ng produced only silence for {text!r}; pass text with words in it.")
-    samples = samples[sounding[0] : sounding[-1] + 1].astype(np.float32) / 32_768
-    return np.clip(soxr.resample(samples, espeak_rate, SAMPLE_RATE), -1, 1)
+    first, last = int(sounding[0]), int(sounding[-1]) + 1
+
+    def seconds(sample: int) -> float:
+        return (min(max(sample, first), last) - first) / espeak_rate
+
+    samples = samples[first:last].astype(np.float32) / 32_768
+    words = [TimedWord(word, seconds(start), seconds(end)) for word, start, end in spans]
+    return np.clip(soxr.resample(samples, espeak_rate, SAMPLE_RATE), -1, 1), words
 
 
 def _synthesize(
     library: ctypes.CDLL, folder: Path, text: str, *, voice: str, rate_wpm: int, pitch: int
-) -> tuple[np.ndarray, int]:
-    """Return the samples of espeak-ng, int16 (samples,), and their rate in Hz."""
+) -> tuple[np.ndarray, int, list[tuple[str, int, int]]]:
+    """Return the samples of espeak-ng, int16 (samples,), their rate in Hz, and the words as `spoken_words` does."""
     chunks: list[np.ndarray] = []
+    found: list[Event] = []
 
     @_SynthCallback
     def collect(samples, count, events):
         if samples and count > 0:
             chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        for event in itertools.takewhile(lambda event: event.type != _EVENT_LIST_TERMINATED, events):
+            name = event.phoneme.decode("ascii", "replace") if event.type == _EVENT_PHONEME else ""
+            found.append(Event(event.sample, event.text_position - 1, name))
         return 0
 
     home = str(folder.parent).encode()
-    rate = library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, home, _INITIALIZE_DONT_EXIT)
+    options = _INITIALIZE_PHONEME_EVENTS | _INITIALIZE_DONT_EXIT
+    rate = library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, home, options)
     if rate <= 0:
         raise RuntimeError(
             f"espeak-ng did not start with the data in {folder}; reinstall espeakng-loader, "
@@ -153,9 +194,20 @@ def _synthesize(
         encoded = text.encode() + b"\0"
         library.espeak_Synth(encoded, ctypes.c_size_t(len(encoded)), 0, 1, 0, _CHARS_UTF8, None, None)
         library.espeak_Synchronize()
+        words = spoken_words(text, found, count_phonemes=functools.partial(_count_phonemes, library))
     finally:
         library.espeak_Terminate()  # ends the thread of espeak, before the library is unloaded
-    return np.concatenate(chunks) if chunks else np.zeros(0, dtype=np.int16), rate
+    return np.concatenate(chunks) if chunks else np.zeros(0, dtype=np.int16), rate, words
+
+
+def _count_phonemes(library: ctypes.CDLL, word: str) -> int:
+    """Return the number of phonemes of a word that is spoken alone, without synthesising it."""
+    library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+    rest, count = ctypes.c_char_p(word.encode()), 0
+    while rest.value is not None:  # one clause after another
+        phonemes = library.espeak_TextToPhonemes(ctypes.byref(rest), _CHARS_UTF8, ord("\n") << 8)
+        count += sum(not name.startswith(NO_PHONEME) for name in phonemes.decode().split())
+    return count
 
 
 def make_recording(
@@ -166,8 +218,10 @@ def make_recording(
     variants: Sequence[str] = VOICE_VARIANTS,
     rates_wpm: tuple[int, int] = (155, 211),
     pitches: tuple[int, int] = (30, 71),
-) -> tuple[np.ndarray, str]:
-    """Return a sentence in a random voice, float32 (samples,) at 16 kHz, and the speaker, such as "en-us+m3".
+) -> tuple[np.ndarray, str, list[TimedWord]]:
+    """Return a sentence in a random voice, float32 (samples,) at 16 kHz, the speaker, and the words with their times.
+
+    The speaker is a name such as "en-us+m3". The times are rounded to milliseconds.
 
     Args:
         variants: Voice variants to draw from.
@@ -179,16 +233,19 @@ def make_recording(
     variant = variants[generator.integers(len(variants))]
     rate_wpm = int(generator.integers(*rates_wpm))
     pitch = int(generator.integers(*pitches))
-    speech = speak(text, language=language, voice_variant=variant, rate_wpm=rate_wpm, pitch=pitch)
+    voice = {"voice_variant": variant, "rate_wpm": rate_wpm, "pitch": pitch}
+    speech, words = speak_with_times(text, language=language, **voice)
     speech *= generator.uniform(0.3, 0.9) / np.abs(speech).max()
     before, after = (generator.uniform(0.05, 0.2, size=2) * SAMPLE_RATE).astype(int)
     samples = np.pad(speech, (before, after))
     # Noise at -60 dB of full scale: no microphone produces digital silence, whose log-mel features are extreme.
     samples += generator.normal(scale=1e-3, size=len(samples)).astype(np.float32)
-    return np.clip(samples, -1, 1), f"{voice_name(language)}+{variant}"
+    shift = before / SAMPLE_RATE
+    words = [TimedWord(word.word, round(word.start + shift, 3), round(word.end + shift, 3)) for word in words]
+    return np.clip(samples, -1, 1), f"{voice_name(language)}+{variant}", words
 
 
-def write_recording(path: Path, samples: np.ndarray, row: dict[str, str]) -> str:
+def write_recording(path: Path, samples: np.ndarray, row: dict[str, Any]) -> str:
     """Write a 16 kHz mono 16-bit FLAC file, and return the line of metadata.jsonl that describes it.
 
     Args:

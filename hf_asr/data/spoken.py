@@ -261,7 +261,7 @@ def _rendition(sentence: str, number: int, *, language: str, seed: int) -> tuple
     sentence = unicodedata.normalize("NFC", sentence)  # espeak-ng does not know combining marks
     order = _generator(seed, sentence).permutation(len(CLEAR_VARIANTS))
     variant = CLEAR_VARIANTS[order[number % len(order)]]
-    return make_recording(
+    samples, speaker, _ = make_recording(
         sentence.lower(),  # words in capitals would be spelled letter by letter
         language=language,
         generator=_generator(seed, sentence, number),
@@ -269,6 +269,7 @@ def _rendition(sentence: str, number: int, *, language: str, seed: int) -> tuple
         rates_wpm=RATES_WPM,
         pitches=PITCHES,
     )
+    return samples, speaker
 
 
 def _generator(*parts: int | str) -> np.random.Generator:

@@ -17,9 +17,10 @@ from tqdm.auto import tqdm
 
 from ..model.spelling_conformer import spell_english, spell_mandarin
 from .espeak import make_recording, write_recording
+from .word_times import WORDS
 
-# Stored in corpus.json. Increase it when sentences or audio change, so that an old folder is not reused.
-CORPUS_VERSION = 1
+# Stored in corpus.json. Increase it when sentences, audio or word times change, so that an old folder is not reused.
+CORPUS_VERSION = 2
 
 
 @dataclass
@@ -165,9 +166,9 @@ def make_corpus(output_dir: str | os.PathLike, arguments: SyntheticCorpusArgumen
     """Write the corpus as an `audiofolder` and return its folder.
 
     Each split is a folder of 16 kHz mono 16-bit FLAC files with a `metadata.jsonl` of `file_name`, `text`, `language`,
-    `speaker` and `duration` (seconds). The corpus depends only on `arguments`, which are stored in `corpus.json`: a
-    folder with the same arguments is reused. The corpus is written to a temporary folder that is renamed at the end, so
-    that a folder with a `corpus.json` is always complete.
+    `speaker`, `words` with their times, and `duration` (seconds). The corpus depends only on `arguments`, which are
+    stored in `corpus.json`: a folder with the same arguments is reused. The corpus is written to a temporary folder
+    that is renamed at the end, so that a folder with a `corpus.json` is always complete.
 
     Raises:
         ValueError: `output_dir` contains anything else, or the arguments cannot be satisfied; see also `espeak.speak`.
@@ -197,9 +198,10 @@ def make_corpus(output_dir: str | os.PathLike, arguments: SyntheticCorpusArgumen
                 (partial_dir / split).mkdir()
                 with open(partial_dir / split / "metadata.jsonl", "w", encoding="utf-8") as metadata:
                     for number, row in enumerate(rows):
-                        samples, speaker = make_recording(**row, generator=generator)
+                        samples, speaker, words = make_recording(**row, generator=generator)
                         path = partial_dir / split / f"{number:05d}.flac"
-                        metadata.write(write_recording(path, samples, row | {"speaker": speaker}))
+                        row |= {"speaker": speaker, WORDS: list(map(asdict, words))}
+                        metadata.write(write_recording(path, samples, row))
                         progress.update()
         (partial_dir / "corpus.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         os.replace(partial_dir, output_dir)

@@ -108,7 +108,7 @@ def spoken_utterances(model: ConformerForCTC, processor: ConformerProcessor, *, 
         text, language = texts[place]
         tried[place] += 1
         try:
-            samples, _ = make_recording(text, language=language, generator=generator)
+            samples, *_ = make_recording(text, language=language, generator=generator)
         except ValueError:  # a character that espeak-ng does not know
             continue
         waveform = read_array(samples, SAMPLE_RATE, sampling_rate=rate).waveform

@@ -10,11 +10,13 @@ from tqdm.auto import tqdm
 from ..data.audio import LongRecording, Recording
 from ..data.rows import names_in
 from ..data.sources import row_recording
+from ..data.word_times import WORDS, TimedWord, read_word_times
 from ..decoding.bulk import recognize_all
 from ..decoding.recognizer import Recognizer
 from ..files import METRICS, PREDICTIONS, write_text
 from .metrics import check_references, count_errors, error_rates
 from .selection import is_partial
+from .word_times import compared_words, word_time_metrics
 
 COUNTS = ("substitutions", "deletions", "insertions", "characters")
 # Keys that this module writes; columns of the source with these names are left out of the records.
@@ -28,13 +30,15 @@ def evaluate_rows(
 
     The readable part of a damaged recording is scored; all characters of an unreadable recording count as
     deletions. The number of seconds of audio in memory is bounded. The real-time factor is the time for features, model
-    and decoding, without reading files, divided by the duration of the audio.
+    and decoding, without reading files, divided by the duration of the audio. If the dataset has word times, the
+    metrics contain their errors, and the records the times of the words that are right.
 
     Raises:
         ValueError: All references are empty, so that there is no error rate.
     """
     check_references([recognizer.processor.tokenizer.normalize(text) for text in rows["text"]])
-    records, elapsed = predict_rows(recognizer, rows, show_progress=show_progress)
+    word_times = read_word_times(rows)
+    records, elapsed = predict_rows(recognizer, rows, word_times=word_times, show_progress=show_progress)
     references, predictions = ([record[name] for record in records] for name in ("reference", "prediction"))
     for record, counts in zip(records, count_errors(references, predictions, unit="character").tolist(), strict=True):
         record |= dict(zip(COUNTS, counts, strict=True))
@@ -46,16 +50,27 @@ def evaluate_rows(
         "real_time_factor": elapsed / max(seconds, 1e-9),
         "unreadable": sum("error" in record for record in records),
     }
+    if word_times is not None:
+        metrics |= word_time_metrics(word for record in records for word in record.get("word_times", ()))
     return metrics, records
 
 
 def predict_rows(
-    recognizer: Recognizer, rows: datasets.Dataset, *, show_progress: bool = True
+    recognizer: Recognizer,
+    rows: datasets.Dataset,
+    *,
+    word_times: list[list[TimedWord] | None] | None = None,
+    show_progress: bool = True,
 ) -> tuple[list[dict], float]:
-    """Return a record with reference and prediction for each row, and the seconds of computation."""
+    """Return a record with reference and prediction for each row, and the seconds of computation.
+
+    Args:
+        word_times: As `read_word_times` returns them; the records then have those of the words that are right.
+    """
     rate, normalize = recognizer.sampling_rate, recognizer.processor.tokenizer.normalize
     references = [normalize(text) for text in rows["text"]]
-    columns = {name: _values(rows, name) for name in _metadata(rows)}
+    replaced = () if word_times is None else (WORDS, "word_times")
+    columns = {name: _values(rows, name) for name in _metadata(rows) if name not in replaced}
     paths: dict[int, str | None] = {}
 
     def read(place: int, max_seconds: float) -> Recording | LongRecording:
@@ -74,6 +89,8 @@ def predict_rows(
             record["error"] = result.error
         else:
             record |= {"prediction": normalize(result.transcript.text), "duration": round(result.duration, 3)}
+            if word_times is not None and (words := word_times[place]) is not None:
+                record["word_times"] = compared_words(words, result.transcript.words, normalize=normalize)
         if result.damage:
             record["damage"] = "; ".join(result.damage)
         elapsed += result.computing_seconds

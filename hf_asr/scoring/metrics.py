@@ -49,6 +49,26 @@ def count_errors(references: Sequence[str], predictions: Sequence[str], *, unit:
     return np.array(counts, dtype=np.int64).reshape(-1, 4)
 
 
+def align(reference: str, prediction: str) -> list[tuple[str, str, str]]:
+    """Return runs of words as (operation, reference, prediction).
+
+    The operation is equal, substitute, delete or insert.
+    """
+    reference, prediction = split_words(reference), split_words(prediction)
+    if not reference:
+        return [("insert", "", prediction)] if prediction else []
+    output = jiwer.process_words(reference, prediction)
+    reference_words, prediction_words = output.references[0], output.hypotheses[0]
+    return [
+        (
+            chunk.type,
+            " ".join(reference_words[chunk.ref_start_idx : chunk.ref_end_idx]),
+            " ".join(prediction_words[chunk.hyp_start_idx : chunk.hyp_end_idx]),
+        )
+        for chunk in output.alignments[0]
+    ]
+
+
 def check_references(references: Sequence[str]) -> None:
     """Raise ValueError if all references are empty, because an error rate would be a division by zero."""
     if not any(reference.strip() for reference in references):

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import jiwer
 import numpy as np
 from markupsafe import Markup
 
 from ..data.report import row_audio_uri
 from ..html import bars, write_page
 from .evaluation import COUNTS
-from .metrics import UNITS, bootstrap_interval, split_words
+from .metrics import UNITS, align, bootstrap_interval
 from .selection import describe_selection
 
 # Keys that `evaluate_rows` adds to the columns of the source. The other columns are groups if they have few values.
-OWN_COLUMNS = {"audio", "reference", "prediction", "error", *COUNTS}
+OWN_COLUMNS = {"audio", "reference", "prediction", "error", "word_times", *COUNTS}
 MAX_GROUPS = 50
 
 
@@ -114,26 +113,6 @@ def _write(
 def _counts(records: Sequence[dict]) -> np.ndarray:
     """Return substitutions, deletions, insertions and characters, int (utterances, 4)."""
     return np.array([[record[name] for name in COUNTS] for record in records], dtype=np.int64).reshape(-1, 4)
-
-
-def align(reference: str, prediction: str) -> list[tuple[str, str, str]]:
-    """Return runs of words as (operation, reference, prediction).
-
-    The operation is equal, substitute, delete or insert.
-    """
-    reference, prediction = split_words(reference), split_words(prediction)
-    if not reference:
-        return [("insert", "", prediction)] if prediction else []
-    output = jiwer.process_words(reference, prediction)
-    reference_words, prediction_words = output.references[0], output.hypotheses[0]
-    return [
-        (
-            chunk.type,
-            " ".join(reference_words[chunk.ref_start_idx : chunk.ref_end_idx]),
-            " ".join(prediction_words[chunk.hyp_start_idx : chunk.hyp_end_idx]),
-        )
-        for chunk in output.alignments[0]
-    ]
 
 
 def confusions(records: Sequence[dict], *, unit: str, most: int = 20) -> list[tuple[str, str, int]]:

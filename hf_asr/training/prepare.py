@@ -99,10 +99,6 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: Conforme
     train_dataset, plain_dataset, training = build_training_set(
         splits.train, collator, config=model.config, data_args=data_args, args=args, augment=augment
     )
-    durations = longest_durations(training.durations, augment)
-    if not data_args.streaming and (concatenation := data_args.concatenation_arguments()) is not None:
-        train_dataset = ConcatenatedDataset(train_dataset, concatenation, durations=durations, seed=args.seed)
-        durations = train_dataset.durations
     options = {"config": model.config, "data_args": data_args, "args": args}
     warm_start = prepare_warm_start(splits.spoken, collator, **options) if splits.spoken else None
     if is_main:
@@ -128,7 +124,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: Conforme
         model=model,
         train_dataset=train_dataset,
         collator=collator,
-        durations=durations,
+        durations=_longest(train_dataset, training, augment),
         training=training,
         evaluation=evaluation,
         prior=prior,
@@ -232,7 +228,7 @@ def build_training_set(
     data_args: DataArguments,
     args: ConformerTrainingArguments,
     augment: Augmentation | None,
-) -> tuple[SpeechDataset | StreamedBatches, SpeechDataset, Inspection]:
+) -> tuple[SpeechDataset | ConcatenatedDataset | StreamedBatches, SpeechDataset, Inspection]:
     """Return the training set, the same rows without augmentation, and the result of inspecting them.
 
     The training set of a stream is its batches. Only the first buffer of it is inspected here, and the rows without
@@ -256,13 +252,18 @@ def build_training_set(
     augmented = {"augment": augment, "pad_to_labels": partial(pad_to_labels, config=config)}
     unchanged = {"processor": collator.processor, "labels": inspection.labels}
     plain_dataset = SpeechDataset(usable, **unchanged)
+    concatenation = data_args.concatenation_arguments()
     if not data_args.streaming:
-        return SpeechDataset(usable, **unchanged, **augmented), plain_dataset, inspection
+        dataset = SpeechDataset(usable, **unchanged, **augmented)
+        if concatenation is not None:
+            durations = longest_durations(inspection.durations, augment)
+            dataset = ConcatenatedDataset(dataset, concatenation, durations=durations, seed=args.seed)
+        return dataset, plain_dataset, inspection
     batches = StreamedBatches(
         rows,
         **options,
         **augmented,
-        concatenation=data_args.concatenation_arguments(),
+        concatenation=concatenation,
         max_batch_seconds=args.max_batch_seconds,
         buffer_size=data_args.streaming_buffer_size,
         seed=args.seed if args.data_seed is None else args.data_seed,
@@ -273,6 +274,17 @@ def build_training_set(
         compute_features=collator.compute_features,
     )
     return batches, plain_dataset, inspection
+
+
+def _longest(
+    dataset: SpeechDataset | ConcatenatedDataset | StreamedBatches,
+    inspection: Inspection,
+    augment: Augmentation | None,
+) -> list[float]:
+    """Return the maximum duration of each example in seconds; of a stream, those of its first buffer alone."""
+    if isinstance(dataset, ConcatenatedDataset):
+        return dataset.durations
+    return longest_durations(inspection.durations, augment)
 
 
 def _report(

@@ -9,6 +9,7 @@ from hf_asr.data.espeak import (
     VOICE_VARIANTS,
     make_recording,
     speak,
+    speak_with_times,
     voice_name,
     voices_by_language,
 )
@@ -101,3 +102,48 @@ def test_a_recording_is_in_one_of_the_given_variants():
     generator = np.random.default_rng(0)
     speakers = {make_recording("eins", language="de", generator=generator, variants=("m1", "f5"))[1] for _ in range(8)}
     assert speakers == {"de+m1", "de+f5"}
+
+
+def sounding_parts(samples: np.ndarray) -> list[tuple[float, float]]:
+    """Return the starts and ends in seconds of the parts that are louder than 2 % of the maximum, 0.1 s apart."""
+    loud = np.flatnonzero(np.abs(samples) > np.abs(samples).max() / 50) / SAMPLE_RATE
+    cuts = np.flatnonzero(np.diff(loud) > 0.1)
+    return [*zip(loud[[0, *(cuts + 1)]].tolist(), loud[[*cuts, -1]].tolist(), strict=True)]
+
+
+@pytest.mark.parametrize("variant", ["m1", "m3", "f1"])
+@pytest.mark.parametrize(
+    ("language", "text", "expected"),
+    [
+        ("en", "one, sea, moon, ten", ["one,", "sea,", "moon,", "ten"]),
+        ("zh", "灯，三，妈，海", ["灯", "三", "妈", "海"]),
+    ],
+)
+def test_word_times_are_where_the_speech_is(language, text, expected, variant):
+    """Also in a recording, which has silence and noise around the speech."""
+    voice = {"voice_variant": variant, "rate_wpm": 160, "pitch": 50}
+    samples, words = speak_with_times(text, language=language, **voice)
+    recording, _, later = make_recording(
+        text, language=language, generator=np.random.default_rng(0), variants=[variant]
+    )
+    for where, found in ((samples, words), (recording, later)):
+        assert [word.word for word in found] == expected
+        parts = sounding_parts(where)
+        assert [word.start for word in found] == pytest.approx([start for start, _ in parts], abs=0.01)
+        assert [word.end for word in found] == pytest.approx([end for _, end in parts], abs=0.025)
+    np.testing.assert_array_equal(speak(text, language=language, **voice), samples)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"), [("en", "turn on the office light in the hall"), ("zh", "三点关上餐厅的空调")]
+)
+def test_words_that_espeak_speaks_as_one_have_times(language, text):
+    _, words = speak_with_times(text, language=language, **VOICE)
+    assert [word.word for word in words] == (text.split() if language == "en" else list(text))
+    times = [time for word in words for time in (word.start, word.end)]
+    assert times == sorted(times) and all(0.04 < word.end - word.start < 0.6 for word in words)
+
+
+def test_a_text_whose_words_espeak_misplaces_has_no_times():
+    samples, words = speak_with_times("one. sea. moon", language="en", **VOICE)
+    assert len(samples) and not words

@@ -1,4 +1,7 @@
+import hashlib
+import importlib.metadata
 import json
+import platform
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from hf_asr.data.synthetic import (
     spell_english,
     spell_mandarin,
 )
+from hf_asr.scoring.metrics import split_words
 
 pytest.importorskip("espeakng_loader", reason="the synthetic corpus needs espeakng-loader")
 
@@ -85,6 +89,30 @@ def test_audio_and_metadata_agree(corpus_dir):
             assert 0.9 < row["duration"] < 5
             assert 0.25 < np.abs(samples).max() < 1
             assert 1e-4 < samples[: SAMPLE_RATE // 25].std() < 1e-2  # quiet at the start, but not digital silence
+
+
+def test_every_word_has_its_times(corpus_dir):
+    for split in ("train", "validation", "test"):
+        for row in read_rows(corpus_dir, split):
+            assert [word["word"] for word in row["words"]] == split_words(row["text"]).split()
+            times = [time for word in row["words"] for time in (word["start"], word["end"])]
+            assert times == sorted(times) and times[0] >= 0.05 and times[-1] <= row["duration"] - 0.05
+
+
+PACKAGES = {"espeakng-loader": "0.2.4", "soxr": "0.5.0.post1"}  # with which the hash was computed
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or any(importlib.metadata.version(name) != PACKAGES[name] for name in PACKAGES),
+    reason="another espeak-ng or soxr may give other samples",
+)
+def test_word_times_did_not_change_the_audio(corpus_dir):
+    """The hash is of the samples of version 1 of the corpus, which had no word times: measured CERs stay valid."""
+    digest = hashlib.sha256()
+    for split in ("train", "validation", "test"):
+        for row in read_rows(corpus_dir, split):
+            digest.update(soundfile.read(corpus_dir / split / row["file_name"], dtype="int16")[0].tobytes())
+    assert digest.hexdigest() == "bb046252c671e38433a80ff023742273685d5465b782c8f9592fb8c5295f2b0e"
 
 
 def test_splits_are_disjoint(corpus_dir):

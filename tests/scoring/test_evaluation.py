@@ -36,7 +36,7 @@ def test_every_row_is_scored_in_order_with_any_memory_limit(rows, tiny_model, pr
     assert [i for i, record in enumerate(records) if "damage" in record] == [4]
     assert records[3]["deletions"] == 3 and records[5]["duration"] == pytest.approx(10000 / 16000, abs=1e-3)
     monkeypatch.setattr(bulk, "GROUP_SECONDS", 1.0)
-    monkeypatch.setattr(bulk, "READ_AHEAD_SECONDS", 0.7)  # most recordings are recognised alone
+    monkeypatch.setattr(bulk, "LONG_SECONDS", 0.7)  # most recordings are recognised alone
     in_groups, again = evaluate_rows(Recognizer(tiny_model, processor), rows, show_progress=False)
     assert again == records and in_groups["cer"] == at_once["cer"]
 

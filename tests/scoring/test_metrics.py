@@ -6,6 +6,7 @@ import pytest
 from hf_asr.scoring.metrics import (
     CharacterErrorRate,
     WordErrorRate,
+    align,
     bootstrap_interval,
     count_errors,
     error_rates,
@@ -27,6 +28,17 @@ def test_spaces_count_as_characters():
 def test_a_han_character_is_a_word():
     assert split_words("打开wifi吧 now") == "打 开 wifi 吧 now"
     assert WordErrorRate().compute(references=["打开灯"], predictions=["打关灯"])["wer"] == pytest.approx(1 / 3)
+
+
+def test_words_and_han_characters_are_aligned():
+    assert align("turn on the light", "turn off the light now") == [
+        ("equal", "turn", "turn"),
+        ("substitute", "on", "off"),
+        ("equal", "the light", "the light"),
+        ("insert", "", "now"),
+    ]
+    assert align("打开灯", "打开等") == [("equal", "打 开", "打 开"), ("substitute", "灯", "等")]
+    assert align("", "oh") == [("insert", "", "oh")]
 
 
 def test_rates_are_over_the_corpus_not_averaged_over_utterances():

@@ -22,7 +22,7 @@ def make_examples(processor: ProcessorMixin, folder: str | Path, *, seed: int = 
             continue
         for sentence in sorted(sentences, key=len)[-4::3]:  # the longest and the fourth longest
             try:
-                waveform, _ = make_recording(sentence, language=language, generator=generator)
+                waveform, *_ = make_recording(sentence, language=language, generator=generator)
             except (ImportError, OSError, RuntimeError):
                 return []
             file = Path(folder) / f"{language}-{len(examples) + 1}.wav"

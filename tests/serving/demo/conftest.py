@@ -24,7 +24,7 @@ def recognizer(checkpoint):
 @pytest.fixture(scope="session")
 def speech(tmp_path_factory):
     """Return a wav file of about two seconds."""
-    waveform, _ = make_recording("the lazy dog jumps", language="en", generator=np.random.default_rng(0))
+    waveform, *_ = make_recording("the lazy dog jumps", language="en", generator=np.random.default_rng(0))
     path = tmp_path_factory.mktemp("speech") / "my dog.wav"
     soundfile.write(path, waveform, 16000)
     return path
