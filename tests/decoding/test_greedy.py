@@ -38,16 +38,22 @@ def test_an_empty_recording_has_no_tokens():
 
 
 def test_words_have_the_times_and_probabilities_of_their_frames(processor):
+    """A word is wider than the frames of its tokens by 0.1 s, but not beyond the middle between two words."""
     tokenizer = processor.tokenizer
-    ids = tokenizer("the dog")["input_ids"]
-    path = [0, *ids[:3], 0, ids[3], *ids[4:], ids[-1], 0]
+    the, space, dog = (
+        tokenizer("the dog")["input_ids"][:3],
+        *(tokenizer("the dog")["input_ids"][i:j] for i, j in ((3, 4), (4, 7))),
+    )
+    path = [0] * 4 + the + [0, *space, *dog, dog[-1], 0]
     decoder = GreedyDecoder(blank=0)
     (hypothesis,) = decoder.finish([decoder.keep(log_probs(path, vocab_size=len(tokenizer)))])
     assert aligned_tokens(hypothesis, blank=0) == path
     assert to_text(hypothesis, tokenizer) == "the dog"
-    transcript = to_transcript(hypothesis, tokenizer, seconds_per_frame=0.04, duration=0.35)
+    transcript = to_transcript(hypothesis, tokenizer, seconds_per_frame=0.04, duration=0.55)
     assert [(word.word, word.start, word.end) for word in transcript.words] == [
-        ("the", 0.04, 0.16),
-        ("dog", 0.24, 0.35),
+        ("the", 0.06, 0.32),  # frames 4 to 7
+        ("dog", 0.32, 0.55),  # frames 9 to 13, and the end of the recording
     ]
     assert {word.confidence for word in transcript.words} == {0.8}
+    later = to_transcript(hypothesis, tokenizer, seconds_per_frame=0.04, duration=9.0, start=0.08)
+    assert [(word.start, word.end) for word in later.words] == [(0.14, 0.40), (0.40, 0.70)]
