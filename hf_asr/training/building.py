@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from tokenizers import models
 from transformers import (
     AutoConfig,
@@ -29,6 +30,7 @@ logger = logging.getLogger("hf_asr")
 # Settings that change how a checkpoint is trained, but not its architecture. The layers with a CTC loss are not among
 # them: a layer that was trained without one would disturb the others.
 TRAINING_SETTINGS = re.compile(r"drop|mask|spec_augment|dynamic_|full_context|^ctc_weight$|^consistency_weight$")
+CHUNK_SETTINGS = ("causal_conv", "chunk_size", "num_left_chunks")  # taken where a checkpoint learns to stream
 
 
 def build(
@@ -91,9 +93,12 @@ def build_model(
             return AutoModelForCTC.from_pretrained(resume_from, dtype=torch.float32)
     if (name := model_args.model_name_or_path) is not None:
         with loading(name):
-            config = _with_training_settings(AutoConfig.from_pretrained(name), model_args.model)
+            own = AutoConfig.from_pretrained(name)
+            config = _with_training_settings(own, model_args.model)
             # AdamW needs float32 weights, and from_pretrained keeps the checkpoint's precision by default.
             model = AutoModelForCTC.from_pretrained(name, config=config, dtype=torch.float32)
+        if is_conformer(config) and config.causal_conv and not own.causal_conv:
+            forget_later_frames(model)
         if kept_rows is not None:
             replace_vocabulary(model, processor.tokenizer, kept=kept_rows)
         return model
@@ -105,6 +110,19 @@ def build_model(
         hop_length=extractor.hop_length,
     )
     return ConformerForCTC(config)
+
+
+def forget_later_frames(model: ConformerForCTC) -> None:
+    """Make the convolutions of an offline checkpoint causal, without their taps of later frames.
+
+    A kernel of K frames around a frame becomes one of the K frames that end with it, whose first K // 2 taps are zero.
+    """
+    with torch.no_grad():
+        for layer in model.encoder.layers:
+            weight = layer.convolution.depthwise_conv.weight  # (D, 1, K)
+            reach = weight.shape[-1] // 2
+            weight.copy_(F.pad(weight[..., : reach + 1], (reach, 0)))
+    logger.info("model: the checkpoint's convolutions become causal, so that it learns to recognise live audio")
 
 
 def is_resumed(model_args: ModelArguments, resume_from: Path | None) -> bool:
@@ -214,8 +232,11 @@ def _with_training_settings(config: PreTrainedConfig, options: dict) -> PreTrain
     is_ours = is_conformer(config)
     if is_ours:
         options = checked(ConformerConfig, options)
+    learns_to_stream = is_ours and options.get("use_dynamic_chunk") and config.block_type == "conformer"
     applied = {
-        name: value for name, value in options.items() if TRAINING_SETTINGS.search(name) and hasattr(config, name)
+        name: value
+        for name, value in options.items()
+        if (TRAINING_SETTINGS.search(name) or (learns_to_stream and name in CHUNK_SETTINGS)) and hasattr(config, name)
     }
     rest = {name: value for name, value in options.items() if name not in applied}
     if unknown := [name for name in rest if not hasattr(config, name)]:

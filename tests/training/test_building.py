@@ -1,8 +1,10 @@
 """Arguments for fine-tuning that are applied, refused, or ignored with a warning."""
 
 import logging
+import shutil
 
 import pytest
+import torch
 
 from hf_asr.training.arguments import ModelArguments
 from hf_asr.training.building import build
@@ -102,3 +104,39 @@ def test_a_recipe_adds_no_ctc_loss_to_the_layers_of_a_checkpoint(checkpoint, cap
     _, model, _ = build(ModelArguments(model_name_or_path=str(checkpoint), model=options), TEXTS)
     assert list(model.config.intermediate_ctc_layers) == [] and model.config.hidden_dropout == 0.3
     assert "the checkpoint's values are used, not the recipe's: intermediate_ctc_layers []" in caplog.text
+
+
+STREAMING = {"causal_conv": True, "use_dynamic_chunk": True, "num_left_chunks": 4}
+
+
+def test_an_offline_checkpoint_learns_to_stream(checkpoint, caplog):
+    """Its convolutions forget the later frames, and see the earlier ones as before."""
+    caplog.set_level(logging.INFO, logger="hf_asr")
+    arguments = ModelArguments(model_name_or_path=str(checkpoint), model=STREAMING)
+    _, model, _ = build(arguments, TEXTS)
+    assert "convolutions become causal" in caplog.text
+    config = model.config
+    assert (config.causal_conv, config.use_dynamic_chunk, config.num_left_chunks) == (True, True, 4)
+    _, offline, _ = build(ModelArguments(model_name_or_path=str(checkpoint)), TEXTS)
+    features = torch.randn(1, 200, 80)
+    with torch.inference_mode():
+        assert not torch.allclose(model.eval()(features).logits, offline.eval()(features).logits, atol=1e-2)
+        for layer in offline.encoder.layers:
+            weight = layer.convolution.depthwise_conv.weight
+            weight[..., weight.shape[-1] // 2 + 1 :] = 0
+        assert torch.allclose(model(features).logits, offline(features).logits, atol=1e-5)
+
+
+def test_a_checkpoint_that_is_causal_keeps_its_weights(checkpoint, tmp_path):
+    _, model, _ = build(ModelArguments(model_name_or_path=str(checkpoint), model=STREAMING), TEXTS)
+    model.save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json", "processor_config.json"):
+        shutil.copy(checkpoint / name, tmp_path)
+    _, again, _ = build(ModelArguments(model_name_or_path=str(tmp_path), model=STREAMING), TEXTS)
+    for (name, expected), found in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(expected, found), name
+
+
+def test_chunks_without_causal_convolutions_are_refused(checkpoint):
+    with pytest.raises(ValueError, match="use_dynamic_chunk needs causal_conv: true"):
+        build(ModelArguments(model_name_or_path=str(checkpoint), model={"use_dynamic_chunk": True}), TEXTS)
