@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import numpy as np
@@ -73,6 +74,24 @@ def test_damage_of_a_recording_is_reported_and_it_is_transcribed(checkpoint, cor
     ]
     assert f"note: {tmp_path / 'cut.aif'}: truncated: " in err
     assert f"note: {tmp_path / 'phases.AU'}: its channels cancel" in err
+
+
+def test_a_job_goes_on_after_an_interruption(checkpoint, corpus, tmp_path, capsys):
+    recordings = sorted((corpus / "validation").glob("*.flac"))[:3]
+    command = ["transcribe", "--model_name_or_path", str(checkpoint), "--skip_existing", *map(str, recordings)]
+    assert "--skip_existing needs --output_dir" in stopped(command)
+    command += ["--output_dir", str(tmp_path)]
+    transcripts = [tmp_path / f"{recording.name}.txt" for recording in recordings]
+    transcripts[0].write_text("from an earlier run")
+    transcripts[1].write_text("of an older recording")
+    os.utime(transcripts[1], (0, 0))
+    main(command)
+    assert "1 of 3 recordings have a transcript" in capsys.readouterr().err
+    texts = [path.read_text() for path in transcripts]
+    assert texts[0] == "from an earlier run" and texts[1] != "of an older recording"
+    main(command)
+    assert "3 of 3 recordings have a transcript" in capsys.readouterr().err
+    assert [path.read_text() for path in transcripts] == texts
 
 
 def test_an_unreadable_file_counts_as_deleted(checkpoint, corpus, tmp_path, capsys):

@@ -36,11 +36,19 @@ def add_arguments(parser: Parser) -> None:
         help="Folder for one file per recording, at the recording's path below the folder that was searched; without "
         "it, transcripts are printed.",
     )
+    parser.add_argument(
+        "--skip_existing",
+        action="store_true",
+        help="Leave out recordings whose file in --output_dir is newer than the recording, to go on after an "
+        "interruption.",
+    )
 
 
 def run(args: Namespace) -> None:
     (arguments,) = to_dataclasses(args, [DecodingArguments])
     files, places = find_files(args)
+    if args.skip_existing:
+        files, places = unfinished(files, places)
     recognizer = load(args.model_name_or_path, arguments=arguments)
     # On a terminal, the printed transcripts themselves show the progress of many recordings.
     hides_bar = sys.stderr is None or not sys.stderr.isatty()
@@ -86,6 +94,24 @@ def find_files(args: Namespace) -> tuple[list[RecordingFile], Sequence[Path | No
     if len(files) > 1 and args.output_format in ("srt", "vtt"):
         raise ValueError(f"{len(files)} files make {len(files)} {args.output_format} files: give --output_dir")
     return files, [None] * len(files)
+
+
+def unfinished(files: Sequence[RecordingFile], places: Sequence[Path | None]) -> tuple[list[RecordingFile], list[Path]]:
+    """Return the recordings without a transcript that is newer than they are, and the files for their transcripts.
+
+    Raises:
+        ValueError: Transcripts are printed and not written.
+    """
+    if None in places:
+        raise ValueError("--skip_existing needs --output_dir, which has the transcripts of earlier runs")
+    left = [(file, place) for file, place in zip(files, places, strict=True) if not _is_newer(place, file.path)]
+    print(f"{len(files) - len(left)} of {len(files)} recordings have a transcript", file=sys.stderr)
+    return [file for file, _ in left], [place for _, place in left]
+
+
+def _is_newer(path: Path, other: Path) -> bool:
+    """Return whether a file exists and is newer than another one, or the other one does not exist."""
+    return path.is_file() and (not other.is_file() or path.stat().st_mtime >= other.stat().st_mtime)
 
 
 def _read(path: Path, sampling_rate: int, max_seconds: float) -> Recording | LongRecording:
