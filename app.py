@@ -2,24 +2,32 @@
 
 python app.py --model_name_or_path runs/quickstart [--compare_with runs/other] [--port 7860]
 
+A checkpoint that was trained in chunks also gives live text from the microphone.
+
 A Hugging Face Space starts this file without arguments: the Space's variable HF_ASR_MODEL names the checkpoint.
 """
 
-import argparse
 import os
 import signal
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_asr.arguments import Parser, add_dataclasses, to_dataclasses
+from hf_asr.console import command
+from hf_asr.decoding.arguments import ChunkArguments
+from hf_asr.serving.options import StreamOptions
+
+CLASSES = (ChunkArguments, StreamOptions)
 QUICKSTART = Path("runs/quickstart")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_options(argv: Sequence[str] | None) -> Namespace:
     """Return the options; environment variables give the defaults."""
     is_space = os.environ.get("SYSTEM") == "spaces" or "SPACE_ID" in os.environ
-    parser = argparse.ArgumentParser(prog="app.py", description="Serve a page that transcribes speech.")
+    parser = Parser(prog="app.py", description="Serve a page that transcribes speech.")
     parser.add_argument(
         "--model_name_or_path",
         default=os.environ.get("HF_ASR_MODEL") or (str(QUICKSTART) if (QUICKSTART / "config.json").is_file() else None),
@@ -29,6 +37,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
     host = "0.0.0.0" if is_space else "127.0.0.1"
     parser.add_argument("--host", default=host, help="Address to listen on; 0.0.0.0 serves other machines.")
     parser.add_argument("--port", type=int, default=7860, help="Port to listen on.")
+    add_dataclasses(parser, CLASSES)
     args = parser.parse_args(argv)
     if args.model_name_or_path is None:
         sys.exit(f"error: give --model_name_or_path, or set HF_ASR_MODEL; {QUICKSTART} does not exist")
@@ -37,14 +46,14 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_options(argv)
-    from hf_asr.console import command  # imported here, because importing PyTorch takes seconds
-
     with command():
-        from hf_asr.serving.demo import build_demo, launch, load_warm  # needs the extra `demo`
+        from hf_asr.serving.demo import build_demo, launch, live_service, load_warm  # needs the extra `demo`
 
-        recognizer = load_warm(args.model_name_or_path)
+        chunks, limits = to_dataclasses(args, CLASSES)
+        recognizer = load_warm(args.model_name_or_path, chunks=chunks)
         second = load_warm(args.compare_with) if args.compare_with else None
-        demo = build_demo(recognizer, second=second, may_choose_second=args.host in LOOPBACK)
+        live = live_service(recognizer, limits)
+        demo = build_demo(recognizer, live=live, second=second, may_choose_second=args.host in LOOPBACK)
         launch(demo, host=args.host, port=args.port)
 
 

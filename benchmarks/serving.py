@@ -3,6 +3,7 @@
     python benchmarks/serving.py --model_name_or_path runs/quickstart --dataset_name runs/quickstart-corpus
     python benchmarks/serving.py … --soak_seconds 120      # 64 clients; errors and memory
     python benchmarks/serving.py … --malformed 10000       # broken uploads; no answer may be a 5xx
+    python benchmarks/serving.py … --streams 1 20 100      # live streams, and 300 of them
 
 All servers get the same recordings and use the same model; one server process runs at a time. Each client sends its
 next request when it has its answer. The clients share the cores of this machine with the server, so report ratios, not
@@ -28,8 +29,10 @@ from pathlib import Path
 
 import datasets
 import httpx
+import numpy as np
 import psutil
 import soundfile
+import websockets
 
 from hf_asr.data.sources import Source, read_row
 
@@ -303,6 +306,79 @@ def check_robustness(args: argparse.Namespace, wav: bytes) -> None:
     )
 
 
+@dataclass
+class Delays:
+    """Seconds that a client of a stream waits for its first partial result, and for the end after its last sample."""
+
+    first: list[float] = field(default_factory=list)
+    last: list[float] = field(default_factory=list)
+    refused: int = 0
+
+
+async def stream_once(url: str, pcm: bytes, delays: Delays) -> None:
+    """Send a recording at the speed of speech, in pieces of 0.1 s."""
+    started, first, ended = time.perf_counter(), None, float("inf")
+
+    async def send(socket: websockets.ClientConnection) -> None:
+        nonlocal ended
+        for number, begin in enumerate(range(0, len(pcm), 3200), start=1):
+            await asyncio.sleep(max(0.0, started + 0.1 * number - time.perf_counter()))
+            await socket.send(pcm[begin : begin + 3200])
+        ended = time.perf_counter()
+        await socket.send('{"type": "end"}')
+
+    try:
+        async with websockets.connect(f"{url.replace('http', 'ws')}/v1/stream", compression=None) as socket:
+            started = time.perf_counter()
+            sending = asyncio.create_task(send(socket))
+            try:
+                async for message in socket:
+                    kind, now = json.loads(message)["type"], time.perf_counter()
+                    if first is None and kind in ("partial", "final"):
+                        first = now - started
+                    if kind == "done":
+                        delays.last.append(now - ended)
+            finally:
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+    except websockets.WebSocketException:
+        delays.refused += 1
+        await asyncio.sleep(1)
+    delays.first += [first] if first else []
+
+
+async def stream_many(url: str, bodies: list[tuple[bytes, float]], *, streams: int, seconds: float) -> Delays:
+    """Keep so many streams open for so many seconds; each begins at another time, and again when it is done."""
+    delays, started = Delays(), time.perf_counter()
+
+    async def client(number: int) -> None:
+        pick = random.Random(number)
+        await asyncio.sleep(2 * pick.random())
+        while time.perf_counter() - started < seconds:
+            await stream_once(url, pick.choice(bodies)[0][44:], delays)
+
+    await asyncio.gather(*(client(number) for number in range(streams)))
+    return delays
+
+
+def measure_streams(args: argparse.Namespace, bodies: list[tuple[bytes, float]]) -> None:
+    """Print the delays at the client for each number of streams, then what happens above the limit."""
+    command = [*serve_command(args.model_name_or_path), "--chunk_size", "16", "--num_left_chunks", "8"]
+    server = Server(command)
+    try:
+        print("| streams | first partial p50 | p95 | final p50 | p95 | streams done | refused |")
+        print("|---|---|---|---|---|---|---|")
+        for streams in [*args.streams, 300]:
+            delays = asyncio.run(stream_many(server.url, bodies, streams=streams, seconds=args.seconds))
+            figures = [np.percentile(values or [np.nan], p) for values in (delays.first, delays.last) for p in (50, 95)]
+            cells = " | ".join(f"{figure:.2f} s" for figure in figures)
+            print(f"| {streams} | {cells} | {len(delays.last)} | {delays.refused} |", flush=True)
+        asyncio.run(stream_many(server.url, bodies, streams=1, seconds=1))
+        print("after them:", {name: round(value) for name, value in server.usage().items()})
+    finally:
+        server.stop()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_name_or_path", required=True, help="Checkpoint folder or Hub id.")
@@ -313,12 +389,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="Seconds of each measurement.")
     parser.add_argument("--rounds", type=int, default=3, help="Measurements of each server and number of clients.")
     parser.add_argument("--soak_seconds", type=float, default=0.0, help="Run only a long load of so many seconds.")
+    parser.add_argument("--streams", type=int, nargs="+", help="Measure only live streams, so many at a time.")
     parser.add_argument("--malformed", type=int, default=0, help="Send only so many malformed requests.")
     args = parser.parse_args()
     datasets.disable_progress_bars()
     bodies = read_bodies(args.dataset_name, args.eval_split_name, 50)
     if args.malformed:
         return check_robustness(args, bodies[0][0])
+    if args.streams:
+        return measure_streams(args, bodies)
     if args.soak_seconds:
         return soak(args, bodies)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Serve a checkpoint: POST /transcribe, POST /v1/audio/transcriptions, live audio over /v1/stream, /docs."""
+"""Serve a checkpoint: POST /transcribe, POST /v1/audio/transcriptions, live audio over /v1/stream and /v1/realtime."""
 
 import logging
 from argparse import Namespace

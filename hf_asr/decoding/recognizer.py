@@ -1,5 +1,6 @@
 """Recognise speech with a checkpoint: waveforms to log-probabilities, and through a decoder to transcripts."""
 
+import copy
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..checkpoint import load_checkpoint
 from ..data.audio import LongRecording, Recording, read_or_open
 from ..families import model_inputs, output_lengths, samples_per_frame, shortest_input
 from ..model import ConformerForCTC
-from .arguments import DecodingArguments
+from .arguments import ChunkArguments, DecodingArguments
 from .decoders import Decoder, build_decoder
 from .streams import can_stream, check_streams, encode_in_steps
 from .transcript import Transcript, to_transcript
@@ -46,12 +47,11 @@ class Recognizer:
         arguments: DecodingArguments | None = None,
         name: str = "",
     ):
-        self.model, self.processor, self.name = model.eval(), processor, name
         self.arguments = arguments or DecodingArguments()
+        self.model, self.processor, self.name = with_chunks(model.eval(), self.arguments), processor, name
         self.decoder = decoder or build_decoder(self.arguments.decoding, processor.tokenizer)
-        set_chunks(model, self.arguments)
         if self.arguments.streaming:
-            check_streams(model, processor.feature_extractor)
+            check_streams(self.model, processor.feature_extractor)
 
     @property
     def sampling_rate(self) -> int:
@@ -225,8 +225,10 @@ class Recognizer:
         return [self.finish(own, duration=seconds) for own, seconds in zip(states, durations, strict=True)]
 
 
-def set_chunks(model: PreTrainedModel, arguments: DecodingArguments) -> None:
-    """Set the chunks that the arguments name in the model's configuration, for all recognisers of this model.
+def with_chunks(model: PreTrainedModel, arguments: ChunkArguments) -> PreTrainedModel:
+    """Return the model in the chunks that the arguments name: itself, or a copy that shares its weights.
+
+    So recognisers of one model can have different chunks.
 
     Raises:
         ValueError: The model was not trained in chunks, or is an exported graph.
@@ -234,13 +236,18 @@ def set_chunks(model: PreTrainedModel, arguments: DecodingArguments) -> None:
     named = {"chunk_size": arguments.chunk_size, "num_left_chunks": arguments.num_left_chunks}
     given = {name: value for name, value in named.items() if value is not None}
     names, config = " and ".join(given), model.config
-    if given and not isinstance(model, ConformerForCTC):
+    if all(getattr(config, name, None) == value for name, value in given.items()):
+        return model
+    if not isinstance(model, ConformerForCTC):
         raise ValueError(f"{names}: only a checkpoint of our Conformer has chunks that can be set, not a graph")
-    is_static = config.chunk_size > 0 and arguments.chunk_size in (None, config.chunk_size) if given else False
-    if given and not (config.use_dynamic_chunk or is_static):
+    is_static = config.chunk_size > 0 and arguments.chunk_size in (None, config.chunk_size)
+    if not (config.use_dynamic_chunk or is_static):
         raise ValueError(f"{names}: the checkpoint was not trained in chunks; train one with configs/streaming.yaml")
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    copied = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})  # all but the tensors is copied
     for name, value in given.items():
-        setattr(config, name, value)
+        setattr(copied.config, name, value)
+    return copied
 
 
 def load(

@@ -54,6 +54,7 @@ class StreamingRecognizer:
         self._states: list[Any] = []  # the decoder's, of the utterance
         self._start, self._utterance = 0, 0  # the utterance's first encoder frame, and its number
         self._partial: StreamingResult | None = None
+        self._cut_token: int | None = None  # at whose frame an utterance ended, while it goes on
 
     @property
     def is_ready(self) -> bool:
@@ -100,20 +101,40 @@ class StreamingRecognizer:
     def take(self, log_probs: torch.Tensor) -> list[StreamingResult]:
         """Return the results that changed with more log-probabilities (frames, vocabulary)."""
         results, blank = [], self.recognizer.processor.tokenizer.pad_token_id
-        is_blank = log_probs.cpu().numpy().argmax(-1) == blank
-        while len(is_blank):
-            end = self._endpointer.find(is_blank)
+        tokens = log_probs.cpu().numpy().argmax(-1)
+        while len(tokens):
+            log_probs, tokens = self._without_cut_token(log_probs, tokens, blank=blank)
+            end = self._endpointer.find(tokens == blank)
             self._states.append(self.recognizer.decoder.keep(log_probs[:end]))
             if end is None:
                 break
+            self._cut_token = None if tokens[end - 1] == blank else int(tokens[end - 1])
             results += self.end_utterance()
-            log_probs, is_blank = log_probs[end:], is_blank[end:]
+            log_probs, tokens = log_probs[end:], tokens[end:]
         if not self._endpointer.has_speech:  # silence before an utterance is not kept
             self._begin_utterance()
         elif (partial := self._result()) != self._partial:
             self._partial = partial
             results += [partial] if partial.text else []
         return results
+
+    def _without_cut_token(
+        self, log_probs: torch.Tensor, tokens: np.ndarray, *, blank: int
+    ) -> tuple[torch.Tensor, np.ndarray]:
+        """Return log-probabilities and best tokens with blanks where the token at the last utterance's end goes on.
+
+        An utterance without a pause ends at any frame, which may be inside a token; it would be in both utterances.
+        """
+        count = 0
+        while count < len(tokens) and tokens[count] == self._cut_token:
+            count += 1
+        if count:
+            log_probs, tokens = log_probs.clone(), tokens.copy()
+            log_probs[:count], tokens[:count] = torch.finfo(log_probs.dtype).min, blank
+            log_probs[:count, blank] = 0.0
+        if count < len(tokens):
+            self._cut_token = None
+        return log_probs, tokens
 
     def end_utterance(self) -> list[StreamingResult]:
         """Return the final result of the utterance, none if it has no speech, and begin the next one."""
@@ -132,18 +153,14 @@ class StreamingRecognizer:
     def _result(self) -> StreamingResult:
         """Return the utterance so far."""
         recognizer, seconds = self.recognizer, self.recognizer.seconds_per_frame
-        hypothesis = recognizer.decoder.finish(self._states)[0]
-        duration = self.stream.features.num_samples / recognizer.sampling_rate - self._start * seconds
         transcript = to_transcript(
-            hypothesis, recognizer.processor.tokenizer, seconds_per_frame=seconds, duration=duration
+            recognizer.decoder.finish(self._states)[0],
+            recognizer.processor.tokenizer,
+            seconds_per_frame=seconds,
+            duration=self.stream.features.num_samples / recognizer.sampling_rate,
+            start=self._start * seconds,
         )
-        words = [
-            dataclasses.replace(
-                word, start=round(word.start + self._start * seconds, 3), end=round(word.end + self._start * seconds, 3)
-            )
-            for word in transcript.words
-        ]
-        return StreamingResult(transcript.text, words, self._utterance)
+        return StreamingResult(transcript.text, transcript.words, self._utterance)
 
 
 def recognize_step(streams: Sequence[StreamingRecognizer]) -> list[list[StreamingResult]]:

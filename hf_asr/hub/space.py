@@ -38,8 +38,9 @@ def requirements(setup: Path) -> str:
     """Return requirements.txt from setup.cfg, without gradio, which the Space installs by its `sdk_version`."""
     parser = configparser.ConfigParser()
     parser.read(setup, encoding="utf-8")
-    lines = [line.strip() for line in parser["options"]["install_requires"].splitlines()]
-    return "\n".join(line for line in lines if line and not line.startswith("#")) + "\n"
+    needed = parser["options"]["install_requires"] + parser["options.extras_require"]["demo"]
+    lines = [line.strip() for line in needed.splitlines()]
+    return "\n".join(line for line in lines if line and not line.startswith(("#", "gradio"))) + "\n"
 
 
 def space_card(model_id: str, *, gradio_version: str) -> str:

@@ -10,14 +10,17 @@ from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from .. import __version__
-from . import routes_openai, routes_operations, routes_stream, routes_transcribe
+from . import routes_openai, routes_operations, routes_transcribe
 from .authorization import ApiKey
 from .engine import Engine
 from .errors import add_error_handlers
 from .middleware import BodyLimit, Measure
 from .options import ServerOptions
 from .prometheus import ServerMetrics
+from .routes_realtime import realtime_route
+from .routes_stream import stream_route
 from .schemas import UNAUTHORIZED_RESPONSE
+from .sessions import StreamService
 from .transcription import TranscriptionService
 
 TRANSCRIPTION_ROUTERS = (routes_transcribe.router, routes_openai.router)  # these require the API key
@@ -32,13 +35,15 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
     """
     options = options or ServerOptions()
     service = TranscriptionService(engine, options)
+    streams = StreamService(engine, options, api_key=options.api_key, cors_origins=options.cors_origins)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await service.close()
 
-    app = FastAPIOffline(title="hf_asr", version=__version__, lifespan=lifespan, redoc_url=None)
+    about = {"title": "hf_asr", "version": __version__, "redoc_url": None}
+    app = FastAPIOffline(**about, lifespan=lifespan, routes=[stream_route(streams), realtime_route(streams)])
     app.state.service, app.state.model_name = service, model_name
     add_middleware(app, options, metrics=service.metrics)
     add_error_handlers(app)
@@ -47,7 +52,7 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
         protection = {"dependencies": [Depends(ApiKey(options.api_key))], "responses": UNAUTHORIZED_RESPONSE}
     for router in TRANSCRIPTION_ROUTERS:
         app.include_router(router, **protection)
-    for router in (*OPEN_ROUTERS, routes_stream.router):  # a stream checks the API key itself
+    for router in OPEN_ROUTERS:
         app.include_router(router)
     return app
 

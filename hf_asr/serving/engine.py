@@ -31,6 +31,9 @@ FIRST_SPEED = 10.0  # seconds of audio per second, assumed before the first meas
 SPEED_HALF_LIFE = 120.0  # seconds of audio after which a batch has half its weight in the average speed
 # Seconds without requests after which a slow measurement is forgotten: the machine may have been busy for a while.
 SPEED_EXPIRES_S = 60.0
+# If streams and recordings always wait, streams get this many times as much of the thread's time.
+STREAMS_TURN = 4.0
+STREAMS_HALF_LIFE_S = 5.0  # seconds after which a step has half its weight in the streams' share of the time
 
 
 @dataclass
@@ -138,6 +141,9 @@ class Engine:
         self._queued_of: Counter[Hashable] = Counter()
         self._open_of: Counter[Hashable] = Counter()
         self._batch_started: float | None = None
+        # Seconds of the last batch, of the steps since then, and of all steps, where older ones weigh less
+        self._batch_took = self._steps_took = self._steps_weighed = 0.0
+        self._steps_at = time.monotonic()
         self.is_closed = False
         self._thread = threading.Thread(target=self._run, name="hf_asr engine", daemon=True)
         self._thread.start()
@@ -183,7 +189,8 @@ class Engine:
     def submit_step(self, stream: StreamingRecognizer) -> Future[list[StreamingResult]]:
         """Queue the next step of a stream, and return the future of its results.
 
-        All steps that wait are computed in one forward, before the windows of recordings.
+        All steps that wait are computed in one forward, before the windows of recordings; but these are not kept
+        waiting for longer than `STREAMS_TURN` times the time of a batch.
 
         Args:
             stream: Of this engine's recogniser, ready for a step and without a step in the queue.
@@ -196,8 +203,12 @@ class Engine:
             if not self.is_alive:
                 raise ClosedError("the server is stopping: it takes no more streams")
             self._steps.append((stream, future))
-            self._jobs.put(_Job(STEP, next(self._numbers)))
+        self._wake()
         return future
+
+    def _wake(self) -> None:
+        """Let the thread look for steps."""
+        self._jobs.put(_Job(STEP, next(self._numbers)))
 
     def _admit(self, cost: int, queued_of_client: int, *, samples: int, time_limit: float | None) -> None:
         """Raise QueueFullError or TooSlowError for a recording that would not be ready in time.
@@ -211,9 +222,12 @@ class Engine:
             self._measured_audio = self._measured_seconds = 0.0
             self.speed = max(self.speed, FIRST_SPEED)
         share = self.options.max_client_share
-        in_time = math.inf if time_limit is None else MARGIN * time_limit * self.speed * self.sampling_rate
+        alone = math.inf if time_limit is None else MARGIN * time_limit * self.speed * self.sampling_rate
+        if cost > share * alone:
+            raise TooSlowError(share * alone / self.sampling_rate * samples / cost)
+        in_time = alone * max(1 - self.streams_share, 1 / (1 + STREAMS_TURN))
         if cost > share * in_time:
-            raise TooSlowError(share * in_time / self.sampling_rate * samples / cost)
+            raise QueueFullError(STREAMS_HALF_LIFE_S)
         room = min(in_time, self.options.max_queue_seconds * self.sampling_rate)
         excess = [
             queued + cost - limit
@@ -231,6 +245,14 @@ class Engine:
     def queued_seconds(self) -> float:
         """Seconds of audio that are accepted and not yet computed."""
         return self._queued / self.sampling_rate
+
+    @property
+    def streams_share(self) -> float:
+        """Share of the thread's time that the steps of streams took in the last seconds, from 0 to 1."""
+        return min(1.0, self._weighed_steps() * math.log(2) / STREAMS_HALF_LIFE_S)
+
+    def _weighed_steps(self) -> float:
+        return self._steps_weighed * 0.5 ** ((time.monotonic() - self._steps_at) / STREAMS_HALF_LIFE_S)
 
     @property
     def is_alive(self) -> bool:
@@ -290,7 +312,9 @@ class Engine:
             if not isinstance(error, Exception):
                 raise
         finally:
+            self._batch_took, self._steps_took = time.monotonic() - self._batch_started, 0.0
             self._batch_started = None
+            self._wake()
             for job in batch:  # before the answers: a client with its answer has its share of the queue again
                 self._leave(job)
             for request in {id(job.request): job.request for job in batch}.values():
@@ -307,7 +331,8 @@ class Engine:
             except queue.Empty:
                 return jobs
             if job.due == STEP:
-                self._run_steps()
+                if not self._is_turn_of_recordings:
+                    self._run_steps()
                 continue
             if job.due == LAST:
                 if jobs:
@@ -315,6 +340,7 @@ class Engine:
                 return jobs or None
             if job.request.future.done():  # cancelled, or failed at an earlier window
                 self._leave(job)
+                self._wake()
                 continue
             samples += len(job.window.waveform)
             if jobs and samples > self.options.max_batch_seconds * self.sampling_rate:
@@ -325,18 +351,26 @@ class Engine:
                 wait = self.options.max_wait_ms / 1000 if self.options.max_batch_seconds else 0.0
                 until = time.monotonic() + wait
 
+    @property
+    def _is_turn_of_recordings(self) -> bool:
+        """Whether the steps that wait are left for after the next batch, which wakes the thread for them again."""
+        return self._queued > 0 and self._steps_took > STREAMS_TURN * self._batch_took
+
     def _run_steps(self) -> None:
         """Compute the steps that wait, at most `max_batch_seconds` of audio at a time."""
         with self._lock:
             steps, self._steps = self._steps, []
         if not steps:
             return
-        seconds = self.recognizer.model.config.chunk_size * self.recognizer.seconds_per_frame
-        size = int(min(max(1, self.options.max_batch_seconds / seconds), len(steps)))
+        chunk_seconds = self.recognizer.model.config.chunk_size * self.recognizer.seconds_per_frame
+        size = int(min(max(1, self.options.max_batch_seconds / chunk_seconds), len(steps)))
         self._batch_started = time.monotonic()
         for start in range(0, len(steps), size):
             self._compute_steps(steps[start : start + size])
+        seconds = time.monotonic() - self._batch_started
         self._batch_started = None
+        self._steps_took = self._steps_took + seconds if self._queued else 0.0
+        self._steps_weighed, self._steps_at = self._weighed_steps() + seconds, time.monotonic()
 
     def _compute_steps(self, steps: list[tuple[StreamingRecognizer, Future[list[StreamingResult]]]]) -> None:
         """Compute steps in one forward; if it fails, compute them one by one."""

@@ -1,12 +1,35 @@
-"""Options of the REST server."""
+"""Options of the REST server, and of the live streams that the demo serves too."""
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 
 @dataclass
-class ServerOptions:
+class StreamOptions:
+    """Limits of live streams; each field is an argument of the command `serve` and of the demo."""
+
+    max_streams: int = field(default=200, metadata={"help": "Maximum number of live streams at the same time."})
+    max_stream_seconds: float = field(
+        default=36000.0, metadata={"help": "Maximum duration of a live stream in seconds of audio."}
+    )
+    stream_timeout_s: float = field(
+        default=30.0,
+        metadata={
+            "help": "Maximum time without audio from the client of a live stream, and for a result to be sent to it, "
+            "in seconds."
+        },
+    )
+
+    def __post_init__(self):
+        for option in fields(self):  # those of a subclass too
+            value = getattr(self, option.name)
+            if isinstance(value, int | float) and not value > 0:
+                raise ValueError(f"{option.name} must be above 0: {value:g}")
+
+
+@dataclass
+class ServerOptions(StreamOptions):
     """Limits of requests and access to the server; each field is an argument of the command `serve`.
 
     With the defaults, a recording of 1200 s is accepted by a machine that is six times as fast as real time. Its
@@ -35,17 +58,6 @@ class ServerOptions:
     max_connections: int = field(
         default=256, metadata={"help": "Maximum number of requests that are uploaded or transcribed at the same time."}
     )
-    max_streams: int = field(default=200, metadata={"help": "Maximum number of live streams at the same time."})
-    max_stream_seconds: float = field(
-        default=36000.0, metadata={"help": "Maximum duration of a live stream in seconds of audio."}
-    )
-    stream_timeout_s: float = field(
-        default=30.0,
-        metadata={
-            "help": "Maximum time without audio from the client of a live stream, and for a result to be sent to it, "
-            "in seconds."
-        },
-    )
     api_key: str | None = field(
         default=None,
         metadata={
@@ -68,12 +80,8 @@ class ServerOptions:
     )
 
     def __post_init__(self):
+        super().__post_init__()
         self.api_key = self.api_key or os.environ.get("HF_ASR_API_KEY") or None  # an empty key means no key
-        limits = ("max_upload_mb", "max_audio_seconds", "upload_timeout_s", "transcription_timeout_s")
-        limits += ("max_connections", "max_streams", "max_stream_seconds", "stream_timeout_s")
-        for name in limits:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0: {getattr(self, name):g}")
         for origin in self.cors_origins:
             if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+", origin):
                 raise ValueError(

@@ -58,7 +58,6 @@ class TranscriptionService:
         self.decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         share = engine.options.max_client_share
         self.clients = Clients(max_connections=options.max_connections, decoders=threads, share=share)
-        self.streams = Clients(max_connections=options.max_streams, decoders=threads, share=share)
 
     async def close(self) -> None:
         """Finish all accepted requests, then stop the engine and the decoding threads."""

@@ -90,7 +90,11 @@ def spoken(recognizer: Recognizer, pattern: str, *, silence: float = 0.12) -> li
 def test_utterances_end_at_silence_and_have_their_times(recognizer):
     found = spoken(recognizer, ".....xx....." + "....y...." + "x")
     assert [result.utterance for result in found] == [0, 1, 2]
-    assert [[word.start for word in result.words] for result in found] == [[0.2], [0.64], [0.84]]
+    assert [[word.start for word in result.words] for result in found] == [
+        [0.1],
+        [0.54],
+        [0.74],
+    ]  # 0.1 s before the tokens
 
 
 def test_an_utterance_that_is_too_long_ends_at_a_short_pause_and_not_inside_a_word(recognizer):
@@ -105,6 +109,15 @@ def test_an_utterance_that_is_too_long_ends_at_a_short_pause_and_not_inside_a_wo
 
 def test_an_utterance_without_any_blank_ends_at_twice_the_length(recognizer):
     assert len(spoken(recognizer, "xy" * 25)) == 3
+
+
+def test_a_token_that_is_cut_at_twice_the_length_is_in_one_utterance(recognizer):
+    def counts(pattern: str) -> list[int]:
+        return [len(result.text.replace(" ", "")) for result in spoken(recognizer, pattern, silence=10)]
+
+    assert counts("xy" * 9 + "xyyyyyxy") == [20, 2]  # the cut is after 20 frames, inside the last y
+    assert counts("xy" * 9 + "xy" + "yy.yx") == [20, 2]  # a blank makes it another token
+    assert counts("xy" * 9 + "x" + "y" * 60) == [20]
 
 
 def test_a_chunk_is_recognised_after_the_latency(recognizer):
@@ -134,6 +147,16 @@ def test_memory_of_a_stream_does_not_grow(recognizer):
         live.accept(noise(1, second))
         sizes.add((len(live.stream.frames), live.stream.cache.attention.shape, len(live._states) < 50))
     assert {size[1:] for size in sizes} == {((2, 1, 2, 12, 32), True)} and max(size[0] for size in sizes) < 20
+
+
+def test_ten_minutes_of_digital_silence_keep_nothing_and_speech_after_them_has_its_times(recognizer):
+    live = StreamingRecognizer(with_arguments(recognizer, chunk_size=50, num_left_chunks=1))
+    assert live.accept(noise(3)) != []
+    for _ in range(600):
+        live.accept(np.zeros(16000, np.float32))
+    assert len(live._states) < 5 and len(live.stream.frames) < 500 and len(live.stream.features._signal) < 16000
+    words = [word for result in live.accept(noise(3)) + live.finish() for word in result.words]
+    assert words and all(602.9 <= word.start <= word.end <= 606 for word in words)
 
 
 @pytest.mark.parametrize("samples", [np.zeros((2, 10)), np.array([np.nan])])
@@ -188,9 +211,22 @@ def test_a_recording_that_is_recognised_while_it_is_read_gives_the_masked_text(r
 def test_chunks_are_set_at_run_time(recognizer):
     waveform = noise(3)
     small = recognizer.transcribe(waveform)
-    full = with_arguments(recognizer, chunk_size=-1).transcribe(waveform)
-    assert recognizer.model.config.chunk_size == -1 and full.text != small.text
-    assert with_arguments(recognizer, chunk_size=4, num_left_chunks=3).transcribe(waveform) == small
+    full = with_arguments(recognizer, chunk_size=-1)
+    assert full.model.config.chunk_size == -1 and full.transcribe(waveform).text != small.text
+    assert with_arguments(full, chunk_size=4, num_left_chunks=3).transcribe(waveform) == small
+
+
+def test_recognisers_of_one_model_have_their_own_chunks_and_share_the_weights(recognizer):
+    full = with_arguments(recognizer, chunk_size=-1)
+    live = StreamingRecognizer(with_arguments(full, chunk_size=2, num_left_chunks=5))
+    live.accept(noise(1))
+    assert (recognizer.model.config.chunk_size, full.model.config.chunk_size) == (4, -1)
+    assert live.stream.cache.attention.shape[3] == 10
+    for ours, theirs in zip(recognizer.model.parameters(), full.model.parameters(), strict=True):
+        assert ours is theirs
+    for ours, theirs in zip(recognizer.model.buffers(), full.model.buffers(), strict=True):
+        assert ours is theirs
+    assert with_arguments(recognizer, chunk_size=4).model is recognizer.model
 
 
 def test_chunks_of_a_model_that_was_not_trained_in_chunks_are_refused(recognizer):

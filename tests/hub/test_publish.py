@@ -443,6 +443,7 @@ def test_the_space_starts_from_its_own_files(hub, run_folder, tmp_path, capsys):
     assert (data.sdk, data.app_file, data.models, data.python_version) == ("gradio", "app.py", [NAME], "3.11")
     requirements = space.files["requirements.txt"].decode().splitlines()
     assert any(line.startswith("transformers>=") for line in requirements)
+    assert any(line.startswith("websockets>=") for line in requirements)  # of the live text
     assert not any(line.startswith(("gradio", "hf_asr", "#")) for line in requirements)
     for name, content in space.files.items():
         (tmp_path / "space" / name).parent.mkdir(parents=True, exist_ok=True)

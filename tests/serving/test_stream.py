@@ -1,26 +1,37 @@
 """Live audio over /v1/stream: the text of the stream, its limits, and clients that do not behave."""
 
+import asyncio
+import contextlib
+import gc
+import io
 import itertools
 import json
+import os
 import re
 import socket as sockets
 import threading
 import time
+import weakref
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-import uvicorn
+import soxr
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
+from websockets.asyncio.client import connect as aconnect
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.decoding.streaming import StreamingRecognizer
+from hf_asr.export.onnx import export_onnx
+from hf_asr.serving import engine as engine_module
+from hf_asr.serving import routes_stream, sessions
 from hf_asr.serving.app import create_app
-from hf_asr.serving.engine import ClosedError, Engine, EngineOptions
+from hf_asr.serving.engine import ClosedError, Engine, EngineOptions, QueueFullError, TooSlowError
 from hf_asr.serving.options import ServerOptions
 from hf_asr.serving.run import MAX_MESSAGE_BYTES, load_engine
 
@@ -82,9 +93,33 @@ def test_the_text_of_a_stream(serve, streaming_recognizer, size):
     assert {message["type"] for message in messages} == {"partial", "final"}
 
 
-def test_other_sampling_rates_are_resampled(serve):
-    *messages, done = stream(serve(), pcm(2, rate=44100), query="?sampling_rate=44100")
-    assert done == {"type": "done"} and messages[-1]["words"][-1]["end"] <= 2
+@pytest.mark.parametrize("rate", [8000, 44100, 192000])
+def test_other_sampling_rates_are_resampled_without_a_trace_of_the_messages(serve, streaming_recognizer, rate):
+    data = pcm(2, rate=rate)
+    resampled = soxr.resample(np.frombuffer(data, "<i2").astype(np.float32) / 32768, rate, 16000)
+    live = StreamingRecognizer(streaming_recognizer)
+    expected = [result.text for result in live.accept(resampled) + live.finish() if result.is_final]
+    for size in (997, 100000):
+        *messages, done = stream(serve(), data, size=size, query=f"?sampling_rate={rate}")
+        assert done == {"type": "done"} and messages[-1]["words"][-1]["end"] <= 2
+        assert [message["text"] for message in messages if message["type"] == "final"] == expected
+
+
+def test_single_bytes_and_half_a_sample_at_the_end(serve, streaming_recognizer):
+    *messages, done = stream(serve(), pcm(0.4) + b"\x7f", size=1)
+    assert done == {"type": "done"} and messages[-1]["text"]
+    assert [message["text"] for message in messages if message["type"] == "final"] == finals(
+        streaming_recognizer, pcm(0.4)
+    )
+
+
+def test_clipped_audio_gives_the_text_of_the_clipped_recording(serve, streaming_recognizer):
+    loud = (np.random.default_rng(0).normal(0, 3, 32000) * 32768).clip(-32768, 32767).astype("<i2")
+    assert (np.abs(loud.astype(int)) >= 32767).mean() > 0.5
+    *messages, done = stream(serve(), loud.tobytes())
+    assert done == {"type": "done"}
+    text = streaming_recognizer.transcribe(loud.astype(np.float32) / 32768).text
+    assert "".join(message["text"] for message in messages if message["type"] == "final") == text
 
 
 def test_an_empty_stream_is_done(serve):
@@ -117,6 +152,25 @@ def refusal(client: TestClient, *, query: str = "", send=(), **options) -> tuple
     return error["message"], closed.value.code
 
 
+@pytest.mark.slow
+def test_an_exported_graph_serves_streams_and_files(serve, streaming_recognizer, tmp_path):
+    model, processor = streaming_recognizer.model, streaming_recognizer.processor
+    export_onnx(model, processor.feature_extractor, tmp_path / "model-streaming.onnx", exporter="onnx-streaming")
+    model.config.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    engine = load_engine(str(tmp_path), EngineOptions(chunk_size=4, num_left_chunks=3))
+    engine.close()
+    client, data, file = serve(engine.recognizer), pcm(3), io.BytesIO()
+    *messages, done = stream(client, data)
+    assert done == {"type": "done"}
+    texts = [message["text"] for message in messages if message["type"] == "final"]
+    assert texts == finals(streaming_recognizer, data)
+    soundfile.write(file, np.frombuffer(data, "<i2"), 16000, format="WAV")
+    answer = client.post("/transcribe", files={"audio": ("a.wav", file.getvalue())}).json()
+    samples = np.frombuffer(data, "<i2").astype(np.float32) / 32768
+    assert answer["text"] == streaming_recognizer.transcribe(samples).text
+
+
 def test_a_text_message_that_is_not_the_end_is_refused(serve):
     client = serve()
     for message in ("end", "{}", '{"type": "stop"}', "[1]", "[" * 100000):
@@ -126,10 +180,10 @@ def test_a_text_message_that_is_not_the_end_is_refused(serve):
         )
 
 
-@pytest.mark.parametrize("rate", ["0", "7999", "x", "1e4", "²", "9" * 5000])
+@pytest.mark.parametrize("rate", ["0", "7999", "192001", "x", "1e4", "²", "9" * 5000])
 def test_an_impossible_rate_is_refused(serve, rate):
     message, code = refusal(serve(), query=f"?sampling_rate={rate}")
-    assert "sampling_rate must be between 8000 and 48000 Hz" in message and code == 1008
+    assert "sampling_rate must be between 8000 and 192000 Hz" in message and code == 1008
 
 
 def test_a_model_that_cannot_stream_says_why(serve, parts):
@@ -180,12 +234,25 @@ def test_pages_of_other_origins_are_refused(serve):
             assert results(socket) == [{"type": "done"}]
 
 
-def test_a_client_that_disconnects_frees_its_place(serve):
-    client = serve(max_streams=1)
+def test_a_client_that_disconnects_frees_its_place_and_leaves_nothing(serve, monkeypatch):
+    client, made = serve(max_streams=1), weakref.WeakSet()
+
+    def make(recognizer: Recognizer) -> StreamingRecognizer:
+        live = StreamingRecognizer(recognizer)
+        made.add(live)
+        return live
+
+    monkeypatch.setattr(sessions, "StreamingRecognizer", make)
+    threads = threading.active_count()
     for _ in range(3):
         with client.websocket_connect("/v1/stream") as socket:
             socket.send_bytes(pcm(0.5))
     assert stream(client, b"") == [{"type": "done"}]
+    until = time.monotonic() + 5
+    while made and time.monotonic() < until:
+        gc.collect()
+    assert not made and not client.app.state.engine._steps
+    assert threading.active_count() <= threads + (os.cpu_count() or 1) + 4  # asyncio's own
 
 
 def test_a_failure_of_one_stream_does_not_end_the_others(serve, streaming_recognizer, monkeypatch):
@@ -234,6 +301,49 @@ def test_a_server_in_chunks_needs_a_checkpoint_that_streams(checkpoint, streamin
     load_engine(str(tmp_path), EngineOptions(chunk_size=16, num_left_chunks=8)).close()
 
 
+@pytest.fixture
+def busy_engine(streaming_recognizer):
+    """An engine with a stream that always has a step in the queue, until the event is set; returns both."""
+    engine, done = Engine(streaming_recognizer, EngineOptions(max_client_share=1.0)), threading.Event()
+    live = StreamingRecognizer(streaming_recognizer)
+
+    def submit(_=None) -> None:
+        live.add(np.zeros(16000, np.float32))
+        if not done.is_set():
+            engine.submit_step(live).add_done_callback(submit)  # which the engine's thread calls
+
+    submit()
+    yield engine, done
+    done.set()
+    engine.close()
+
+
+def test_recordings_get_their_turn_beside_streams_that_send_as_fast_as_they_can(busy_engine):
+    engine, _ = busy_engine
+    waits = [engine.submit(np.zeros(seconds * 16000, np.float32)) for seconds in (1, 100)]
+    waits[1].cancel()
+    waits[0].result(20)
+    engine.submit(np.zeros(16000, np.float32)).result(20)
+
+
+def test_a_recording_that_streams_would_delay_is_refused_at_once(busy_engine, monkeypatch):
+    engine, done = busy_engine
+    monkeypatch.setattr(engine_module, "STREAMS_HALF_LIFE_S", 0.05)
+    time.sleep(0.5)
+    assert engine.streams_share > 0.5
+    engine.speed = 10.0  # half of 4 s is enough for 20 s of audio, and for 4 s beside the streams
+    with pytest.raises(QueueFullError):
+        engine.submit(np.zeros(160000, np.float32), time_limit=4)
+    with pytest.raises(TooSlowError):
+        engine.submit(np.zeros(480000, np.float32), time_limit=4)
+    engine.submit(np.zeros(16000, np.float32), time_limit=4).result(20)
+    done.set()
+    time.sleep(0.5)
+    assert engine.streams_share < 0.1
+    engine.speed = 10.0
+    engine.submit(np.zeros(160000, np.float32), time_limit=4).result(20)
+
+
 def test_steps_that_wait_share_a_forward(streaming_recognizer, monkeypatch):
     """And come before the windows of recordings, however many these are."""
     engine, order = Engine(streaming_recognizer, EngineOptions(max_batch_seconds=1.0)), []
@@ -262,23 +372,7 @@ def test_steps_that_wait_share_a_forward(streaming_recognizer, monkeypatch):
     assert order[1] == 3
 
 
-@pytest.fixture
-def port(streaming_recognizer):
-    """The port of a server that listens."""
-    app = create_app(Engine(streaming_recognizer))
-    with sockets.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws_max_size=MAX_MESSAGE_BYTES))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield listening.getsockname()[1]
-        server.should_exit = True
-        thread.join(60)
-
-
-def test_the_client_in_the_documents(port, streaming_recognizer, tmp_path, monkeypatch, capsys):
+def test_the_client_in_the_documents(listen, streaming_recognizer, tmp_path, monkeypatch, capsys):
     (client,) = (
         block
         for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(), flags=re.DOTALL)
@@ -286,15 +380,100 @@ def test_the_client_in_the_documents(port, streaming_recognizer, tmp_path, monke
     )
     soundfile.write(tmp_path / "recording.wav", np.frombuffer(pcm(1.5), "<i2"), 16000)
     monkeypatch.chdir(tmp_path)
-    exec(compile(client.replace("127.0.0.1:5000", f"127.0.0.1:{port}"), "serving.md", "exec"), {})
+    exec(compile(client.replace("127.0.0.1:5000", f"127.0.0.1:{listen()}"), "serving.md", "exec"), {})
     messages = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [m["text"] for m in messages if m["type"] == "final"] == finals(streaming_recognizer, pcm(1.5))
     assert messages[-1] == {"type": "done"}
 
 
-def test_a_message_that_is_too_large_ends_the_connection(port):
-    with connect(f"ws://127.0.0.1:{port}/v1/stream") as server:
+def test_a_message_that_is_too_large_ends_the_connection(listen):
+    with connect(f"ws://127.0.0.1:{listen()}/v1/stream") as server:
         server.send(bytes(MAX_MESSAGE_BYTES + 2))
         with pytest.raises(ConnectionClosed) as closed:
             server.recv(10)
     assert closed.value.rcvd.code == 1009
+
+
+def test_300_sessions_at_a_limit_of_200(listen, streaming_recognizer):
+    port = listen(max_streams=200)
+    data, connected, answers = pcm(0.5), 0, []
+
+    async def session(everyone: asyncio.Event) -> int:
+        nonlocal connected
+        messages = []
+        async with aconnect(f"ws://127.0.0.1:{port}/v1/stream", ping_interval=None) as server:
+            connected += 1
+            if connected == 300:
+                everyone.set()
+            await everyone.wait()
+            with contextlib.suppress(ConnectionClosed):
+                await server.send(data)
+                await server.send(json.dumps({"type": "end"}))
+            with contextlib.suppress(ConnectionClosed):
+                async for message in server:
+                    messages.append(json.loads(message))
+        answers.append(messages)
+        return server.close_code
+
+    async def sessions(count: int) -> list[int]:
+        everyone = asyncio.Event()
+        async with asyncio.timeout(60):
+            return await asyncio.gather(*(session(everyone) for _ in range(count)))
+
+    codes = asyncio.run(sessions(300))
+    assert (codes.count(1000), codes.count(1013)) == (200, 100)
+    expected = finals(streaming_recognizer, data)
+    for *messages, last in answers:
+        if last == {"type": "done"}:
+            assert [message["text"] for message in messages if message["type"] == "final"] == expected
+        else:
+            assert last["type"] == "error" and "too many requests at once" in last["message"]
+    with connect(f"ws://127.0.0.1:{port}/v1/stream") as server:
+        server.send(json.dumps({"type": "end"}))
+        assert json.loads(server.recv(10)) == {"type": "done"}
+
+
+def wait_for_a_place(port: int) -> None:
+    """Connect until the server takes a stream; fail after ten seconds."""
+    until = time.monotonic() + 10
+    while True:
+        with connect(f"ws://127.0.0.1:{port}/v1/stream") as server:
+            with contextlib.suppress(ConnectionClosed):
+                server.send(json.dumps({"type": "end"}))
+            if json.loads(server.recv(10)) == {"type": "done"}:
+                return
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_a_client_that_sends_too_fast_waits_for_the_server(listen, monkeypatch):
+    port, steps, sent = listen(max_streams=1), [], []
+    monkeypatch.setattr(Engine, "submit_step", lambda engine, live: steps.append(Future()) or steps[-1])
+    with connect(f"ws://127.0.0.1:{port}/v1/stream", close_timeout=0.1) as server:
+
+        def send() -> None:
+            with contextlib.suppress(ConnectionClosed):
+                for _ in range(200):
+                    server.send(bytes(500_000))
+                    sent.append(500_000)
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        time.sleep(1)
+        assert len(steps) == 1 and sum(sent) < 20_000_000  # of 100 MB, what the buffers of both sockets hold
+        server.socket.shutdown(sockets.SHUT_RDWR)
+        sending.join(10)
+    monkeypatch.undo()
+    steps[0].set_result([])
+    wait_for_a_place(port)
+
+
+def test_a_client_that_does_not_read_loses_its_place(listen, monkeypatch):
+    port = listen(max_streams=1, stream_timeout_s=0.5)
+    monkeypatch.setattr(sessions, "REFUSAL_SECONDS", 0.2)
+    monkeypatch.setattr(routes_stream, "message_of", lambda result: {"type": "partial", "text": "x" * 1_000_000})
+    with connect(f"ws://127.0.0.1:{port}/v1/stream", max_queue=1, close_timeout=0.1) as server:
+        for second in range(20):
+            server.send(pcm(1, second))
+        monkeypatch.undo()
+        wait_for_a_place(port)

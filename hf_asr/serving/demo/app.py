@@ -8,7 +8,9 @@ from pathlib import Path
 import gradio as gr
 
 from ...decoding.recognizer import Recognizer
+from ..sessions import StreamService
 from .examples import make_examples
+from .live import SCRIPT
 from .pages import comparison_page, message_page, result_page
 from .recognition import RefusedError, load_warm, transcribe_recording
 from .translations import CHINESE, ENGLISH, language_texts, translate
@@ -63,11 +65,16 @@ class Handlers:
 
 
 def build_demo(
-    recognizer: Recognizer, *, second: Recognizer | None = None, may_choose_second: bool = False
+    recognizer: Recognizer,
+    *,
+    live: StreamService | None = None,
+    second: Recognizer | None = None,
+    may_choose_second: bool = False,
 ) -> gr.Blocks:
     """Return the page; `launch` serves it.
 
     Args:
+        live: From `live_service`, for a tab with live text.
         second: Recogniser to compare with.
         may_choose_second: Let users enter another checkpoint to compare with. Never allow this to users of other
             machines: they could download models of any size to this machine, run published code, and look for folders.
@@ -80,11 +87,14 @@ def build_demo(
     gr.set_static_paths([file for file, _ in examples])
     title = " · ".join(texts["title"] for texts in (ENGLISH, CHINESE))  # Gradio does not translate the title
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(DELETE_EVERY_S, DELETE_AFTER_S)) as demo:
-        demo.examples_folder = folder
+        demo.examples_folder, demo.live = folder, live
         gr.Markdown(translate("intro"))
         gr.Markdown(f"{translate('checkpoint')} `{recognizer.name}`")
         with gr.Tab(translate("recognise_tab")), gr.Row():
             _add_recognise_tab(handlers, examples)
+        if live is not None:
+            with gr.Tab(translate("live_tab")):
+                gr.HTML(translate("live_page"), js_on_load=SCRIPT, elem_id="live")
         if second is not None or may_choose_second:
             with gr.Tab(translate("compare_tab")), gr.Row():
                 _add_compare_tab(handlers, examples, may_choose_second=may_choose_second)

@@ -15,7 +15,7 @@ from .recognition import Recognition, RefusedError
 from .word_timeline import legend, timeline, word_chips
 
 PAGE_STYLE = """
-.gradio-container { max-width: 1180px !important; margin: 0 auto !important }
+.gradio-container { width: 100%; max-width: 1180px !important; margin: 0 auto !important }
 .asr-card { border: 1px solid var(--border-color-primary); border-radius: 8px; padding: 12px 14px }
 .asr-card h4 { margin: 0 0 6px; overflow-wrap: anywhere } .asr-cards { display: grid; gap: 12px }
 @media (min-width: 800px) { .asr-cards { grid-template-columns: 1fr 1fr } }

@@ -1,11 +1,12 @@
 """Transcribe the recordings of the demo, or refuse them with a reason."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
 from ...data.audio import AudioError, AudioTooLongError, read_recording
+from ...decoding.arguments import ChunkArguments, DecodingArguments
 from ...decoding.recognizer import Recognizer, load
 from ...decoding.transcript import Transcript
 from ...model.feature_extraction_conformer import denoise
@@ -38,13 +39,17 @@ class RefusedError(ValueError):
         self.key, self.values = key, values
 
 
-def load_warm(model_name_or_path: str) -> Recognizer:
+def load_warm(model_name_or_path: str, *, chunks: ChunkArguments | None = None) -> Recognizer:
     """Load a recogniser and run it once, because the first run of a model is slower than later ones.
 
+    Args:
+        chunks: In which a checkpoint encodes that was trained in chunks.
+
     Raises:
-        ValueError, OSError, ImportError: The name is not a checkpoint, or the checkpoint cannot run here.
+        ValueError, OSError, ImportError: The name is not a checkpoint, or the checkpoint cannot run here or in chunks.
     """
-    recognizer = load(model_name_or_path)
+    arguments = DecodingArguments(**asdict(chunks)) if chunks else None
+    recognizer = load(model_name_or_path, arguments=arguments)
     recognizer.transcribe(np.zeros(recognizer.sampling_rate, dtype=np.float32))
     return recognizer
 

@@ -1,14 +1,21 @@
 """Serve the demo's page, with limits on uploads and on what a browser may load."""
 
+import asyncio
 import contextlib
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
+from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..middleware import BodyLimit, error_response
+from ..routes_stream import stream_route
+from ..sessions import StreamService
+from .live import LIVE_STYLE
 from .pages import PAGE_STYLE
 from .translations import I18N
 from .word_timeline import STYLE
@@ -38,7 +45,7 @@ def launch(demo: gr.Blocks, *, host: str, port: int | None, block: bool = True) 
         max_file_size=MAX_FILE_BYTES,
         enable_monitoring=False,
         theme=gr.themes.Default(font=fonts, primary_hue="blue"),
-        css=STYLE + PAGE_STYLE,
+        css=STYLE + PAGE_STYLE + LIVE_STYLE,
         i18n=I18N,
         app_kwargs={
             "middleware": [
@@ -46,12 +53,26 @@ def launch(demo: gr.Blocks, *, host: str, port: int | None, block: bool = True) 
                 Middleware(StorageLimit),
                 # Gradio's own limit is for each file of a request, not for their sum.
                 Middleware(BodyLimit, max_file_bytes=MAX_FILE_BYTES),
-            ]
+            ],
+            **_live_routes(demo.live),
         },
         prevent_thread_lock=not block,
         quiet=not block,
     )
     return address
+
+
+def _live_routes(live: StreamService | None) -> dict[str, Any]:
+    """Return FastAPI's options for the route of live text, whose engine is closed with the page."""
+    if live is None:
+        return {}
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(live.engine.close)
+
+    return {"routes": [stream_route(live)], "lifespan": lifespan}
 
 
 class ContentSecurityPolicy:

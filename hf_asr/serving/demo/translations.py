@@ -3,6 +3,8 @@
 import gradio as gr
 from gradio.i18n import I18nData
 
+from .live import live_page
+
 ENGLISH = {
     "title": "Speech recognition",
     "intro": "# Speech recognition\n\n"
@@ -10,6 +12,17 @@ ENGLISH = {
     "on the machine that serves this page and are deleted within half an hour.",
     "checkpoint": "Checkpoint:",
     "recognise_tab": "Recognise",
+    "live_tab": "Live",
+    "live_start": "Start",
+    "live_stop": "Stop",
+    "live_hint": "Press Start and speak. The text appears while you speak. The sound is not stored.",
+    "live_starting": "Connecting …",
+    "live_listening": "Listening",
+    "live_finishing": "Recognising the last words …",
+    "live_insecure": "Browsers give the microphone only to pages with https, and to pages of this machine.",
+    "live_denied": "The browser gave no microphone. Is one connected, and is this page allowed to use it?",
+    "live_busy": "Too many people are using live text. Try again in a moment.",
+    "live_lost": "The connection to the server is lost.",
     "compare_tab": "Compare two checkpoints",
     "compare_intro": "Compare the words of two checkpoints for the same recording, side by side.",
     "audio": "Speech, up to 5 minutes",
@@ -49,6 +62,17 @@ CHINESE = {
     "录音只保存在提供本页面的机器上，并在半小时内删除。",
     "checkpoint": "模型：",
     "recognise_tab": "识别",
+    "live_tab": "实时识别",
+    "live_start": "开始",
+    "live_stop": "停止",
+    "live_hint": "点击“开始”并说话，文字会随说随出。声音不会被保存。",
+    "live_starting": "正在连接……",
+    "live_listening": "正在聆听",
+    "live_finishing": "正在识别最后的词……",
+    "live_insecure": "浏览器只允许 https 页面和本机页面使用麦克风。",
+    "live_denied": "浏览器没有提供麦克风。是否已连接麦克风，并允许本页面使用？",
+    "live_busy": "使用实时识别的人太多，请稍后再试。",
+    "live_lost": "与服务器的连接已断开。",
     "compare_tab": "比较两个模型",
     "compare_intro": "并排比较两个模型对同一段录音的识别结果。",
     "audio": "语音（不超过 5 分钟）",
@@ -84,8 +108,14 @@ CHINESE = {
 # Gradio's page has the browser's language only if it knows exactly this tag, and is English otherwise.
 _CHINESE_TAGS = ("zh-CN", "zh-TW")
 TEXTS = {"en": ENGLISH, **dict.fromkeys(_CHINESE_TAGS, CHINESE)}
-# The prefix avoids conflicts with Gradio's own keys, such as "audio".
-I18N = gr.I18n(**{tag: {f"asr_{key}": text for key, text in texts.items()} for tag, texts in TEXTS.items()})
+# The prefix avoids conflicts with Gradio's own keys, such as "audio". Gradio replaces one key of a component's HTML
+# only, so the HTML with many texts is a text itself.
+I18N = gr.I18n(
+    **{
+        tag: {f"asr_{key}": text for key, text in (texts | {"live_page": live_page(texts)}).items()}
+        for tag, texts in TEXTS.items()
+    }
+)
 
 
 def translate(key: str) -> I18nData:

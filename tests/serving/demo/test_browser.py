@@ -1,6 +1,8 @@
 """The demo in headless Chromium, if it is installed: apt-get install chromium, pip install playwright."""
 
+import re
 import shutil
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,9 +13,11 @@ pytest.importorskip("playwright")
 from playwright.sync_api import sync_playwright
 
 from hf_asr.decoding.recognizer import Recognizer
+from hf_asr.decoding.streaming import StreamingRecognizer
 from hf_asr.decoding.transcript import Transcript, Word
-from hf_asr.serving.demo import build_demo, launch, load_warm
+from hf_asr.serving.demo import build_demo, launch, live_service, load_warm
 from hf_asr.serving.demo.translations import CHINESE, ENGLISH
+from hf_asr.serving.options import StreamOptions
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
@@ -64,14 +68,16 @@ def browser(tmp_path_factory):
 @pytest.fixture
 def visit(browser, served):
     """Return a function that opens the page; at the end, check that it made no requests to other servers."""
-    contexts, requested, errors = [], [], []
+    contexts, addresses, requested, errors = [], ["data:", "blob:"], [], []
 
-    def open_page(*, locale: str = "en-US", screen: tuple[int, int] = DESKTOP):
+    def open_page(*, locale: str = "en-US", screen: tuple[int, int] = DESKTOP, address: str = served.address):
+        addresses.append(address)
         contexts.append(browser.new_context(locale=locale, viewport={"width": screen[0], "height": screen[1]}))
         page = contexts[-1].new_page()
         page.on("request", lambda request: requested.append(request.url))
+        page.on("websocket", lambda socket: requested.append(socket.url.replace("ws:", "http:")))
         page.on("pageerror", lambda error: errors.append(error))
-        page.goto(served.address)
+        page.goto(address)
         page.wait_for_selector("#recognise")
         return page
 
@@ -79,7 +85,7 @@ def visit(browser, served):
     for context in contexts:
         context.close()
     assert requested and not errors
-    assert not [url for url in requested if not url.startswith((served.address, "data:", "blob:"))]
+    assert not [url for url in requested if not url.startswith(tuple(addresses))]
 
 
 def test_uploaded_file_gives_text_and_timeline(visit, served, tmp_path):
@@ -145,3 +151,98 @@ def test_page_fits_a_phone_and_scrolls_to_the_result(visit):
     page.wait_for_selector("#result svg image")
     page.wait_for_function("window.scrollY > 100")
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+
+
+@pytest.fixture
+def live(streaming_recognizer, tmp_path, monkeypatch):
+    """Serve the page with a tab of live text; return its address, the service, and the samples and texts of streams."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    samples, finals = [], []
+    add, end_utterance = StreamingRecognizer.add, StreamingRecognizer.end_utterance
+
+    def add_and_record(self, more):
+        samples.append(more)
+        add(self, more)
+
+    def end_and_record(self):
+        results = end_utterance(self)
+        finals.extend(result.text for result in results)
+        return results
+
+    service = live_service(streaming_recognizer, StreamOptions(max_streams=1))
+    monkeypatch.setattr(StreamingRecognizer, "add", add_and_record)
+    monkeypatch.setattr(StreamingRecognizer, "end_utterance", end_and_record)
+    page = build_demo(streaming_recognizer, live=service)
+    address = launch(page, host="127.0.0.1", port=None, block=False)
+    yield SimpleNamespace(address=address, service=service, samples=samples, finals=finals)
+    page.close(verbose=False)
+
+
+def open_live_tab(visit, live, **options):
+    page = visit(address=live.address, **options)
+    page.get_by_role("tab").nth(1).click()
+    page.wait_for_selector("#live .asr-live-button")
+    return page
+
+
+def start(page) -> None:
+    page.click("#live .asr-live-button")
+    page.wait_for_selector("#live [data-state=listening]")
+
+
+def stop(page) -> None:
+    page.click("#live .asr-live-button")
+    page.wait_for_selector("#live [data-state=idle]")
+
+
+def test_live_text_grows_while_the_microphone_is_on_and_a_stop_gives_the_last_words(visit, live):
+    page = open_live_tab(visit, live)
+    start(page)
+    page.wait_for_selector("#live .asr-partial")
+    assert page.inner_text("#live .asr-live-status").startswith(ENGLISH["live_listening"])
+    page.wait_for_timeout(1500)
+    page.get_by_role("tab").nth(0).click()
+    page.get_by_role("tab").nth(1).click()
+    stop(page)
+    assert page.locator("#live .asr-final > div").all_text_contents() == live.finals != []
+    assert page.locator("#live .asr-partial").count() == 0
+    word = page.locator("#live .asr-word").first
+    assert re.fullmatch(r"\d+\.\d\d-\d+\.\d\d s, \d+ %", word.get_attribute("title"))
+    assert abs(loudest_frequency(np.concatenate(live.samples)) - 880) < 5
+    assert not live.service.clients.clients
+    before = len(live.finals)
+    start(page)
+    page.wait_for_selector("#live .asr-partial")
+    stop(page)
+    assert page.locator("#live .asr-final > div").all_text_contents() == live.finals[before:]
+
+
+def test_a_closed_tab_ends_its_stream_and_others_are_refused_before(visit, live):
+    first, second = open_live_tab(visit, live), open_live_tab(visit, live, locale="zh-CN", screen=PHONE)
+    start(first)
+    assert second.inner_text("#live .asr-live-button") == CHINESE["live_start"]
+    second.click("#live .asr-live-button")
+    second.wait_for_selector(f"#live >> text={CHINESE['live_busy']}")
+    first.close()
+    until = time.monotonic() + 10
+    while live.service.clients.clients and time.monotonic() < until:
+        time.sleep(0.05)
+    start(second)
+    assert second.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+    stop(second)
+
+
+def test_live_text_without_a_microphone_says_why(visit, live):
+    page = open_live_tab(visit, live)
+    page.evaluate("() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new Error('no device')) }")
+    page.click("#live .asr-live-button")
+    page.wait_for_selector("#live >> text=The browser gave no microphone")
+    assert "no device" in page.inner_text("#live .asr-live-status")
+
+
+def test_the_page_does_not_change_its_width_between_tabs(visit, live):
+    page = open_live_tab(visit, live, locale="zh-CN")
+    width = "document.querySelector('.gradio-container').getBoundingClientRect().width"
+    live_width = page.evaluate(width)
+    page.get_by_role("tab").nth(0).click()
+    assert page.evaluate(width) == live_width == 1180
