@@ -1,12 +1,15 @@
 """Compare exported graphs with PyTorch: size, CER, and real-time factor on one and two threads.
 
     python benchmarks/export.py --model_name_or_path runs/digits --dataset_name ../shared/data/digits_en
+    python benchmarks/export.py --model_name_or_path runs/streaming --dataset_name runs/quickstart-corpus
+        --chunk_size 16 --num_left_chunks 8
 
 Each runtime transcribes the same recordings, one at a time, from waveform to text. Our extractor computes the features
 if the graph or sherpa-onnx does not. Times are medians of interleaved rounds: leave the machine idle. The texts are
 compared with PyTorch's for whole recordings and for the first 0.1, 0.2 and 0.3 s of each (with `--rounds 0`, only the
-texts are compared). Without `--model_name_or_path`, the size and speed of a 12x256 Conformer with random weights are
-measured, on ten seconds of noise.
+texts are compared). With `--chunk_size` and `--num_left_chunks`, the graphs are those for live audio, and all runtimes
+encode chunk by chunk; a chunk of silence follows sherpa-onnx's recordings. Without `--model_name_or_path`, the size and
+speed of a 12x256 Conformer with random weights are measured, on ten seconds of noise.
 """
 
 import argparse
@@ -31,8 +34,12 @@ from hf_asr import (
 )
 from hf_asr.checkpoint import load_checkpoint
 from hf_asr.data.sources import Source, read_row
-from hf_asr.export import sherpa
-from hf_asr.export.check import greedy_transcriber, run_graph, source_runner
+from hf_asr.decoding.arguments import ChunkArguments
+from hf_asr.decoding.recognizer import with_chunks
+from hf_asr.export import sherpa, sherpa_streaming
+from hf_asr.export.check import greedy_transcriber, runners, source_runner
+from hf_asr.export.graphs import EXPORTERS
+from hf_asr.export.live import stream_runner
 from hf_asr.export.onnx import export_onnx, quantize_int8
 from hf_asr.runtime.providers import open_session
 from hf_asr.scoring.metrics import error_rates
@@ -50,12 +57,13 @@ def random_model() -> tuple[ConformerForCTC, ConformerProcessor]:
     return ConformerForCTC(config).eval(), ConformerProcessor(ConformerFeatureExtractor(), tokenizer)
 
 
-def export_all(model: ConformerForCTC, processor: ConformerProcessor, folder: Path) -> dict[str, Path]:
+def export_all(
+    model: ConformerForCTC, processor: ConformerProcessor, folder: Path, *, is_live: bool
+) -> dict[str, Path]:
     """Export every kind of graph in float32 and int8; return their files by name."""
-    paths = {name: folder / f"{name}.onnx" for name in ("onnx", "onnx-waveform", "sherpa-onnx")}
+    paths = {name: folder / f"{name}.onnx" for name in EXPORTERS if name.endswith("-streaming") == is_live}
     for name, path in paths.items():
-        metadata = sherpa.metadata(model.config) if name == "sherpa-onnx" else None
-        export_onnx(model, processor.feature_extractor, path, exporter=name, metadata=metadata)
+        export_onnx(model, processor.feature_extractor, path, exporter=name)
     for name, path in list(paths.items()):
         paths[f"{name} int8"] = folder / f"{name}.int8.onnx"
         quantize_int8(path, paths[f"{name} int8"])
@@ -64,7 +72,7 @@ def export_all(model: ConformerForCTC, processor: ConformerProcessor, folder: Pa
 
 
 def sherpa_transcriber(path: Path, threads: int) -> Transcriber:
-    """Return a function from a waveform (samples,) at 16 kHz to sherpa-onnx's transcript."""
+    """Return a function from a waveform (samples,) at 16 kHz to the transcript of sherpa-onnx's offline recogniser."""
     import sherpa_onnx
 
     tokens = str(path.parent / "tokens.txt")
@@ -79,11 +87,41 @@ def sherpa_transcriber(path: Path, threads: int) -> Transcriber:
     return run
 
 
+def sherpa_live_transcriber(
+    path: Path, threads: int, *, config: ConformerConfig, extractor: ConformerFeatureExtractor
+) -> Transcriber:
+    """Return a function from a waveform (samples,) at 16 kHz to the transcript of sherpa-onnx's online recogniser."""
+    import sherpa_onnx
+
+    chunks = {"chunk_size": config.chunk_size, "num_left_chunks": config.num_left_chunks}
+    tokens = str(path.parent / "tokens.txt")
+    recognizer = sherpa_onnx.OnlineRecognizer.from_wenet_ctc(
+        model=str(path), tokens=tokens, num_threads=threads, **chunks
+    )
+    silence = np.zeros(round(16000 * sherpa_streaming.silence_seconds(config, extractor)), np.float32)
+
+    def run(waveform: np.ndarray) -> str:
+        stream = recognizer.create_stream()
+        stream.accept_waveform(16000, np.concatenate([waveform, silence]))
+        stream.input_finished()
+        while recognizer.is_ready(stream):
+            recognizer.decode_stream(stream)
+        return recognizer.get_result(stream).strip()
+
+    return run
+
+
 def transcribers(
     model: ConformerForCTC, processor: ConformerProcessor, paths: dict[str, Path], threads: int
 ) -> dict[str, Transcriber]:
     """Return a function from a waveform (samples,) to a transcript for each runtime and graph."""
-    to_text, source = greedy_transcriber(processor.tokenizer), source_runner(model, processor)
+    to_text, extractor = greedy_transcriber(processor.tokenizer), processor.feature_extractor
+    sides = {"model": model, "processor": processor}
+    whole, streamed = source_runner(**sides), stream_runner(model, extractor)
+    is_live = "onnx-streaming" in paths
+
+    def source(waveform: np.ndarray) -> np.ndarray:
+        return streamed([waveform])[0] if is_live else whole(waveform)
 
     def decoded(run: Callable[[np.ndarray], np.ndarray]) -> Transcriber:
         return lambda waveform: to_text(run(waveform))
@@ -94,15 +132,13 @@ def transcribers(
 
     runs = {"PyTorch float32": decoded(source), "PyTorch bf16": decoded(in_bf16)}
     for name, path in paths.items():
-        if name.startswith("sherpa"):
+        if name.startswith("sherpa") and is_live:
+            runs[name] = sherpa_live_transcriber(path, threads, config=model.config, extractor=extractor)
+        elif name.startswith("sherpa"):
             runs[name] = sherpa_transcriber(path, threads)
         else:
-            session = open_session(path, provider="cpu", threads=threads)
-
-            def run(waveform: np.ndarray, session=session) -> np.ndarray:
-                return run_graph(session, [waveform], model=model, processor=processor)[0]
-
-            runs[name] = decoded(run)
+            _, run, _ = runners(open_session(path, provider="cpu", threads=threads), path, **sides)
+            runs[name] = decoded(lambda waveform, run=run: run([waveform])[0])
     return runs
 
 
@@ -140,6 +176,8 @@ def main() -> None:
     parser.add_argument("--eval_split_name", default="validation")
     parser.add_argument("--timed", type=int, default=40, help="number of recordings that are timed")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--chunk_size", type=int)
+    parser.add_argument("--num_left_chunks", type=int)
     args = parser.parse_args()
     datasets.disable_progress_bars()
     if args.model_name_or_path:
@@ -150,12 +188,14 @@ def main() -> None:
         model, processor = random_model()
         waveforms = [np.random.default_rng(0).normal(0, 0.1, 160000).astype(np.float32)]
         references = None
+    if is_live := args.chunk_size is not None:
+        model = with_chunks(model, ChunkArguments(args.chunk_size, args.num_left_chunks))
     normalize = processor.tokenizer.normalize
     parts = {"whole": waveforms}
     parts |= {f"{seconds} s": [waveform[: round(16000 * seconds)] for waveform in waveforms] for seconds in CUTS}
     results: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as folder:
-        paths = export_all(model, processor, Path(folder))
+        paths = export_all(model, processor, Path(folder), is_live=is_live)
         sizes = {name: path.stat().st_size / 1e6 for name, path in paths.items()}
         sizes["PyTorch float32"] = 4 * model.num_parameters() / 1e6
         for threads in (1, 2):

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from .families import as_conformer_tokenizer
-from .files import GRAPH
+from .files import GRAPH, STREAMING_GRAPH
 from .model import ConformerProcessor
 
 logger = logging.getLogger("hf_asr")
@@ -30,8 +30,8 @@ def load_checkpoint(
 ) -> tuple[PreTrainedModel, ConformerProcessor]:
     """Return a model in evaluation mode and its processor.
 
-    onnxruntime runs a folder that has `model.onnx` but no PyTorch weights, and an .onnx file in a folder or in a
-    repository on the Hub (`owner/name/onnx/model.int8.onnx`).
+    onnxruntime runs a folder that has `model.onnx` (or only `model-streaming.onnx`) but no PyTorch weights, and an
+    .onnx file in a folder or in a repository on the Hub (`owner/name/onnx/model.int8.onnx`).
 
     Args:
         device: Where the PyTorch model computes; CUDA if it is available and None is given.
@@ -44,7 +44,8 @@ def load_checkpoint(
     if path.suffix == ".onnx":
         return load_graph(path)
     if (path / "config.json").is_file() and not list(path.glob("*.safetensors")) and list(path.glob("*.onnx")):
-        return load_graph(path / GRAPH)
+        is_streaming = not (path / GRAPH).is_file() and (path / STREAMING_GRAPH).is_file()
+        return load_graph(path / (STREAMING_GRAPH if is_streaming else GRAPH))
     check_is_checkpoint(model_name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with loading(model_name_or_path):

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import FeatureExtractionMixin, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .model import ConformerConfig, ConformerFeatureExtractor, ConformerTokenizer
-from .model.configuration_conformer import SUBSAMPLING_CONVOLUTIONS
+from .model.configuration_conformer import required_frames
 from .model.losses_conformer import ctc_loss, smoothed
 from .model.tokenization_conformer import SPACE, character_backend, splits_special_tokens, text_normalizer
 
@@ -96,10 +96,7 @@ def pad_to_labels(waveform: np.ndarray, labels: Sequence[int], *, config: PreTra
 
 
 def _required_feature_frames(labels: Sequence[int], config: ConformerConfig) -> int:
-    frames = ctc_frames(labels)
-    for kernel, stride in reversed(SUBSAMPLING_CONVOLUTIONS[config.subsampling_factor]):
-        frames = (frames - 1) * stride + kernel
-    return frames
+    return required_frames(config.subsampling_factor, ctc_frames(labels))
 
 
 # Inputs

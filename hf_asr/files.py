@@ -19,6 +19,7 @@ DATA_REPORT_PAGE = "data_report.html"
 DATA_ARGUMENTS = "data_arguments.json"
 # Of an export
 GRAPH = "model.onnx"
+STREAMING_GRAPH = "model-streaming.onnx"
 EXPORT_REPORT = "export_report.json"
 TOKENS = "tokens.txt"
 

@@ -23,6 +23,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--with_frontend", action="store_true", help="Target onnx: the graph takes waveforms instead of features."
     )
     parser.add_argument(
+        "--streaming",
+        type=_boolean,
+        nargs="?",
+        const=True,
+        default=False,
+        help="Targets onnx and sherpa-onnx: a graph for live audio, which takes a chunk and a cache.",
+    )
+    parser.add_argument(
+        "--chunk_size", type=int, help="--streaming: encoder frames of a chunk; the checkpoint's own by default."
+    )
+    parser.add_argument(
+        "--num_left_chunks",
+        type=int,
+        help="--streaming: chunks before its own one that a frame sees; the checkpoint's own by default.",
+    )
+    parser.add_argument(
         "--dataset_name",
         help="Recordings to compare graph and checkpoint on. By default: the validation data of the checkpoint's "
         "training or, if this machine does not have them, speech of espeak-ng that the checkpoint transcribes well.",
@@ -41,6 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="sherpa-onnx: export a checkpoint that was trained on other features than sherpa-onnx computes.",
     )
+
+
+def _boolean(text: str) -> bool:
+    """Return what other commands read in a truth value."""
+    from transformers.hf_argparser import string_to_bool
+
+    return string_to_bool(text)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -8,16 +8,21 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
+from ..files import STREAMING_GRAPH
 from ..model import ConformerFeatureExtractor, ConformerForCTC
-from ..model.streaming_conformer import join_caches, split_cache
+from ..model.configuration_conformer import required_frames
+from ..model.streaming_conformer import empty_cache, join_caches, split_cache
 from .streaming_features import FeatureStream
 
 
 def check_streams(model: PreTrainedModel, extractor: ConformerFeatureExtractor) -> None:
     """Raise ValueError if a model and its features cannot encode streams."""
     config = model.config
-    if not isinstance(model, ConformerForCTC):
-        raise ValueError(f"a {type(model).__name__} cannot stream; use a checkpoint of our Conformer, not a graph")
+    if not (isinstance(model, ConformerForCTC) or getattr(model, "takes_cache", False)):
+        raise ValueError(
+            f"{type(model).__name__}, which takes no cache, cannot stream: use a checkpoint of our Conformer, or a "
+            f"graph of hf-asr export --streaming true ({STREAMING_GRAPH})"
+        )
     if not (config.causal_conv and config.block_type == "conformer"):
         raise ValueError(
             "the checkpoint cannot stream, because its layers look at later frames: train one with "
@@ -52,7 +57,8 @@ class EncoderStream:
 
     def __init__(self, model: PreTrainedModel, extractor: ConformerFeatureExtractor):
         check_streams(model, extractor)
-        self.encoder, self.features, self.cache = model.encoder, FeatureStream(extractor), model.encoder.empty_cache()
+        self.config, self.features = model.config, FeatureStream(extractor)
+        self.cache = empty_cache(model.config, batch_size=1, device=model.device, dtype=model.dtype)
         self.frames = torch.zeros(0, extractor.num_mel_bins)
         self.is_finished = False
 
@@ -67,8 +73,8 @@ class EncoderStream:
 
     def is_ready(self, num_chunks: int = 1) -> bool:
         """Return whether a step of `num_chunks` chunks has its frames, or the stream is finished and has any."""
-        needed = self.encoder.min_frames if self.is_finished else self.encoder.frames_of_step(num_chunks)
-        return len(self.frames) >= needed
+        encoder_frames = 1 if self.is_finished else num_chunks * self.config.chunk_size
+        return len(self.frames) >= required_frames(self.config.subsampling_factor, encoder_frames)
 
 
 @torch.inference_mode()
@@ -77,7 +83,8 @@ def step(model: PreTrainedModel, streams: Sequence[EncoderStream], *, num_chunks
 
     The streams can be at any place. All of them must be ready.
     """
-    size = model.encoder.frames_of_step(num_chunks)
+    config, encoder_frames = model.config, num_chunks * model.config.chunk_size
+    size, hop = required_frames(config.subsampling_factor, encoder_frames), encoder_frames * config.subsampling_factor
     pieces = [stream.frames[:size] for stream in streams]
     lengths = torch.tensor([len(piece) for piece in pieces])
     features = torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True)  # (B, T, M)
@@ -85,7 +92,6 @@ def step(model: PreTrainedModel, streams: Sequence[EncoderStream], *, num_chunks
     cache = join_caches([stream.cache for stream in streams])
     output = model(features.to(model.device), mask.to(model.device), cache=cache)
     log_probs = F.log_softmax(output.logits, dim=-1, dtype=torch.float32)  # (B, S, V)
-    hop = num_chunks * model.config.chunk_size * model.config.subsampling_factor
     for stream, row in zip(streams, split_cache(output.cache), strict=True):
         stream.cache, stream.frames = row, stream.frames[hop:]
     counts = model.get_output_lengths(lengths).tolist()

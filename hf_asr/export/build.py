@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from ..files import GRAPH, write_text
+from ..files import GRAPH, STREAMING_GRAPH, write_text
 from ..model import ConformerForCTC, ConformerProcessor
 from ..runtime.openvino import OpenVinoSession
 from ..runtime.providers import ENGINE, PROFILE, SHAPES, open_session, tensorrt_profile
-from . import sherpa
 from .check import MIN_CHARACTERS, GraphComparison, Limits, compare_with_source, graph_files, graph_inputs, short_cuts
 from .folder import remove
 from .graphs import EXPORTERS, half_precision
@@ -34,6 +33,7 @@ class GraphBuilder:
 
     Attributes:
         keeps_refused: Keep graphs that the check refuses, with the reason.
+        facts: What else the entries of all graphs have.
         graphs: Entries of `export_report.json` for the graphs that are kept.
         refused: Entries for the others.
     """
@@ -45,6 +45,7 @@ class GraphBuilder:
     target: str
     model_sha256: str | None = None
     keeps_refused: bool = False
+    facts: dict = field(default_factory=dict)
     graphs: list[dict] = field(default_factory=list)
     refused: list[dict] = field(default_factory=list)
 
@@ -62,6 +63,7 @@ class GraphBuilder:
         except Exception as error:  # of runtimes, which have their own classes; the other graphs are still built
             reason = f"{name} cannot be made or run: {one_line(error)}".replace(f"{self.folder}/", "")
         facts = {"target": self.target, "tried_on": self.utterances.description, "model_sha256": self.model_sha256}
+        facts |= self.facts
         entry = {"file": name} | facts
         if comparison is not None:
             print(summary(comparison))
@@ -95,14 +97,14 @@ class GraphBuilder:
 def build_graphs(args: argparse.Namespace, builder: GraphBuilder) -> None:
     """Build and check the graphs that the arguments name."""
     exporter = "sherpa-onnx" if args.target == "sherpa-onnx" else "onnx-waveform" if args.with_frontend else "onnx"
-    name = "model_with_frontend" if args.with_frontend else "model"
-    exact = Limits(max_difference=EXPORTERS[exporter].ATOL_FOR_VALIDATION)
+    source = builder.folder / ("model_with_frontend.onnx" if args.with_frontend else GRAPH)
+    if args.streaming:
+        exporter, source = f"{args.target}-streaming", builder.folder / STREAMING_GRAPH
+    name, exact = source.stem, Limits(max_difference=EXPORTERS[exporter].ATOL_FOR_VALIDATION)
     model, num_mel_bins = builder.model, builder.model.config.num_mel_bins
-    source = builder.folder / f"{name}.onnx"
 
     def trace(traced: ConformerForCTC, path: Path) -> onnxruntime.InferenceSession:
-        metadata = sherpa.metadata(model.config) if exporter == "sherpa-onnx" else None
-        export_onnx(traced, builder.processor.feature_extractor, path, exporter=exporter, metadata=metadata)
+        export_onnx(traced, builder.processor.feature_extractor, path, exporter=exporter)
         return open_session(path, provider="cpu")
 
     def quantize(path: Path) -> onnxruntime.InferenceSession:

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from transformers import PreTrainedTokenizerBase
 
 from ..decoding.greedy import GreedyDecoder
 from ..decoding.transcript import to_text
+from ..families import samples_per_frame
 from ..model import ConformerForCTC, ConformerProcessor
+from ..runtime.ort_model import OrtConformerForCTC
 from ..scoring.metrics import count_errors
-from . import sherpa
+from . import live, sherpa, sherpa_streaming
 
 MAX_CER_LOSS = 0.003  # greatest increase of the CER, absolute
 MIN_CHARACTERS = math.ceil(1 / MAX_CER_LOSS)  # with fewer characters, one error exceeds MAX_CER_LOSS
@@ -45,7 +48,9 @@ class Limits:
 class GraphComparison:
     """Measures of a graph against its source, over the real frames of all utterances.
 
-    Each utterance is run alone, cut short, and in padded batches that mix whole and cut utterances.
+    Each utterance is run alone, cut short, and in padded batches that mix whole and cut utterances. Both sides of a
+    graph for live audio encode chunk by chunk; there is also one long stream, and those of a batch are at different
+    places. sherpa-onnx's streams have the silence that they need at their end, and are alone.
 
     Attributes:
         characters: Number of characters in PyTorch's transcripts.
@@ -136,15 +141,16 @@ def compare_with_source(
     Raises:
         ValueError: The graph returns another number of frames than PyTorch.
     """
-    run_source = source_runner(model, processor)
-
-    def run(batch: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return run_graph(session, batch, model=model, processor=processor)
-
+    run_source, run, is_live = runners(session, path, model=model, processor=processor)
     tokenizer, rate = processor.tokenizer, processor.feature_extractor.sampling_rate
     items = [*waveforms, *short_cuts(waveforms, rate=rate)]
     whole, cuts = range(len(waveforms)), range(len(waveforms), len(items))
-    outputs = _run_both(run_source, run, items=items, whole=len(waveforms), tokenizer=tokenizer, name=path.name)
+    batches = list(mixed_batches(len(whole), len(cuts)))
+    if is_live:
+        batches.append([len(items)])
+        samples = live.CHUNKS * model.config.chunk_size * samples_per_frame(model.config)
+        items.append(live.joined(waveforms, samples=samples + rate))
+    outputs = _run_both(run_source, run, items=items, batches=batches, tokenizer=tokenizer, name=path.name)
     references = [tokenizer.normalize(text) for text in references]
     source, alone, batched = (
         [tokenizer.normalize(texts[i]) for i in whole] for texts in (outputs.source, outputs.alone, outputs.batched)
@@ -174,14 +180,13 @@ def _run_both(
     run: Callable[[Sequence[np.ndarray]], list[np.ndarray]],
     *,
     items: Sequence[np.ndarray],
-    whole: int,
+    batches: Sequence[Sequence[int]],
     tokenizer: PreTrainedTokenizerBase,
     name: str,
 ) -> _Outputs:
-    """Run PyTorch (a waveform) and the graph (a batch) on `items`, of which the first `whole` are not cut."""
+    """Run PyTorch (a waveform) and the graph (a batch) on `items`; the batches are indices of them."""
     transcribe = greedy_transcriber(tokenizer)
     outputs = _Outputs({}, {}, {}, [], [])
-    batches = list(mixed_batches(whole, len(items) - whole))
     for batch in tqdm(batches, desc=f"Comparing {name}", unit="batch"):
         group = [items[i] for i in batch]
         expected = [run_source(waveform) for waveform in group]
@@ -225,6 +230,25 @@ def mixed_batches(utterances: int, cuts: int) -> Iterator[list[int]]:
 def graph_files(path: Path) -> list[Path]:
     """Return the files of a graph: OpenVINO stores the weights in a second file."""
     return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+
+
+def runners(
+    session: onnxruntime.InferenceSession, path: Path, *, model: ConformerForCTC, processor: ConformerProcessor
+) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[Sequence[np.ndarray]], list[np.ndarray]], bool]:
+    """Return functions to log-probabilities (frames, vocabulary), and whether they encode live audio chunk by chunk.
+
+    The first one runs PyTorch on a waveform (samples,), the second one runs the graph on a batch of waveforms.
+    """
+    names, options = {value.name for value in session.get_inputs()}, {"model": model, "processor": processor}
+    if "offset" not in names:
+        return source_runner(**options), partial(run_graph, session, **options), False
+    if "x" in names:
+        return *sherpa_streaming.runners(session, **options), True
+    source, graph = (
+        live.stream_runner(side, processor.feature_extractor)
+        for side in (model, OrtConformerForCTC(session, model.config, path))
+    )
+    return lambda waveform: source([waveform])[0], graph, True
 
 
 def source_runner(model: ConformerForCTC, processor: ConformerProcessor) -> Callable[[np.ndarray], np.ndarray]:

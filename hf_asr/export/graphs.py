@@ -1,8 +1,10 @@
 """Wrap the model as modules of tensors only, one for each kind of graph, and describe their inputs with optimum.
 
-Letters in shapes: B batch, T feature frames, M mel bins, S encoder frames, V vocabulary.
+Letters in shapes: B batch, T feature frames, M mel bins, S encoder frames, V vocabulary; D hidden size, H heads, K head
+dimension.
 """
 
+import math
 from copy import deepcopy
 
 import torch
@@ -12,7 +14,9 @@ from optimum.utils.input_generators import DummyInputGenerator
 from torch import nn
 
 from ..model import ConformerFeatureExtractor, ConformerForCTC
-from . import sherpa
+from ..model.configuration_conformer import required_frames
+from ..model.streaming_conformer import StreamingCache, empty_cache
+from . import sherpa, sherpa_streaming
 
 TASK = "automatic-speech-recognition"
 SAMPLES = ("waveforms", "lengths")  # inputs whose length is in samples
@@ -66,6 +70,55 @@ class SherpaToLogProbs(FeaturesToLogProbs):
         return super().forward(features, mask), self.model.get_output_lengths(frames)
 
 
+class StepToLogProbs(FeaturesToLogProbs):
+    """Maps the features and the mask of a step, and the tensors of a `StreamingCache`, to log-probabilities.
+
+    The other outputs are the next cache. A step of a whole recording from an empty cache is the masked full pass.
+    """
+
+    def forward(
+        self,
+        input_features: torch.Tensor,
+        attention_mask: torch.Tensor,
+        attention_cache: torch.Tensor,
+        convolution_cache: torch.Tensor,
+        offset: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        cache = StreamingCache(attention_cache, convolution_cache, offset)
+        output = self.model(input_features, attention_mask, cache=cache)
+        return output.logits.log_softmax(-1, dtype=torch.float32), *output.cache
+
+
+class SherpaStepToLogProbs(FeaturesToLogProbs):
+    """Maps a step of sherpa-onnx's online recogniser to log_probs (1, S, V) and the next caches.
+
+    sherpa-onnx chooses the chunks: a step is a chunk of any size, and the cache has any number of chunks. `offset` (1,)
+    begins with `required_cache_size` (1,), so the difference is the number of frames before the step. `attn_mask` has
+    nothing new: it marks the same frames of the cache as empty.
+    """
+
+    def __init__(self, model: ConformerForCTC, extractor: ConformerFeatureExtractor):
+        model = deepcopy(model)
+        model.config.chunk_size = -1  # a step is one chunk
+        super().__init__(model, extractor)
+
+    def forward(
+        self,
+        x: torch.Tensor,  # (1, T, M)
+        offset: torch.Tensor,
+        required_cache_size: torch.Tensor,
+        attn_cache: torch.Tensor,  # (layers, H, left, 2 * K)
+        conv_cache: torch.Tensor,  # (layers, 1, D, kernel - 1)
+        attn_mask: torch.Tensor,  # (1, 1, left + S)
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        # sherpa-onnx scales the samples as our extractor does, but raises energies to float32's epsilon only.
+        x = x.clamp(min=math.log(self.extractor.energy_floor))
+        cache = StreamingCache(attn_cache[:, None], conv_cache, offset - required_cache_size)
+        output = self.model(x, cache=cache)
+        log_probs = output.logits.log_softmax(-1, dtype=torch.float32)
+        return log_probs, output.cache.attention[:, 0], output.cache.convolution
+
+
 class DummyConformerInputs(DummyInputGenerator):
     """Generates the inputs for tracing: two utterances, the second one shorter."""
 
@@ -86,6 +139,31 @@ class DummyConformerInputs(DummyInputGenerator):
         return torch.rand(shape)
 
 
+class DummyCaches(DummyInputGenerator):
+    """Generates empty caches for tracing, as our graph of a step takes them and as sherpa-onnx does."""
+
+    SUPPORTED_INPUT_NAMES = ("attention_cache", "convolution_cache", "offset")
+    SUPPORTED_INPUT_NAMES += ("required_cache_size", "attn_cache", "conv_cache", "attn_mask")
+
+    def __init__(self, task: str, normalized_config: NormalizedConfig, *, batch_size: int = 2, **_):
+        config = normalized_config.config
+        self.cache = empty_cache(config, batch_size=batch_size, device=torch.device("cpu"), dtype=torch.float32)
+
+    def generate(self, input_name: str, framework: str = "pt", int_dtype: str = "int64", float_dtype: str = "fp32"):
+        attention, convolution, offset = self.cache
+        layers, _, heads, _, width = attention.shape
+        left = 16  # frames of sherpa-onnx's cache; PyTorch would take 0 and 1 for constants
+        return {
+            "attention_cache": attention,
+            "convolution_cache": convolution,
+            "offset": offset,
+            "required_cache_size": torch.full_like(offset, left),
+            "attn_cache": torch.zeros(layers, heads, left, width),
+            "conv_cache": convolution,
+            "attn_mask": torch.ones(1, 1, 3 * left, dtype=torch.bool),
+        }[input_name]
+
+
 class ConformerOnnxConfig(ExporterConfig):
     """A graph that takes features."""
 
@@ -102,6 +180,11 @@ class ConformerOnnxConfig(ExporterConfig):
     @property
     def outputs(self) -> dict[str, dict[int, str]]:
         return {"log_probs": {0: "batch", 1: "encoder_frames"}}
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Return the properties that are stored in the file."""
+        return {}
 
 
 class ConformerWaveformOnnxConfig(ConformerOnnxConfig):
@@ -132,11 +215,64 @@ class ConformerSherpaOnnxConfig(ConformerOnnxConfig):
     def outputs(self) -> dict[str, dict[int, str]]:
         return super().outputs | {"log_probs_lens": {0: "batch"}}
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        return sherpa.metadata(self._config)
+
+
+class ConformerStepOnnxConfig(ConformerOnnxConfig):
+    """A graph of one step of any number of streams and frames, in the chunks of the configuration."""
+
+    DUMMY_INPUT_GENERATOR_CLASSES = (DummyConformerInputs, DummyCaches)
+    GRAPH_CLASS = StepToLogProbs
+    CACHE = {"attention_cache": {1: "batch"}, "convolution_cache": {1: "batch"}, "offset": {0: "batch"}}
+
+    @property
+    def inputs(self) -> dict[str, dict[int, str]]:
+        return super().inputs | self.CACHE
+
+    @property
+    def outputs(self) -> dict[str, dict[int, str]]:
+        return super().outputs | {f"next_{name}": axes for name, axes in self.CACHE.items()}
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Return the chunks, and the feature frames of a step and between the beginnings of two steps."""
+        chunk_size, factor = self._config.chunk_size, self._config.subsampling_factor
+        frames = {"frames_of_step": required_frames(factor, chunk_size), "frames_between_steps": factor * chunk_size}
+        properties = {"chunk_size": chunk_size, "num_left_chunks": self._config.num_left_chunks} | frames
+        return {name: str(value) for name, value in properties.items()}
+
+
+class ConformerSherpaStepOnnxConfig(ConformerOnnxConfig):
+    """A graph with the inputs and outputs of sherpa-onnx's online recogniser, in its order; it takes one stream."""
+
+    DUMMY_INPUT_GENERATOR_CLASSES = (DummyConformerInputs, DummyCaches)
+    GRAPH_CLASS = SherpaStepToLogProbs
+
+    @property
+    def inputs(self) -> dict[str, dict[int, str]]:
+        sizes = {"x": {1: "frames"}, "offset": {}, "required_cache_size": {}}
+        return sizes | {"attn_cache": {2: "left"}, "conv_cache": {}, "attn_mask": {2: "keys"}}
+
+    @property
+    def outputs(self) -> dict[str, dict[int, str]]:
+        return {"log_probs": {1: "encoder_frames"}, "next_att_cache": {2: "left"}, "next_conv_cache": {}}
+
+    def generate_dummy_inputs(self, framework: str = "pt", **sizes) -> dict[str, torch.Tensor]:
+        return super().generate_dummy_inputs(framework, batch_size=1, **sizes)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return sherpa_streaming.metadata(self._config)
+
 
 EXPORTERS = {
     "onnx": ConformerOnnxConfig,
     "onnx-waveform": ConformerWaveformOnnxConfig,
+    "onnx-streaming": ConformerStepOnnxConfig,
     "sherpa-onnx": ConformerSherpaOnnxConfig,
+    "sherpa-onnx-streaming": ConformerSherpaStepOnnxConfig,
 }
 
 

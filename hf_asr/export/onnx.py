@@ -31,13 +31,11 @@ def export_onnx(
     path: Path,
     *,
     exporter: str = "onnx",
-    metadata: dict[str, str] | None = None,
 ) -> None:
     """Write a graph with dynamic batch size and length.
 
     Args:
         exporter: Kind of graph: a key of `graphs.EXPORTERS`.
-        metadata: Properties that are stored in the file.
     """
     config = exporter_config(model, exporter)
     module = config.GRAPH_CLASS(model.eval(), extractor).eval()
@@ -60,7 +58,7 @@ def export_onnx(
         )
     proto = program.model_proto
     _name_axes(proto, config.inputs | config.outputs)
-    for key, value in (metadata or {}).items():
+    for key, value in config.metadata.items():
         proto.metadata_props.add(key=key, value=value)
     onnx.save(proto, path)
 

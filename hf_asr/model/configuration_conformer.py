@@ -11,6 +11,14 @@ SUBSAMPLING_CONVOLUTIONS: dict[int, tuple[tuple[int, int], ...]] = {
 }
 
 
+def required_frames(subsampling_factor: int, encoder_frames: int) -> int:
+    """Return the smallest number of feature frames that gives `encoder_frames`."""
+    frames = encoder_frames
+    for kernel, stride in reversed(SUBSAMPLING_CONVOLUTIONS[subsampling_factor]):
+        frames = (frames - 1) * stride + kernel
+    return frames
+
+
 class ConformerConfig(PreTrainedConfig):
     r"""Configure the encoder, the CTC head, the optional attention decoder and the training losses.
 

@@ -16,7 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
 from .branchformer_conformer import EBranchformerBlock
-from .configuration_conformer import SUBSAMPLING_CONVOLUTIONS, ConformerConfig
+from .configuration_conformer import SUBSAMPLING_CONVOLUTIONS, ConformerConfig, required_frames
 from .decoder_conformer import ConformerDecoder, shift_labels
 from .layers_conformer import (
     ConformerAttention,
@@ -229,9 +229,7 @@ class ConformerModel(ConformerPreTrainedModel):
         self.layers = nn.ModuleList([block(config) for _ in range(config.num_hidden_layers)])
         self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         # The smallest number of feature frames that gives one encoder frame.
-        self.min_frames = 1
-        for kernel, stride in reversed(SUBSAMPLING_CONVOLUTIONS[config.subsampling_factor]):
-            self.min_frames = (self.min_frames - 1) * stride + kernel
+        self.min_frames = required_frames(config.subsampling_factor, 1)
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -305,15 +303,15 @@ class ConformerModel(ConformerPreTrainedModel):
 
         They are more than the `subsampling_factor * chunk_size * num_chunks` frames after which the next step begins.
         """
-        config = self.config
-        return config.subsampling_factor * (config.chunk_size * num_chunks - 1) + self.min_frames
+        return required_frames(self.config.subsampling_factor, num_chunks * self.config.chunk_size)
 
     def _attendable(
         self, hidden: torch.Tensor, mask: torch.Tensor | None, cache: StreamingCache | None
     ) -> torch.Tensor | None:
         """Return the mask of the attention, as `ConformerAttention` takes it.
 
-        A frame of padding attends to itself, because a frame that attends to nothing would be NaN.
+        A frame of padding attends to itself, because a frame that attends to nothing would be NaN. Without a chunk
+        size, a step with a cache is one chunk, which attends to all cached frames.
 
         Args:
             hidden: (B, S, D).
@@ -324,7 +322,7 @@ class ConformerModel(ConformerPreTrainedModel):
         chunk_size, num_left_chunks = config.chunk_size, config.num_left_chunks
         if self.training and config.use_dynamic_chunk:
             chunk_size, num_left_chunks = draw_chunk(config, num_frames=frames)
-        if chunk_size < 1:
+        if chunk_size < 1 and cache is None:
             return None if mask is None else mask[:, None, None, :]
         left = 0 if cache is None else cache.attention.shape[3]
         keys = torch.arange(-left, frames, device=hidden.device)[None]  # (1, left + S)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
-from .configuration_conformer import SUBSAMPLING_CONVOLUTIONS
+from .configuration_conformer import required_frames
 
 
 class ConformerProcessor(ProcessorMixin):
@@ -54,10 +54,7 @@ class ConformerProcessor(ProcessorMixin):
             chunk_size: Encoder frames of a chunk.
             subsampling_factor: The model's, 4, 6 or 8.
         """
-        frames = 1  # from the encoder's back to the features': each convolution has a kernel and a stride
-        for kernel, stride in reversed(SUBSAMPLING_CONVOLUTIONS[subsampling_factor]):
-            frames = (frames - 1) * stride + kernel
-        frames += subsampling_factor * (chunk_size - 1)
+        frames = required_frames(subsampling_factor, chunk_size)
         extractor = self.feature_extractor
         before = 0.0 if extractor.snip_edges else (extractor.frame_length - extractor.frame_shift) / 2
         return (frames - 1) * extractor.frame_shift + extractor.frame_length - before

@@ -11,6 +11,8 @@ from hf_asr.export import sherpa
 from hf_asr.export.check import run_graph, source_runner
 from hf_asr.export.graphs import exporter_config, half_precision
 from hf_asr.export.onnx import export_onnx, quantize_int8
+from hf_asr.runtime.ort_model import OrtConformerForCTC
+from hf_asr.runtime.providers import open_session
 
 RANDOM = np.random.default_rng(0)
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -125,6 +127,88 @@ def test_a_batch_equals_pytorch_on_each_recording(graphs, model, processor, name
         np.testing.assert_allclose(found, source_runner(model, processor)(waveform), atol=1e-3)
 
 
+LIVE = {"causal_conv": True, "chunk_size": 4, "num_left_chunks": 2, "conv_kernel_size": 8}
+
+
+def live_model(processor, **options) -> ConformerForCTC:
+    torch.manual_seed(0)
+    return ConformerForCTC(ConformerConfig(**TINY | LIVE | options, vocab_size=len(processor.tokenizer))).eval()
+
+
+def export_live(model: ConformerForCTC, processor, path) -> OrtConformerForCTC:
+    export_onnx(model, processor.feature_extractor, path, exporter="onnx-streaming")
+    return OrtConformerForCTC(open_session(path, provider="cpu"), model.config, path)
+
+
+@torch.inference_mode()
+def differences(graph: OrtConformerForCTC, model: ConformerForCTC, *, steps: int, batch: int) -> list[float]:
+    """Return the differences of each step of streams, of which one begins later; the last step is shorter."""
+    caches, found = [model.encoder.empty_cache(batch)] * 2, []
+    for step in range(steps):
+        features, mask = random_batch(batch, model.encoder.frames_of_step())
+        mask = mask if step == steps - 1 else torch.ones_like(mask)
+        if step == steps // 2:
+            caches = [cache._replace(offset=cache.offset * torch.tensor([1] * (batch - 1) + [0])) for cache in caches]
+        outputs = [side(features, mask, cache=cache) for side, cache in zip((graph, model), caches, strict=True)]
+        log_probs = [output.logits.log_softmax(-1) for output in outputs]
+        caches = [output.cache for output in outputs]
+        is_real = torch.arange(log_probs[1].shape[1]) < model.get_output_lengths(mask.sum(-1))[:, None]
+        found.append(float((log_probs[0] - log_probs[1])[is_real].abs().max()))
+    assert (caches[0].offset == caches[1].offset).all() and len(set(caches[0].offset.tolist())) == 2
+    return found
+
+
+def test_a_step_equals_pytorch_over_a_hundred_chunks_of_streams_at_other_places(processor, tmp_path):
+    model = live_model(processor, num_hidden_layers=2)
+    graph = export_live(model, processor, tmp_path / "m.onnx")
+    assert max(differences(graph, model, steps=100, batch=3)) < 1e-4
+    features, mask = random_batch(3, 500)  # a whole recording is one step
+    with torch.inference_mode():
+        found, exact = (side(features, mask) for side in (graph, model))
+    torch.testing.assert_close(found.logits, exact.logits.log_softmax(-1), rtol=0, atol=1e-4)
+    assert found.cache is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_left_chunks": 0},
+        {"chunk_size": 1, "num_left_chunks": 1},
+        {"subsampling_factor": 6, "subsampling_depthwise": True, "chunk_size": 3},
+        {"position_embeddings": "absolute", "conv_norm": "batch_norm", "conv_bias": True, "scale_input": True},
+    ],
+)
+def test_every_kind_of_encoder_equals_pytorch_in_steps(processor, tmp_path, options):
+    model = live_model(processor, **options)
+    graph = export_live(model, processor, tmp_path / "m.onnx")
+    assert max(differences(graph, model, steps=7, batch=2)) < 1e-4
+
+
+def test_the_properties_of_a_step_are_stored(processor, tmp_path):
+    graph = export_live(live_model(processor), processor, tmp_path / "m.onnx")
+    properties = graph.model.get_modelmeta().custom_metadata_map
+    assert properties == {
+        "chunk_size": "4",
+        "num_left_chunks": "2",
+        "frames_of_step": "19",
+        "frames_between_steps": "16",
+    }
+    assert [value.shape[:2] for value in graph.model.get_inputs()[:2]] == [["batch", "frames"]] * 2
+
+
+@pytest.mark.slow
+def test_a_step_in_float16_or_int8_is_close_to_float32(processor, tmp_path):
+    model = live_model(processor)
+    export_live(model, processor, tmp_path / "m.onnx")
+    export_live(half_precision(model), processor, tmp_path / "m.fp16.onnx")
+    quantize_int8(tmp_path / "m.onnx", tmp_path / "m.int8.onnx")
+    for name in ("m.fp16.onnx", "m.int8.onnx"):
+        session = open_session(tmp_path / name, provider="cpu")
+        graph = OrtConformerForCTC(session, model.config, tmp_path / name)
+        assert 1e-5 < max(differences(graph, model, steps=20, batch=2)) < 0.3
+
+
 @pytest.mark.slow
 def test_float16_equals_pytorch_within_its_precision(graphs, model, processor, tmp_path):
     export_onnx(half_precision(model), processor.feature_extractor, tmp_path / "half.onnx")
@@ -173,11 +257,10 @@ def test_int8_leaves_the_frontend_in_float32(graphs, processor, tmp_path):
 
 
 @pytest.mark.slow
-def test_axes_have_names_and_metadata_is_stored(model, processor, tmp_path):
+def test_axes_have_names_and_metadata_is_stored(graphs):
     import onnx
 
-    export_onnx(model, processor.feature_extractor, tmp_path / "m.onnx", metadata=sherpa.metadata(model.config))
-    proto = onnx.load(tmp_path / "m.onnx")
+    proto = onnx.load(graphs["sherpa-onnx"])
     shape = proto.graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_param or dim.dim_value for dim in shape] == ["batch", "frames", 80]
     assert {item.key: item.value for item in proto.metadata_props}["model_type"] == "zipformer2_ctc"

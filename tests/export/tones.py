@@ -44,12 +44,12 @@ def write_tones(folder: Path, **utterances: int) -> Path:
     return folder
 
 
-def save_tone_checkpoint(folder: Path, *, seed: int = 0) -> Path:
-    """Save a checkpoint with sherpa-onnx's features, whatever the default is."""
+def save_tone_checkpoint(folder: Path, *, seed: int = 0, **options: object) -> Path:
+    """Save a checkpoint with sherpa-onnx's features, whatever the default is; `options` are of its configuration."""
     torch.manual_seed(seed)
     tokenizer = ConformerTokenizer.from_texts([LETTERS], text_normalization="none")
     processor = ConformerProcessor(ConformerFeatureExtractor(energy_floor=128.0), tokenizer)
-    model = ConformerForCTC(ConformerConfig(**TINY, vocab_size=len(tokenizer))).eval()
+    model = ConformerForCTC(ConformerConfig(**TINY | options, vocab_size=len(tokenizer))).eval()
     model.encoder.feature_mean.fill_(10.0)
     model.encoder.feature_istd.fill_(0.3)
     fit_head(model, processor)

@@ -60,6 +60,20 @@ def test_streamed_equals_masked_for_other_layers(options):
     torch.testing.assert_close(stream(model, features), masked, rtol=0, atol=1e-5)
 
 
+@torch.inference_mode()
+def test_without_a_chunk_size_a_step_is_one_chunk():
+    model = build()
+    features = noise(model, frames=28)
+    expected, cache = stream(model, features), model.encoder.empty_cache()
+    size, model.config.chunk_size = model.encoder.frames_of_step(), -1
+    parts = []
+    for start in range(0, 16 * 7, 16):
+        output = model(features[:, start : start + size], cache=cache)
+        parts.append(output.logits)
+        cache = output.cache
+    torch.testing.assert_close(torch.cat(parts, 1), expected, rtol=0, atol=1e-5)
+
+
 def test_streamed_equals_masked_in_bf16():
     model = build().to(torch.bfloat16)
     features = noise(model, frames=18)
