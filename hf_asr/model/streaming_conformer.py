@@ -66,8 +66,8 @@ def join_caches(caches: Sequence[StreamingCache]) -> StreamingCache:
 
 
 def split_cache(cache: StreamingCache) -> list[StreamingCache]:
-    """Return a cache for each stream; a copy, so that a stream does not keep the memory of the whole batch."""
-    rows = ([row.clone() for row in tensor.split(1, dim)] for tensor, dim in zip(cache, STREAMS_DIM, strict=True))
+    """Return a cache for each stream, which shares the memory of the batch."""
+    rows = (tensor.split(1, dim) for tensor, dim in zip(cache, STREAMS_DIM, strict=True))
     return [StreamingCache(*row) for row in zip(*rows, strict=True)]
 
 
