@@ -195,12 +195,11 @@ def measure_hours(args: argparse.Namespace) -> None:
 def spoken_minute(recording: Path | None) -> np.ndarray:
     """Return a minute of sentences with silence between them, which also ends with silence."""
     if recording is not None:
-        waveform = read_audio(recording)
-        return np.pad(waveform[: 58 * RATE], (0, 2 * RATE))
+        return np.pad(np.resize(read_audio(recording), 58 * RATE), (0, 2 * RATE))
     generator, parts = np.random.default_rng(0), []
     for sentence in make_sentences("en", count=16, generator=generator):
         parts += [make_recording(sentence, language="en", generator=generator)[0], np.zeros(RATE, np.float32)]
-    return np.pad(np.concatenate(parts)[: 58 * RATE], (0, 2 * RATE))
+    return np.pad(np.resize(np.concatenate(parts), 58 * RATE), (0, 2 * RATE))
 
 
 def say(stream: StreamingRecognizer, minute: np.ndarray) -> list[StreamingResult]:

@@ -408,8 +408,13 @@ def _long_recording(
     own = channel if used is None else used.channel
 
     def waveforms() -> Iterator[np.ndarray]:
-        selected = select_part(pieces(notes=Notes()), notes=Notes(), **part)
-        yield from resampled(Mix(own).mono(selected), sampling_rate)
+        try:
+            selected = select_part(pieces(notes=Notes()), notes=Notes(), **part)
+            yield from resampled(Mix(own).mono(selected), sampling_rate)
+        except AudioError:
+            raise
+        except Exception as error:  # as in `_decoded`; the file may be gone, too
+            raise AudioError(f"cannot be read any more: {_reason(error)}") from error
 
     return LongRecording(waveforms, duration=duration, sampling_rate=sampling_rate, notes=notes)
 

@@ -1,5 +1,6 @@
 """Concatenate training utterances with noise between them, so that long recordings resemble the training examples."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,10 @@ from scipy.signal import lfilter
 from .dataset import SpeechDataset
 from .transforms import rms
 
+logger = logging.getLogger("hf_asr")
+
 NOISE_DB = (-80.0, -35.0)  # level of the background, relative to full scale
+DRAWS = 100  # examples from which the mean length is estimated
 SILENT = 0.2  # share of the examples without any background noise
 
 
@@ -19,7 +23,7 @@ class ConcatenationArguments:
     """Configure examples of several utterances, which are trained on beside the utterances alone.
 
     Args:
-        share: Share of these examples in the seconds of an epoch.
+        share: Approximate share of these examples in the seconds of an epoch.
         max_seconds: Maximum length of an example.
         max_gap_seconds: Maximum pause before, between and after the utterances.
 
@@ -60,9 +64,15 @@ class ConcatenatedDataset(torch.utils.data.Dataset):
     ):
         self.dataset, self.arguments, self.seed = dataset, arguments, seed
         seconds, share, longest = np.asarray(durations, np.float64), arguments.share, arguments.max_seconds
-        self.short = np.flatnonzero(seconds <= longest - 2 * arguments.max_gap_seconds)
-        count = max(1, round(share / (1 - share) * seconds.sum() / longest)) if len(self.short) else 0
-        self.durations = [*durations, *[longest] * count]
+        self.durations, limit = list(durations), longest - 2 * arguments.max_gap_seconds
+        self.short = np.flatnonzero(seconds <= limit)
+        if not len(self.short):
+            logger.warning(f"concatenation has no effect: no utterance has at most {limit:g} s; increase max_seconds")
+            return
+        drawn = [self._draw(np.random.default_rng([seed, number])) for number in range(DRAWS)]
+        gaps = sum(len(chosen) + 1 for chosen in drawn) * arguments.max_gap_seconds / 2
+        mean = (sum(seconds[chosen].sum() for chosen in drawn) + gaps) / DRAWS
+        self.durations += [longest] * max(1, round(share / (1 - share) * seconds.sum() / mean))
 
     def __len__(self) -> int:
         return len(self.durations)

@@ -114,7 +114,8 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         )
         durations = longest_durations(inspection.durations, self.augment)
         if self.concatenation is not None:
-            dataset = ConcatenatedDataset(dataset, self.concatenation, durations=durations, seed=self.seed)
+            seed = self.seed + first_row  # each buffer draws its own
+            dataset = ConcatenatedDataset(dataset, self.concatenation, durations=durations, seed=seed)
             durations = dataset.durations
         sampler = DurationBatchSampler(durations, max_batch_seconds=self.max_batch_seconds, seed=self.seed)
         sampler.set_epoch(epoch)

@@ -48,7 +48,7 @@ def _decoded(value: Any) -> Any:
     """Return the value of a JSON text; other values and other texts are returned unchanged."""
     try:
         return json.loads(value) if isinstance(value, str) else value
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 

@@ -137,6 +137,12 @@ class Recognizer:
         options = {"sampling_rate": self.sampling_rate, "max_seconds": LONG_SECONDS}
         opened = [read_or_open(each, **options) if isinstance(each, str | Path) else each for each in recordings]
         opened = [each.waveform if isinstance(each, Recording) else each for each in opened]
+        for each in opened:
+            if isinstance(each, LongRecording) and each.sampling_rate != self.sampling_rate:
+                raise ValueError(
+                    f"a recording was opened at {each.sampling_rate} Hz: open it with sampling_rate="
+                    f"{self.sampling_rate}"
+                )
         waveforms = [each for each in opened if isinstance(each, np.ndarray)]
         transcripts = iter(self._transcribe_waveforms(waveforms, show_progress=show_progress))
         return [
@@ -167,11 +173,6 @@ class Recognizer:
 
     def _transcribe_long(self, recording: LongRecording, show_progress: bool) -> Transcript:
         """Return the transcript of a recording that is recognised while it is read."""
-        if recording.sampling_rate != self.sampling_rate:
-            raise ValueError(
-                f"the recording was opened at {recording.sampling_rate} Hz: open it with sampling_rate="
-                f"{self.sampling_rate}"
-            )
         total = round(recording.duration)
         progress = tqdm(total=total, desc="Recognising", unit="s", disable=not show_progress, leave=False)
         states, seconds = [], 0.0

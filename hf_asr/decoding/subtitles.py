@@ -8,7 +8,7 @@ from .transcript import Word
 
 
 def cues(
-    words: Sequence[Word], *, max_seconds: float = 6.0, max_characters: int = 42, max_gap_seconds: float = 0.8
+    words: Sequence[Word], *, max_seconds: float = 6.0, max_characters: int = 42, max_gap_seconds: float = 0.6
 ) -> list[tuple[float, float, str]]:
     """Group words into subtitle lines (start, end, text), times in seconds.
 

@@ -11,8 +11,7 @@ from ..decoding.streams import check_streams
 from .app import create_app
 from .engine import Engine, EngineOptions
 from .options import ServerOptions
-
-MAX_MESSAGE_BYTES = 1_000_000  # of a WebSocket: half a minute of audio
+from .sessions import MAX_MESSAGE_BYTES
 
 
 def load_engine(model_name_or_path: str, options: EngineOptions) -> Engine:

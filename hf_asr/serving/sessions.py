@@ -20,8 +20,9 @@ logger = logging.getLogger("hf_asr")
 
 # Least and most audio that is given to a stream at once: a client may send single samples, or half a minute.
 LEAST_SECONDS, MOST_SECONDS = 0.02, 1.0
+MAX_MESSAGE_BYTES = 1_000_000  # half a minute of audio
 REFUSAL_SECONDS = 5.0  # for an error to be sent
-CLOSED_NORMALLY, POLICY, TRY_LATER, FAILED = 1000, 1008, 1013, 1011  # codes of RFC 6455 and its registry
+CLOSED_NORMALLY, POLICY, TOO_BIG, TRY_LATER, FAILED = 1000, 1008, 1009, 1013, 1011  # codes of RFC 6455 and its registry
 
 
 class StreamError(ValueError):
@@ -109,7 +110,10 @@ class Session(ABC):
             raise StreamError(f"no audio for {self.options.stream_timeout_s:g} s") from None
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
-        return message["text"] if message.get("bytes") is None else message["bytes"]
+        content = message["text"] if message.get("bytes") is None else message["bytes"]
+        if len(content) > MAX_MESSAGE_BYTES:  # uvicorn refuses them for the server, but not for the demo
+            raise StreamError(f"a message must have at most {MAX_MESSAGE_BYTES} bytes", code=TOO_BIG)
+        return content
 
     async def recognize(self, data: bytes) -> None:
         """Recognise 16-bit PCM, and show the results; half a sample waits for the next call."""
@@ -141,9 +145,9 @@ class Session(ABC):
         self.seconds += len(samples) / self.rate
         if self.seconds > self.options.max_stream_seconds:
             raise StreamError(f"the stream is longer than {self.options.max_stream_seconds:g} s")
-        samples, step = samples.astype(np.float32) / 32768, int(MOST_SECONDS * self.rate)
+        step = int(MOST_SECONDS * self.rate)
         for start in range(0, len(samples), step):
-            piece = samples[start : start + step]
+            piece = samples[start : start + step].astype(np.float32) / 32768
             await self._add(piece if self._resampler is None else self._resampler.resample_chunk(piece))
             await self._show(await self._steps())
 

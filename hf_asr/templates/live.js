@@ -83,6 +83,7 @@ function listen(microphone, context, send) {
   const piece = new Int16Array(Math.round(PIECE_SECONDS * context.sampleRate));
   let filled = 0, seconds = 0;
   const flush = () => {
+    if (texts().state === "idle") return; // the connection is lost, and these are the last sounds before it
     const samples = piece.slice(0, filled);
     send(samples);
     filled = 0;

@@ -232,7 +232,7 @@ def _with_training_settings(config: PreTrainedConfig, options: dict) -> PreTrain
     is_ours = is_conformer(config)
     if is_ours:
         options = checked(ConformerConfig, options)
-    learns_to_stream = is_ours and options.get("use_dynamic_chunk") and config.block_type == "conformer"
+    learns_to_stream = is_ours and options.get("use_dynamic_chunk")
     applied = {
         name: value
         for name, value in options.items()
@@ -242,6 +242,10 @@ def _with_training_settings(config: PreTrainedConfig, options: dict) -> PreTrain
     if unknown := [name for name in rest if not hasattr(config, name)]:
         logger.warning(f"model: {config.model_type} has no setting {', '.join(unknown)}")
     ignored = [name for name, value in rest.items() if getattr(config, name, value) != value]
+    if is_ours and "causal_conv" in ignored and options["causal_conv"]:
+        raise ValueError(
+            "model: causal_conv: the checkpoint is an offline one; with use_dynamic_chunk: true it learns to stream"
+        )
     if ignored:
         values = ", ".join(f"{name} {getattr(config, name)}" for name in ignored)
         logger.info(f"model: the checkpoint's values are used, not the recipe's: {values}")

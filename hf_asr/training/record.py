@@ -56,9 +56,9 @@ def training_record(
     chosen_on = scored if args.load_best_model_at_end else None
     recipe = {name: getattr(args, name) for name in RECIPE}
     recipe |= {"model": model_args.model, "lora": model_args.lora}
-    recipe |= {
-        name: _without_paths(getattr(data_args, name)) for name in ("augmentations", "concatenation", "warm_start")
-    }
+    recipe |= {name: _without_paths(getattr(data_args, name)) for name in ("augmentations", "warm_start")}
+    if data_args.concatenation is not None:
+        recipe["concatenation"] = data_args.concatenation
     return {
         "command": command,
         "base_model": model_args.model_name_or_path and public_name(model_args.model_name_or_path),

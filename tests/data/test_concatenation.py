@@ -42,9 +42,9 @@ def test_utterances_alone_are_unchanged_and_come_first(utterances):
 
 
 def test_the_share_of_an_epoch_is_in_seconds(utterances):
-    dataset = concatenated(utterances)
-    more = sum(dataset.durations[len(utterances) :])
-    assert more / sum(dataset.durations) == pytest.approx(0.8, abs=0.03)
+    dataset = concatenated(utterances, share=0.99)
+    more = [len(dataset[0, index]["waveform"]) / RATE for index in range(len(utterances), len(dataset))]
+    assert sum(more) / (sum(more) + sum(SECONDS)) == pytest.approx(0.99, abs=0.001)
     assert len(concatenated(utterances, share=0.01)) == len(utterances) + 1  # a small corpus has at least one
 
 
@@ -87,8 +87,9 @@ def test_an_unreadable_utterance_has_neither_samples_nor_words(utterances, tmp_p
     assert example["labels"] == [] and len(example["waveform"]) <= 0.5 * RATE + 1
 
 
-def test_utterances_that_are_all_too_long_are_not_concatenated(utterances):
+def test_utterances_that_are_all_too_long_are_not_concatenated(utterances, caplog):
     assert len(concatenated(utterances, max_seconds=0.4, max_gap_seconds=0.05)) == len(utterances)
+    assert "concatenation has no effect: no utterance has at most 0.3 s" in caplog.text
 
 
 @pytest.mark.parametrize(

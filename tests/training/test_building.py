@@ -1,5 +1,6 @@
 """Arguments for fine-tuning that are applied, refused, or ignored with a warning."""
 
+import json
 import logging
 import shutil
 
@@ -135,6 +136,16 @@ def test_a_checkpoint_that_is_causal_keeps_its_weights(checkpoint, tmp_path):
     _, again, _ = build(ModelArguments(model_name_or_path=str(tmp_path), model=STREAMING), TEXTS)
     for (name, expected), found in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(expected, found), name
+
+
+def test_what_cannot_learn_to_stream_is_refused(checkpoint, tmp_path):
+    with pytest.raises(ValueError, match="with use_dynamic_chunk: true it learns to stream"):
+        build(ModelArguments(model_name_or_path=str(checkpoint), model={"causal_conv": True}), TEXTS)
+    shutil.copytree(checkpoint, tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"block_type": "e_branchformer"}))
+    with pytest.raises(ValueError, match="use_dynamic_chunk needs block_type 'conformer'"):
+        build(ModelArguments(model_name_or_path=str(tmp_path / "other"), model=STREAMING), TEXTS)
 
 
 def test_chunks_without_causal_convolutions_are_refused(checkpoint):
