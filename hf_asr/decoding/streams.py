@@ -93,7 +93,7 @@ def step(model: PreTrainedModel, streams: Sequence[EncoderStream], *, num_chunks
     output = model(features.to(model.device), mask.to(model.device), cache=cache)
     log_probs = F.log_softmax(output.logits, dim=-1, dtype=torch.float32)  # (B, S, V)
     for stream, row in zip(streams, split_cache(output.cache), strict=True):
-        # New tensors in each step, between others that stay, would fragment the memory: gigabytes in an hour (glibc).
+        # New tensors in each step, between others that stay, would fragment the memory (glibc).
         for kept, new in zip(stream.cache, row, strict=True):
             kept.copy_(new)
         stream.frames = stream.frames[hop:]

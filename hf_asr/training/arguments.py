@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from transformers import TrainingArguments
@@ -18,6 +19,8 @@ from .devices import has_bf16
 
 VOCABULARIES = ("auto", "keep", "new")
 TOKENIZERS = ("char", "bpe")
+
+Options = TypeVar("Options")
 
 
 @dataclass
@@ -103,6 +106,11 @@ class ModelArguments:
                 words = _or([value for value in values if value])
                 raise ValueError(f"{name} must be {words}, not {getattr(self, name)!r}")
         self.feature_extractor = checked(ConformerFeatureExtractor, self.feature_extractor)
+
+
+def _built(cls: type[Options], options: dict | None) -> Options | None:
+    """Return the object that a mapping of options describes; None without one."""
+    return None if options is None else cls(**checked(cls, options))
 
 
 def _or(values: Sequence[str]) -> str:
@@ -247,9 +255,7 @@ class DataArguments:
         Raises:
             ValueError: An unknown key or an invalid value.
         """
-        if self.warm_start is None:
-            return None
-        return WarmStartArguments(**checked(WarmStartArguments, self.warm_start))
+        return _built(WarmStartArguments, self.warm_start)
 
     def concatenation_arguments(self) -> ConcatenationArguments | None:
         """Return `concatenation` as an object; None without it.
@@ -257,9 +263,7 @@ class DataArguments:
         Raises:
             ValueError: An unknown key or an invalid value.
         """
-        if self.concatenation is None:
-            return None
-        return ConcatenationArguments(**checked(ConcatenationArguments, self.concatenation))
+        return _built(ConcatenationArguments, self.concatenation)
 
     def config_names(self) -> str | None:
         """Return the configuration of each of `sources()`, separated by commas; None if no source has one."""
