@@ -61,9 +61,12 @@ def load_json(text: str) -> Any:
     """Return the value of a JSON text; fractions keep their digits, and NaN and infinity are None.
 
     Raises:
-        json.JSONDecodeError: The text is not JSON.
+        json.JSONDecodeError: The text is not JSON, or is nested too deeply.
     """
-    return json.loads(text, parse_float=Decimal, parse_constant=lambda name: None)
+    try:
+        return json.loads(text, parse_float=Decimal, parse_constant=lambda name: None)
+    except RecursionError:
+        raise json.JSONDecodeError("nested too deeply", text, 0) from None
 
 
 def as_text(value: Any) -> str | None:

@@ -58,6 +58,12 @@ def test_too_many_fields_are_reported_and_missing_fields_are_null(folder, read):
     assert found[1:] == [("two", 3200), ("", 4800)]
 
 
+def test_a_json_line_that_is_nested_too_deeply_is_reported(folder, read):
+    nested = '{"a": ' * 5000 + "1" + "}" * 5000
+    (folder / "m.jsonl").write_text(f'{{"audio": "a.wav", "text": "x"}}\n{nested}\n')
+    assert "line 2 is not JSON: nested too deeply" in read(folder / "m.jsonl")[1][1]
+
+
 def test_invalid_json_lines_are_reported(folder, read):
     lines = ['{"audio": "a.wav", "text": "one"}', '{"audio": "b.wav", "te', "[1]", '{"audio": "b.wav", "text": ["x"]}']
     (folder / "m.jsonl").write_text("\n".join(lines[:3]) + '\n\n{"audio": "c.wav", "text": "\\ud83d"}\n')
