@@ -101,7 +101,10 @@ class ConformerSubsampling(nn.Module):
         # The convolution kernels of CPUs and tensor cores are faster with channels in the last dimension of memory.
         hidden = input_features[:, None].to(memory_format=torch.channels_last)  # (B, 1, T, M)
         hidden = self.conv(hidden).permute(0, 2, 3, 1)  # (B, S, M', C), a view of the same memory
-        # A checkpoint's weight expects the order (C, M'). Reordering the weight is faster than the frames.
+        # A checkpoint's weight expects the order (C, M'). Reordering it is faster than reordering the frames, unless
+        # these are the few frames of a live chunk.
+        if not torch.compiler.is_compiling() and hidden.shape[:2].numel() < self.out.out_features:
+            return self.out(hidden.transpose(2, 3).flatten(2))  # (B, S, D)
         weight = self.out.weight.unflatten(1, (hidden.shape[3], -1)).transpose(1, 2).flatten(1)
         return F.linear(hidden.flatten(2), weight, self.out.bias)  # (B, S, D)
 

@@ -60,6 +60,8 @@ def empty_cache(
 
 def join_caches(caches: Sequence[StreamingCache]) -> StreamingCache:
     """Return one cache with the streams of several caches."""
+    if len(caches) == 1:
+        return caches[0]  # without a copy: a step does not write into its cache
     return StreamingCache(
         *(torch.cat(tensors, dim) for tensors, dim in zip(zip(*caches, strict=True), STREAMS_DIM, strict=True))
     )

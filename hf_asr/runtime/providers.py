@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import onnxruntime
+import torch
 
 from ..files import GRAPH
 
@@ -90,7 +91,7 @@ def open_session(path: Path, *, provider: str = "auto", threads: int | None = No
     """Open a graph on the first provider that accepts it, and log which one that is.
 
     Args:
-        threads: Number of threads on the CPU; by default, onnxruntime's choice.
+        threads: Number of threads on the CPU; by default, as many as PyTorch uses (`torch.set_num_threads`).
 
     Raises:
         ValueError: The file is not a graph, or the wanted provider is not available.
@@ -102,8 +103,7 @@ def open_session(path: Path, *, provider: str = "auto", threads: int | None = No
     options.log_severity_level = 3
     # Waiting threads that spin would take the cores from PyTorch, which computes the features.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or torch.get_num_threads()
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime does not export its exception classes

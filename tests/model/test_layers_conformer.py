@@ -3,7 +3,13 @@ import torch
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from hf_asr import ConformerConfig
-from hf_asr.model.layers_conformer import ConformerDropout, apply_rotary, attend, rotary_embedding
+from hf_asr.model.layers_conformer import (
+    ConformerDropout,
+    ConformerSubsampling,
+    apply_rotary,
+    attend,
+    rotary_embedding,
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -62,3 +68,13 @@ def test_bf16_training_attention_equals_the_fused_kernel():
     for exact, rounded in zip(*gradients, strict=True):
         assert (exact - rounded).norm() <= 0.02 * exact.norm()
     assert (gradients[1][1][2, :, 1:] == 0).all()  # masked keys get no gradient
+
+
+def test_a_few_frames_are_subsampled_like_many():
+    """For a live chunk the frames are reordered, for long recordings the weight of the projection is."""
+    torch.manual_seed(0)
+    subsampling = ConformerSubsampling(ConformerConfig(vocab_size=10, hidden_size=16, subsampling_channels=4)).eval()
+    few = torch.randn(1, 47, 80)  # 11 frames at the output, fewer than the hidden size
+    with torch.no_grad():
+        alone, many = subsampling(few), subsampling(few.expand(4, -1, -1))
+    assert torch.allclose(alone.expand(4, -1, -1), many, atol=1e-6)

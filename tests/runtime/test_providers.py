@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
+import torch
 
 from hf_asr.checkpoint import load_checkpoint
 from hf_asr.export.onnx import export_onnx
@@ -92,3 +93,17 @@ def test_a_file_that_is_not_a_graph_is_an_error(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(ValueError, match=r"model\.onnx: onnxruntime cannot load it"):
         open_session(tmp_path / "model.onnx")
+
+
+def test_a_session_has_as_many_threads_as_pytorch_unless_a_number_is_given(graph):
+    def number_of_threads(**options) -> int:
+        return open_session(graph, provider="cpu", **options).get_session_options().intra_op_num_threads
+
+    before = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            assert number_of_threads() == count
+    finally:
+        torch.set_num_threads(before)
+    assert number_of_threads(threads=1) == 1
