@@ -21,6 +21,7 @@ MILLIONS = {
     "few_hours": (2, 4),
     "small": (8, 12),
     "medium": (25, 35),
+    "streaming_medium": (25, 35),
     "article": (80, 100),
 }
 

@@ -68,6 +68,9 @@ class ConformerConfig(PreTrainedConfig):
         consistency_weight: Weight of the consistency loss of CR-CTC (Yao et al., ICLR 2025). If it is not 0, the model
             trains on two differently masked copies of each batch, which are to give equal outputs. The paper uses 0.2,
             and 2.5 times the usual amount of time masks.
+        delay_penalty: Favour early tokens in the CTC loss, for live audio: log-probability that a blank gains for each
+            encoder frame since the last pause (icefall uses 0.1). It grows with `regularization_start`, because CTC
+            does not converge with it at the first steps.
         intermediate_ctc_layers: Layers, counted from 1, whose outputs have a CTC loss too (Lee and Watanabe 2021).
         intermediate_ctc_weight: Weight of the mean of these losses; the loss of the last layer has the rest.
         chunk_size: Encoder frames of the chunks in which a recording is encoded: a frame attends to its own chunk and
@@ -128,6 +131,7 @@ class ConformerConfig(PreTrainedConfig):
     ctc_weight: float | int = 0.3
     label_smoothing: float | int = 0.0
     consistency_weight: float | int = 0.0
+    delay_penalty: float | int = 0.0
     intermediate_ctc_layers: list[int] | tuple[int, ...] = ()
     intermediate_ctc_weight: float | int = 0.3
     chunk_size: int = -1
@@ -166,7 +170,7 @@ class ConformerConfig(PreTrainedConfig):
             )
         if self.conv_kernel_size % 2 == 0 and not self.causal_conv:
             raise ValueError(f"conv_kernel_size must be odd unless causal_conv is set, not {self.conv_kernel_size}")
-        self._check_chunks()
+        self._check_live()
         if self.head_dim is None:
             if self.hidden_size % self.num_attention_heads:
                 raise ValueError(
@@ -180,8 +184,10 @@ class ConformerConfig(PreTrainedConfig):
             self.subsampling_channels = self.hidden_size
         super().__post_init__(**kwargs)
 
-    def _check_chunks(self) -> None:
-        """Raise ValueError for chunks that cannot be used."""
+    def _check_live(self) -> None:
+        """Raise ValueError for options of live audio that cannot be used."""
+        if not self.delay_penalty >= 0:
+            raise ValueError(f"delay_penalty must be 0 or more, not {self.delay_penalty}")
         if self.use_dynamic_chunk and not self.causal_conv:
             raise ValueError(
                 "use_dynamic_chunk needs causal_conv: true, because other convolutions look at later frames"

@@ -55,6 +55,36 @@ def ctc_loss(
         )
 
 
+def early_ctc_loss(
+    log_probs: torch.Tensor,
+    lengths: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    blank: int,
+    penalty: float,
+    zero_infinity: bool = True,
+) -> torch.Tensor:
+    """Return the CTC loss in which early tokens cost less: a blank gains `penalty` for each frame since a pause.
+
+    A pause is a frame in which the blank has a probability of 0.99 or more; so is the first frame. Blanks then come
+    late and tokens early (https://github.com/k2-fsa/icefall/pull/669). With a `penalty` of 0 it is `ctc_loss`, which
+    takes the same arguments.
+    """
+    if not penalty:
+        return ctc_loss(log_probs, lengths, labels, blank=blank, zero_infinity=zero_infinity)
+    places = torch.arange(log_probs.shape[1], device=log_probs.device)
+    pauses = places * (log_probs[..., blank] >= math.log(0.99))  # (B, S)
+    gains = torch.zeros_like(log_probs)
+    gains[..., blank] = penalty * (places - pauses.cummax(1).values)
+    raised = log_probs + gains
+    # PyTorch's gradient is right only for probabilities whose sum is one, so the sum is divided out and put back.
+    loss = ctc_loss(raised.log_softmax(-1), lengths, labels, blank=blank, zero_infinity=zero_infinity)
+    is_label = labels >= 0
+    needed = is_label.sum(-1) + ((labels[:, 1:] == labels[:, :-1]) & is_label[:, 1:]).sum(-1)
+    is_counted = (places < lengths[:, None]) & (lengths >= needed)[:, None]  # other utterances have no loss
+    return loss - raised.logsumexp(-1).masked_fill(~is_counted, 0.0).sum()
+
+
 def smoothed(loss: torch.Tensor, log_probs: torch.Tensor, mask: torch.Tensor, *, factor: float) -> torch.Tensor:
     """Return the CTC loss with label smoothing (Kim et al. 2018, https://arxiv.org/abs/1711.10212).
 

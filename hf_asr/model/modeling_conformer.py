@@ -28,7 +28,7 @@ from .layers_conformer import (
     replace_rows,
     rotary_embedding,
 )
-from .losses_conformer import attention_loss, consistency_loss, ctc_loss, smoothed
+from .losses_conformer import attention_loss, consistency_loss, early_ctc_loss, smoothed
 from .spec_augment_conformer import spec_augment
 from .streaming_conformer import StreamingCache, chunk_mask, draw_chunk, empty_cache
 
@@ -530,16 +530,18 @@ class ConformerForCTC(ConformerPreTrainedModel):
         if mask is None:
             mask = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
         all_labels = labels.repeat(copies, 1)
-        smoothing = config.label_smoothing * self.regularization if self.training else 0.0
+        strength = self.regularization if self.training else 0.0
+        smoothing = config.label_smoothing * strength
 
         def ctc(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             """Return the smoothed CTC loss, the mean over the copies, and the log-probabilities."""
             log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32)  # (B, S, V)
-            loss = ctc_loss(
+            loss = early_ctc_loss(
                 log_probs,
                 mask.sum(-1),
                 all_labels,
                 blank=config.pad_token_id,
+                penalty=config.delay_penalty * strength,
                 zero_infinity=config.ctc_zero_infinity,
             )
             return smoothed(loss, log_probs, mask, factor=smoothing) / copies, log_probs

@@ -24,7 +24,7 @@ MEASURED_EVERY = 11
 NUM_MEASUREMENTS = 10  # whose mean decides
 # Options of the configuration that `regularization_start` delays
 REGULARIZERS = ("hidden_dropout", "activation_dropout", "attention_dropout", "layerdrop", "apply_spec_augment")
-REGULARIZERS += ("consistency_weight",)
+REGULARIZERS += ("consistency_weight", "delay_penalty")
 
 
 class Plateau(TrainerCallback, ExportableState):

@@ -1,5 +1,6 @@
 """Compare each training loss with its formula, computed in another way."""
 
+import itertools
 import math
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from hf_asr.model.decoder_conformer import shift_labels
-from hf_asr.model.losses_conformer import attention_loss, consistency_loss, ctc_loss, smoothed
+from hf_asr.model.losses_conformer import attention_loss, consistency_loss, ctc_loss, early_ctc_loss, smoothed
 
 
 @pytest.fixture
@@ -22,6 +23,40 @@ def test_ctc_loss_sums_over_all_paths(log_probs):
     likelihood = sum(math.exp(sum(short[0, t, token].item() for t, token in enumerate(path))) for path in paths)
     loss = ctc_loss(short, torch.tensor([3]), torch.tensor([[3, -100]]), blank=0)
     assert loss.item() == pytest.approx(-math.log(likelihood), rel=1e-5)
+
+
+def test_a_delay_penalty_adds_to_the_blanks_of_each_path():
+    logits = torch.randn(1, 5, 3, generator=torch.Generator().manual_seed(0))
+    logits[0, 2, 0] = 9.0  # a pause
+    gains = torch.tensor([0.0, 0.3, 0.0, 0.3, 0.6])
+    expected = logits.clone().requires_grad_()
+    log_probs, paths = expected.log_softmax(-1), []
+    for path in itertools.product(range(3), repeat=5):
+        if [token for token, _ in itertools.groupby(path) if token] == [1, 2]:
+            paths.append(sum(log_probs[0, t, token] + gains[t] * (token == 0) for t, token in enumerate(path)))
+    (-torch.stack(paths).logsumexp(0)).backward()
+    found = logits.clone().requires_grad_()
+    given = torch.cat([found.log_softmax(-1), torch.randn(1, 5, 3).log_softmax(-1)])
+    labels, lengths = torch.tensor([[1, 2, -100], [1, 1, 1]]), torch.tensor([5, 3])  # the second one has no path
+    loss = early_ctc_loss(given, lengths, labels, blank=0, penalty=0.3)
+    loss.backward()
+    assert loss.item() == pytest.approx(-torch.stack(paths).logsumexp(0).item(), rel=1e-5)
+    torch.testing.assert_close(found.grad, expected.grad, atol=1e-6, rtol=1e-5)
+
+
+def test_a_delay_penalty_makes_tokens_early():
+    def place(penalty: float) -> float:
+        """Return the mean frame of a token that training from equal probabilities finds."""
+        logits = torch.zeros(1, 12, 3, requires_grad=True)
+        for _ in range(50):
+            arguments = logits.log_softmax(-1), torch.tensor([12]), torch.tensor([[1]])
+            early_ctc_loss(*arguments, blank=0, penalty=penalty).backward()
+            logits = (logits - logits.grad).detach().requires_grad_()
+        token = logits.detach().softmax(-1)[0, :, 1]
+        return float((token * torch.arange(12)).sum() / token.sum())
+
+    assert place(0.0) == pytest.approx(5.5, abs=0.1)
+    assert place(0.2) < place(0.1) < place(0.0) - 0.5
 
 
 def test_smoothing_adds_divergence_from_the_uniform_distribution(log_probs):

@@ -71,6 +71,7 @@ TRAINING_OPTIONS = {
     "decoder": {"decoder_layers": 2, "ctc_weight": 0.4},
     "smoothing": {"label_smoothing": 0.1, "decoder_layers": 1},
     "consistency": {"consistency_weight": 0.2},
+    "delay": {"delay_penalty": 0.1},
     "intermediate": {"intermediate_ctc_layers": [1]},
     "e_branchformer": {"block_type": "e_branchformer", "intermediate_ctc_layers": [1], "label_smoothing": 0.1},
 }
@@ -269,6 +270,7 @@ FULL = {
     "time_mask_ratio": 0.1,
     "label_smoothing": 0.2,
     "consistency_weight": 0.2,
+    "delay_penalty": 0.1,
     "decoder_layers": 1,
 }
 HALF = {name: value / 2 for name, value in FULL.items() if isinstance(value, float)} | {"freq_mask_width": 13}
