@@ -100,7 +100,11 @@ def foreign_format(head: bytes) -> str | None:
 
 
 def data_chunk(source: str | Path | bytes) -> DataChunk | None:
-    """Return where the samples of a WAV, RF64, W64, AIFF, AU or CAF file are; None for others and broken files."""
+    """Return where the samples of a WAV, RF64, W64, AIFF, AU or CAF file are; None for others and broken files.
+
+    Raises:
+        AudioError: The number of bytes in the header is wrong because the field is too small for it.
+    """
     readers = {
         b"RIFF": _of_riff,
         b"RIFX": _of_riff,
@@ -170,6 +174,11 @@ def _of_riff(data: Data) -> DataChunk | None:
             field = place - 4, f"{order}I"
             if long_size is not None and size == 0xFFFFFFFF:
                 size, field = long_size, (20 + 8, "<Q")
+            if long_size is None and not _is_unknown(size) and len(data) - place - size >= 0xFFFFF000:
+                raise AudioError(
+                    f"its header has a length of {size} bytes because it cannot hold more than 4 GiB: convert it, for "
+                    "example with `ffmpeg -ignore_length 1 -i FILE FILE.flac`"
+                )
             if size == 0 and _only_chunks(data, place, order):
                 return DataChunk(place, 0, rate, field)  # the file was closed and contains no samples
             return DataChunk(place, None if _is_unknown(size) else size, rate, field)

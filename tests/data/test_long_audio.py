@@ -1,12 +1,21 @@
 """A recording that is read piece by piece is, one piece after another, the waveform that is read at once."""
 
+import struct
 import tracemalloc
 
 import numpy as np
 import pytest
 import soundfile
 
-from hf_asr.data.audio import AudioError, LongRecording, Recording, open_recording, read_or_open, read_recording
+from hf_asr.data.audio import (
+    AudioError,
+    LongRecording,
+    Recording,
+    audio_duration,
+    open_recording,
+    read_or_open,
+    read_recording,
+)
 
 
 def speech(seconds: float, *, rate: int = 16000, channels: int = 1) -> np.ndarray:
@@ -73,3 +82,51 @@ def test_the_memory_does_not_grow_with_the_length(tmp_path, rate):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0]
+
+
+def large_file(path, kind: str, size: int, *, written: int) -> None:
+    """Write a file of `size` bytes of samples at 48 kHz: silence, which takes no disk space, and a second of 0.5.
+
+    Args:
+        written: Number of bytes in the header.
+    """
+    soundfile.write(path, np.full((48000, 2), 0.5), 48000, format=kind, subtype="PCM_16")
+    whole = path.read_bytes()
+    header = bytearray(whole[:-192000])
+    place, form, more = {"RF64": (28, "<Q", 0), "W64": (len(header) - 8, "<Q", 24)}.get(
+        kind, (len(header) - 4, "<I", 0)
+    )
+    struct.pack_into(form, header, place, written + more)
+    with path.open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + size - 192000)
+        file.seek(0, 2)
+        file.write(whole[-192000:])
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "written"),
+    [
+        ("RF64", 5 * 2**30, 5 * 2**30),
+        ("W64", 5 * 2**30, 5 * 2**30),
+        ("WAV", 3 * 2**30, 3 * 2**30),
+        ("WAV", 3 * 2**30, 0xFFFFFFFF),  # written to a pipe
+        ("WAV", 3 * 2**30, 0x7FFFFFFF),
+    ],
+)
+def test_the_end_of_a_file_of_gigabytes_is_read(tmp_path, kind, size, written):
+    path = tmp_path / "large.wav"
+    large_file(path, kind, size, written=written)
+    seconds = size / 192000
+    assert audio_duration(path) == pytest.approx(seconds, abs=0.01)
+    recording = read_recording(path, start=seconds - 2, end=seconds)
+    assert not recording.damage and np.abs(recording.waveform[:15000]).max() < 0.01
+    assert recording.waveform[17000:31000].min() == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_length_that_the_header_cannot_hold_is_an_error(tmp_path):
+    path = tmp_path / "large.wav"
+    large_file(path, "WAV", 5 * 2**30, written=5 * 2**30 % 2**32)
+    for function in (audio_duration, read_recording, open_recording):
+        with pytest.raises(AudioError, match="cannot hold more than 4 GiB"):
+            function(path)
