@@ -17,6 +17,10 @@ LOGS = "runs/**/events.out.tfevents.*"  # what TensorBoard reads
 DATA_REPORT = "data_report.jsonl"
 DATA_REPORT_PAGE = "data_report.html"
 DATA_ARGUMENTS = "data_arguments.json"
+# Of `hf-asr lm`
+LANGUAGE_MODEL = "lm.arpa.gz"
+# Of `hf-asr tune-decoding`, in the folder of the checkpoint
+DECODING = "decoding.json"
 # Of an export
 GRAPH = "model.onnx"
 STREAMING_GRAPH = "model-streaming.onnx"

@@ -1,0 +1,67 @@
+import json
+
+import pytest
+
+from hf_asr.checkpoint import load_checkpoint
+from hf_asr.cli import main
+from hf_asr.decoding.arpa import read_arpa
+from hf_asr.decoding.language_model import WordLanguageModel, read_language_model
+
+
+def train(capsys, *arguments) -> dict:
+    main(["lm", *map(str, arguments)])
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_texts_become_a_language_model_of_the_checkpoint(checkpoint, tmp_path, capsys):
+    """The texts are normalised as the checkpoint's transcripts, so its vocabulary spells the units."""
+    (tmp_path / "texts.txt").write_text("The quick brown FOX jumps.\n\n把空调调到26度！\nThe lazy dog's tail\n")
+    (tmp_path / "held out.txt").write_text("The quick dog\nThe fox\n")
+    result = train(
+        *(capsys, tmp_path / "texts.txt", "--output_dir", tmp_path / "lm", "--model_name_or_path", checkpoint),
+        *("--eval_texts", tmp_path / "held out.txt", "--units", "words", "--order", 2),
+    )
+    arpa = read_arpa(tmp_path / "lm" / "lm.arpa.gz")
+    assert result["language_model"] == str(tmp_path / "lm" / "lm.arpa.gz")
+    assert (result["units"], result["order"], result["sentences"]) == ("words", 2, 3)
+    assert result["ngrams"] == [len(ngrams.lines) for ngrams in arpa.orders]
+    assert {"the", "fox", "dog's", "二", "十", "六"} <= {*arpa.units} and "The" not in arpa.units
+    assert result["eval_units"] == 5 and result["eval_unknown"] == 1 and 1 < result["perplexity"] < 50  # `dog`
+    _, processor = load_checkpoint(str(checkpoint), device="cpu")
+    assert isinstance(
+        read_language_model(result["language_model"], processor.tokenizer, weight=0.5, bonus=0.0), WordLanguageModel
+    )
+
+
+def test_transcripts_of_a_dataset_count_once(corpus, tmp_path, capsys):
+    entries = [json.loads(line) for line in (corpus / "train" / "metadata.jsonl").read_text().splitlines()]
+    (tmp_path / "m.jsonl").write_text(
+        "".join(
+            json.dumps({"audio": str(corpus / "train" / row["file_name"]), "text": row["text"]}) + "\n"
+            for row in entries * 2
+        )
+    )
+    result = train(capsys, "--dataset_name", tmp_path / "m.jsonl", "--output_dir", tmp_path)
+    assert result["sentences"] == len({row["text"] for row in entries}) and "perplexity" not in result
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give text files, or a dataset with --dataset_name"),
+        (["none.txt"], "none.txt"),
+        (["latin.txt"], "latin.txt is not UTF-8 (byte 3)"),
+        (["empty.txt"], "there is nothing to train on"),
+        (["one.txt", "--order", "1"], "order must be 2 or more, not 1"),
+        (["one.txt", "--model_name_or_path", "/nowhere/at/all"], "/nowhere/at/all does not exist"),
+    ],
+)
+def test_a_wrong_argument_is_an_error_of_one_line(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
+    (tmp_path / "empty.txt").write_text("\n…\n")
+    (tmp_path / "one.txt").write_text("one sentence\n")
+    with pytest.raises(SystemExit) as error:
+        main(["lm", *arguments, "--output_dir", "lm"])
+    assert str(error.value.code).startswith("error: ") and message in str(error.value.code)
+    assert not list(tmp_path.glob("lm/*"))
