@@ -94,7 +94,7 @@ def test_known_durations_are_used_without_reading_files(tmp_path):
     assert found == [Measurement(1.5), Measurement(2.0)]
 
 
-# Two processes with gloo; `argv[2]` selects whether the second one reads different data.
+# Two processes with gloo measure several times; in the last one, the second process reads different data.
 TOGETHER = """
 import os, sys
 import torch.distributed as distributed
@@ -109,39 +109,29 @@ def counted(row, **options):
     count += 1
     return read(row, **options)
 measuring.row_recording = counted
-rows = Source(sys.argv[1]).load("train")
-if sys.argv[2] == "other" and rank == 1:
-    rows = rows.select([0, 1])
-try:
-    found = measuring.measure_together(rows, sampling_rate=16000, decode=True, label="x")
-    print(f"rank {rank}: {count} decoded, {[round(item.seconds, 2) for item in found]}", flush=True)
-except ValueError as error:
-    print(f"rank {rank}: {error}", flush=True)
+for kind in ("first", "again", "other"):
+    count, rows = 0, Source(sys.argv[1]).load("train")
+    if kind == "other" and rank == 1:
+        rows = rows.select([0, 1])
+    try:
+        found = measuring.measure_together(rows, sampling_rate=16000, decode=True, label="x")
+        print(f"{kind}, rank {rank}: {count} decoded, {[round(item.seconds, 2) for item in found]}", flush=True)
+    except ValueError as error:
+        print(f"{kind}, rank {rank}: {error}", flush=True)
 distributed.destroy_process_group()
 """
 
 
-@pytest.fixture
-def together(torchrun, folder, memory):
-    """Run the script in two processes and return their output."""
-    script = memory.parent / "together.py"
-    script.write_text(TOGETHER)
-
-    def run(kind: str) -> str:
-        environment = {"HF_HOME": str(memory), "OMP_NUM_THREADS": "1"}
-        return torchrun(script, folder / "m.jsonl", kind, processes=2, **environment)[0]
-
-    return run
-
-
-def test_processes_divide_the_work_and_compare_their_data(rows, together):
+def test_processes_divide_the_work_and_compare_their_data(rows, torchrun, folder, memory):
     rows()
-    output = together("same")
-    assert "rank 0: 2 decoded, [0.1, 0.0, 0.2]" in output and "rank 1: 1 decoded, [0.1, 0.0, 0.2]" in output
-    again = together("same")
-    assert again.count(": 0 decoded, [0.1, 0.0, 0.2]") == 2
-    other = together("other")
-    assert other.count("the processes read different data: process 0 has 3 rows, process 1 2") == 2
+    (memory.parent / "together.py").write_text(TOGETHER)
+    environment = {"HF_HOME": str(memory), "OMP_NUM_THREADS": "1"}
+    output = torchrun(memory.parent / "together.py", folder / "m.jsonl", processes=2, **environment)[0]
+    assert "first, rank 0: 2 decoded, [0.1, 0.0, 0.2]" in output
+    assert "first, rank 1: 1 decoded, [0.1, 0.0, 0.2]" in output
+    for rank in (0, 1):
+        assert f"again, rank {rank}: 0 decoded, [0.1, 0.0, 0.2]" in output
+        assert f"other, rank {rank}: the processes read different data: process 0 has 3 rows, process 1 2" in output
 
 
 def test_files_of_the_same_name_in_two_folders_are_measured_separately(tmp_path, decoded, monkeypatch):
