@@ -16,10 +16,10 @@ from pathlib import Path
 
 from hf_asr.arguments import Parser, add_dataclasses, to_dataclasses
 from hf_asr.console import command
-from hf_asr.decoding.arguments import ChunkArguments
+from hf_asr.decoding.arguments import SearchArguments
 from hf_asr.serving.options import StreamOptions
 
-CLASSES = (ChunkArguments, StreamOptions)
+CLASSES = (SearchArguments, StreamOptions)
 QUICKSTART = Path("runs/quickstart")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -49,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with command():
         from hf_asr.serving.demo import build_demo, launch, live_service, load_warm  # needs the extra `demo`
 
-        chunks, limits = to_dataclasses(args, CLASSES)
-        recognizer = load_warm(args.model_name_or_path, chunks=chunks)
+        search, limits = to_dataclasses(args, CLASSES)
+        recognizer = load_warm(args.model_name_or_path, search=search)
         second = load_warm(args.compare_with) if args.compare_with else None
         live = live_service(recognizer, limits)
         demo = build_demo(recognizer, live=live, second=second, may_choose_second=args.host in LOOPBACK)

@@ -7,6 +7,8 @@ import pytest
 import soundfile
 
 from hf_asr.cli import COMMANDS, build_parser, main
+from hf_asr.commands.transcribe import progress_path
+from hf_asr.decoding.greedy import GreedyDecoder
 
 
 def stopped(arguments: list) -> str:
@@ -92,6 +94,34 @@ def test_a_job_goes_on_after_an_interruption(checkpoint, corpus, tmp_path, capsy
     main(command)
     assert "3 of 3 recordings have a transcript" in capsys.readouterr().err
     assert [path.read_text() for path in transcripts] == texts
+
+
+def test_a_job_goes_on_inside_a_long_recording(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_asr.decoding.progress.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("hf_asr.decoding.progress.SAVE_SHARE", 1e9)
+    monkeypatch.setattr("hf_asr.decoding.bulk.LONG_SECONDS", 5.0)
+    monkeypatch.setattr("hf_asr.commands.transcribe.HF_HOME", str(tmp_path / "cache"))
+    soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).normal(0, 0.1, 16000 * 130), 16000)
+    command = ["transcribe", "--model_name_or_path", str(checkpoint), str(tmp_path / "long.wav"), "--output_format"]
+    command += ["json", "--chunk_length_s", "10", "--output_dir"]
+    main([*command, str(tmp_path / "whole")])
+    kept, keep = [], GreedyDecoder.keep
+
+    def interrupted(decoder, log_probs):
+        kept.append(len(log_probs))
+        if len(kept) == 25:
+            raise KeyboardInterrupt
+        return keep(decoder, log_probs)
+
+    monkeypatch.setattr(GreedyDecoder, "keep", interrupted)
+    stopped([*command, tmp_path / "parts"])
+    partial = progress_path(tmp_path / "parts" / "long.wav.json")
+    assert partial.is_file() and partial.is_relative_to(tmp_path / "cache")  # a pickle: never among the transcripts
+    assert not list((tmp_path / "parts").glob("*"))
+    main([*command, str(tmp_path / "parts"), "--skip_existing"])
+    assert len(kept) == 25 + 31 - 24 and not partial.exists()
+    texts = [(tmp_path / folder / "long.wav.json").read_text() for folder in ("whole", "parts")]
+    assert texts[0] == texts[1]
 
 
 def test_an_unreadable_file_counts_as_deleted(checkpoint, corpus, tmp_path, capsys):

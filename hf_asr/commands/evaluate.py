@@ -33,6 +33,10 @@ def run(args: Namespace) -> None:
     recognizer = load(args.model_name_or_path, arguments=arguments)
     metrics, records = evaluate_rows(recognizer, rows)
     metrics |= {"split": args.eval_split_name, "selection": selection, **chunks_of(recognizer)}
+    if arguments.vad:
+        metrics["vad"] = True
+    if recognizer.hotwords:
+        metrics |= {"hotwords": len(recognizer.hotwords), "hotword_boost": arguments.hotword_boost}
     metrics |= measured_on(
         args.model_name_or_path,
         [args.dataset_name],

@@ -1,5 +1,6 @@
 """Transcribe recordings: files and folders, to standard output or into files."""
 
+import hashlib
 import json
 import sys
 from argparse import Namespace
@@ -7,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from huggingface_hub.constants import HF_HOME
 from tqdm.auto import tqdm
 
 from ..arguments import Parser, add_dataclasses, to_dataclasses
@@ -39,8 +41,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--skip_existing",
         action="store_true",
-        help="Leave out recordings whose file in --output_dir is newer than the recording, to go on after an "
-        "interruption.",
+        help="After an interruption, leave out recordings whose file in --output_dir is newer than the recording, and "
+        "go on inside a long one.",
     )
 
 
@@ -52,16 +54,19 @@ def run(args: Namespace) -> None:
     recognizer = load(args.model_name_or_path, arguments=arguments)
     # On a terminal, the printed transcripts themselves show the progress of many recordings.
     hides_bar = sys.stderr is None or not sys.stderr.isatty()
-    results = recognize_all(
-        recognizer,
-        files,
-        lambda file, limit: _read(file.path, recognizer.sampling_rate, limit),
-        show_progress=not hides_bar,
-    )
+    partials = [place and _progress_path(file.path, place, args) for file, place in zip(files, places, strict=True)]
+
+    def read(place: int, limit: float) -> Recording | LongRecording:
+        recording = _read(files[place].path, recognizer.sampling_rate, limit)
+        if isinstance(recording, LongRecording):
+            recording.progress_path = partials[place]
+        return recording
+
+    results = recognize_all(recognizer, range(len(files)), read, show_progress=not hides_bar)
     hides_bar |= args.output_dir is None and sys.stdout is not None and sys.stdout.isatty()
     progress = tqdm(results, total=len(files), desc="Recognising", unit="file", disable=hides_bar)
     unread = unwritten = 0
-    for file, place, result in zip(files, places, progress, strict=True):
+    for file, place, partial, result in zip(files, places, partials, progress, strict=True):
         name = on_one_line(str(file.path))
         if result.transcript is None:
             unread += 1
@@ -74,6 +79,8 @@ def run(args: Namespace) -> None:
             print(_format(*transcript, is_named=len(files) > 1, is_escaped=not prints_unicode()), flush=True)
         elif not _write(place, _format(*transcript, is_named=False, is_escaped=False)):
             unwritten += 1
+        else:
+            partial.unlink(missing_ok=True)
     if unread or unwritten:
         problems = [(unread, "read"), (unwritten, "written")]
         sys.exit("; ".join(f"{count} of {len(files)} files could not be {what}" for count, what in problems if count))
@@ -107,6 +114,27 @@ def unfinished(files: Sequence[RecordingFile], places: Sequence[Path | None]) ->
     left = [(file, place) for file, place in zip(files, places, strict=True) if not _is_newer(place, file.path)]
     print(f"{len(files) - len(left)} of {len(files)} recordings have a transcript", file=sys.stderr)
     return [file for file, _ in left], [place for _, place in left]
+
+
+def _progress_path(recording: Path, place: Path, args: Namespace) -> Path:
+    """Return the file for what is recognised of a long recording, after deleting one that must not be used.
+
+    It goes on only with `--skip_existing`, from a file that is newer than the recording and the checkpoint.
+    """
+    path, model = progress_path(place), Path(args.model_name_or_path)
+    sources = [recording, *(model.glob("model*") if model.is_dir() else [model])]
+    if not (args.skip_existing and all(_is_newer(path, source) for source in sources)):
+        path.unlink(missing_ok=True)
+    return path
+
+
+def progress_path(place: Path) -> Path:
+    """Return the file for the progress in the recording whose transcript will be at `place`.
+
+    It is a pickle, so it is in the user's own cache: a folder of transcripts can come from somebody else.
+    """
+    digest = hashlib.sha256(str(place.resolve()).encode(errors="surrogateescape")).hexdigest()
+    return Path(HF_HOME, "hf_asr", "progress", f"{digest[:32]}.pickle")
 
 
 def _is_newer(path: Path, other: Path) -> bool:

@@ -130,7 +130,10 @@ class LongRecording:
         duration: In seconds.
         sampling_rate: Of its pieces, in Hz.
         damage, remarks: See `Recording`.
+        progress_path: File from which an interrupted recognition goes on; None for none.
     """
+
+    progress_path: Path | None = None
 
     def __init__(
         self, pieces: Callable[[], Iterator[np.ndarray]], *, duration: float, sampling_rate: int, notes: Notes

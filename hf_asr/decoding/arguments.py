@@ -1,9 +1,27 @@
 """Options of decoding that evaluation, transcription and servers share."""
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
+from .beam import MAX_BEAM_SIZE
 from .decoders import DECODERS
+from .hotwords import DEFAULT_BOOST, check_boost
 from .windows import check_window
+
+DEFAULTS = {
+    "decoding": "greedy",
+    "beam_size": 10,
+    "blank_penalty": 0.0,
+    "language_model": None,
+    "language_model_weight": 0.5,
+    "word_insertion_bonus": 0.0,
+}
+BEAM_OPTIONS = tuple(name for name in DEFAULTS if name != "decoding")
+
+# With less, the last window of long speech may be shorter than the shortest input of a model.
+MIN_STRIDE_OF_VAD = 0.25  # seconds
 
 
 @dataclass
@@ -30,12 +48,103 @@ class ChunkArguments:
 
 
 @dataclass
-class DecodingArguments(ChunkArguments):
+class SearchArguments(ChunkArguments):
+    """Choose the decoder and its options, and the chunks."""
+
+    decoding: str | None = field(
+        default=None,
+        metadata={
+            "help": f"Decoder of the log-probabilities: {', '.join(DECODERS)}. By default, this and the following "
+            f"options are those that hf-asr tune-decoding stored in the checkpoint, else {DEFAULTS['decoding']}."
+        },
+    )
+    beam_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Hypotheses that a beam search keeps, and tokens that it tries in each frame; "
+            f"{DEFAULTS['beam_size']} by default."
+        },
+    )
+    blank_penalty: float | None = field(
+        default=None,
+        metadata={
+            "help": "Subtracted from the log-probability of blank in a beam search: higher for fewer deletions, lower "
+            f"for fewer insertions; {DEFAULTS['blank_penalty']:g} by default."
+        },
+    )
+    language_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "N-gram language model of a beam search, an ARPA file (.gz, too); see hf-asr lm. 'none' for no "
+            "language model, although the checkpoint has one."
+        },
+    )
+    language_model_weight: float | None = field(
+        default=None,
+        metadata={
+            "help": "Factor of the logarithms of the language model's probabilities; "
+            f"{DEFAULTS['language_model_weight']:g} by default."
+        },
+    )
+    word_insertion_bonus: float | None = field(
+        default=None,
+        metadata={
+            "help": "Added to the logarithm of a hypothesis for each unit of the language model, a word or a "
+            f"character; {DEFAULTS['word_insertion_bonus']:g} by default."
+        },
+    )
+    hotwords: str | None = field(
+        default=None,
+        metadata={
+            "help": "Phrases that a beam search prefers: 'a,b', or a file (.txt or .tsv) with one in a line, which a "
+            "tab and its own boost can follow."
+        },
+    )
+    hotword_boost: float = field(
+        default=DEFAULT_BOOST,
+        metadata={"help": "What each token of a hotword adds to the logarithm of a hypothesis; below 0 suppresses it."},
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.decoding is not None and self.decoding not in DECODERS:
+            raise ValueError(f"decoding must be one of {', '.join(DECODERS)}, not {self.decoding!r}")
+        if self.beam_size is not None and not 1 <= self.beam_size <= MAX_BEAM_SIZE:
+            raise ValueError(f"beam_size must be from 1 to {MAX_BEAM_SIZE}, not {self.beam_size}")
+        for name in ("blank_penalty", "language_model_weight", "word_insertion_bonus"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, not {value}")
+        if self.language_model_weight is not None and self.language_model_weight < 0:
+            raise ValueError(f"language_model_weight must be 0 or more, not {self.language_model_weight}")
+        check_boost(self.hotword_boost)
+
+    def resolved(self, tuned: Mapping[str, Any]) -> Self:
+        """Return the arguments with a value for each option of the decoder: what is given, tuned, or the default.
+
+        Args:
+            tuned: Options of a checkpoint, from `read_tuned`; a greedy decoder that is asked for uses none of them.
+
+        Raises:
+            ValueError: An option of the beam search is given, and the decoder is greedy.
+        """
+        decoding = self.decoding or tuned.get("decoding") or DEFAULTS["decoding"]
+        if decoding == "greedy":
+            for name in (*BEAM_OPTIONS, "hotwords"):
+                if getattr(self, name) not in (None, DEFAULTS.get(name)):
+                    raise ValueError(f"{name} is an option of the beam search: give --decoding beam, too")
+            tuned = {}
+        values = {name: getattr(self, name) for name in BEAM_OPTIONS}
+        values = {name: tuned.get(name, DEFAULTS[name]) if value is None else value for name, value in values.items()}
+        if values["language_model"] == "none":
+            values["language_model"] = None
+        return replace(self, decoding=decoding, **values)
+
+
+@dataclass
+class DecodingArguments(SearchArguments):
     """Choose the decoder, the chunks, and the windows over long recordings."""
 
-    decoding: str = field(
-        default="greedy", metadata={"help": f"Decoder of the log-probabilities: {', '.join(DECODERS)}."}
-    )
     chunk_length_s: float = field(
         default=30.0,
         metadata={
@@ -45,6 +154,13 @@ class DecodingArguments(ChunkArguments):
     )
     stride_length_s: float = field(
         default=3.0, metadata={"help": "Context at each end of a window that is computed and not used, in seconds."}
+    )
+    vad: bool = field(
+        default=False,
+        metadata={
+            "help": "Split recordings that are longer than a window at pauses, which a voice activity detector finds "
+            "(pip install 'hf_asr[vad]')."
+        },
     )
     streaming: bool = field(
         default=False,
@@ -56,6 +172,10 @@ class DecodingArguments(ChunkArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.decoding not in DECODERS:
-            raise ValueError(f"decoding must be one of {', '.join(DECODERS)}, not {self.decoding!r}")
         check_window(chunk_seconds=self.chunk_length_s, stride_seconds=self.stride_length_s)
+        if self.vad and self.streaming:
+            raise ValueError("vad splits recordings and streaming does not: give one of them")
+        if self.vad and self.stride_length_s < MIN_STRIDE_OF_VAD:
+            raise ValueError(
+                f"vad needs a stride_length_s of {MIN_STRIDE_OF_VAD} s or more, not {self.stride_length_s}"
+            )

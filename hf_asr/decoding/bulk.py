@@ -4,13 +4,13 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 from ..data.audio import AudioError, LongRecording, Recording
-from .recognizer import LONG_SECONDS, Recognizer
+from .recognizer import LONG_SECONDS, Audio, Recognizer
 from .transcript import Transcript
 
 GROUP_SECONDS = 600.0  # of audio whose windows are put into batches together
@@ -27,7 +27,7 @@ class Result:
         duration: Length of the recording in seconds.
         computing_seconds: The recording's share of the time for features, model and decoding, without reading.
         damage, remarks: See `data.audio.Recording`.
-        error: Why the recording cannot be read.
+        error: Why the recording cannot be read, or its transcript cannot be aligned.
     """
 
     transcript: Transcript | None
@@ -43,6 +43,7 @@ def recognize_all(
     items: Iterable[Item],
     read: Callable[[Item, float], Recording | LongRecording],
     *,
+    transcribe: Callable[..., Sequence[Transcript | ValueError]] | None = None,
     show_progress: bool = False,
 ) -> Iterator[Result]:
     """Yield a result for each item, in their order.
@@ -53,33 +54,39 @@ def recognize_all(
     Args:
         read: Function of an item and a number of seconds that reads the item, and opens it if it is longer; several
             threads call it. It raises `AudioError` for a recording that cannot be read.
+        transcribe: Function of items, their audio and `show_progress` that returns a transcript of each item, or the
+            reason why it has none; by default, the recogniser's.
         show_progress: Show the progress in a recording that is longer than `LONG_SECONDS`.
     """
     rate = recognizer.sampling_rate
     items = iter(items)
-    group: list[Recording | LongRecording | AudioError] = []
+    group: list[tuple[Item, Recording | LongRecording | AudioError]] = []
     seconds = 0.0
 
+    def recognize(_: list[Item], audio: list[Audio], *, show_progress: bool) -> list[Transcript]:
+        return recognizer.transcribe(audio, show_progress=show_progress)
+
     def finished() -> Iterator[Result]:
-        results = _recognized(recognizer, group, show_progress)
+        results = _recognized(group, transcribe or recognize, rate, show_progress=show_progress)
         group.clear()  # the caller may keep each result for long
         yield from results
 
     with ThreadPoolExecutor(min(READ_AHEAD, os.cpu_count() or 1)) as pool:
-        ahead: deque[Future[Recording | LongRecording]] = deque()
+        ahead: deque[tuple[Item, Future[Recording | LongRecording]]] = deque()
         while True:
             for item in itertools.islice(items, READ_AHEAD - len(ahead)):
-                ahead.append(pool.submit(read, item, LONG_SECONDS))
+                ahead.append((item, pool.submit(read, item, LONG_SECONDS)))
             if not ahead:
                 break
-            recording = _outcome(ahead.popleft())
+            item, future = ahead.popleft()
+            recording = _outcome(future)
             if isinstance(recording, LongRecording):
                 yield from finished()  # these do not wait for hours
                 seconds = GROUP_SECONDS
             elif isinstance(recording, Recording):
                 seconds += len(recording.waveform) / rate
-            group.append(recording)
-            del recording
+            group.append((item, recording))
+            del recording, future  # which holds it, too
             if seconds >= GROUP_SECONDS:
                 yield from finished()
                 seconds = 0.0
@@ -94,28 +101,34 @@ def _outcome(future: Future[Recording | LongRecording]) -> Recording | LongRecor
 
 
 def _recognized(
-    recognizer: Recognizer, group: list[Recording | LongRecording | AudioError], show_progress: bool
+    group: list[tuple[Item, Recording | LongRecording | AudioError]],
+    transcribe: Callable[..., Sequence[Transcript | ValueError]],
+    rate: int,
+    *,
+    show_progress: bool,
 ) -> list[Result]:
     """Return the results of a group, which is a long recording alone or others."""
-    rate = recognizer.sampling_rate
-    durations = [_duration(recording, rate) for recording in group]
-    audio = [each.waveform if isinstance(each, Recording) else each for each in group]
-    audio = [each for each in audio if not isinstance(each, AudioError)]
+    durations = [_duration(recording, rate) for _, recording in group]
+    readable = [(item, recording) for item, recording in group if not isinstance(recording, AudioError)]
+    audio = [each.waveform if isinstance(each, Recording) else each for _, each in readable]
     is_long = any(isinstance(each, LongRecording) for each in audio)
     results, started = [], time.perf_counter()
     try:
-        transcripts = iter(recognizer.transcribe(audio, show_progress=show_progress and is_long))
+        found = iter(transcribe([item for item, _ in readable], audio, show_progress=show_progress and is_long))
     except AudioError as error:  # a long recording cannot be read any more
         if not is_long:
             raise
         return [Result(None, 0.0, 0.0, [], [], error=str(error))]
     elapsed = time.perf_counter() - started
-    for recording, duration in zip(group, durations, strict=True):
+    for (_, recording), duration in zip(group, durations, strict=True):
         if isinstance(recording, AudioError):
             results.append(Result(None, 0.0, 0.0, [], [], error=str(recording)))
             continue
-        share = elapsed * duration / sum(durations)
-        results.append(Result(next(transcripts), duration, share, recording.damage, recording.remarks))
+        transcript, share = next(found), elapsed * duration / sum(durations)
+        result = Result(transcript, duration, share, recording.damage, recording.remarks)
+        if isinstance(transcript, ValueError):
+            result.transcript, result.error = None, str(transcript)
+        results.append(result)
     return results
 
 

@@ -16,7 +16,10 @@ class EndpointArguments:
     )
     max_utterance_s: float = field(
         default=20.0,
-        metadata={"help": "A longer utterance ends at its next pause of 0.2 s, or at twice this length, in seconds."},
+        metadata={
+            "help": "A longer utterance ends at its next pause of 0.2 s; from one and a half times this length on, "
+            "before its next word; and at twice this length. In seconds."
+        },
     )
 
     def __post_init__(self):
@@ -33,7 +36,8 @@ class Endpointer:
         silence_frames: Blank frames after speech that end an utterance.
         pause_frames: Blank frames that end an utterance of `max_frames` or more. A single blank frame is often inside a
             word.
-        max_frames: Any frame ends an utterance of twice this length.
+        max_frames: The next word ends an utterance of one and a half times this length, and any frame one of twice this
+            length.
     """
 
     def __init__(self, *, silence_frames: int, pause_frames: int, max_frames: int):
@@ -46,12 +50,19 @@ class Endpointer:
         self.frames = self.blanks = 0  # since its begin; at its end
         self.has_speech = False
 
-    def find(self, is_blank: np.ndarray) -> int | None:
-        """Return after how many of these frames (frames,) the utterance ends; None if it goes on.
+    def find(self, is_blank: np.ndarray, begins_word: np.ndarray | None = None) -> int | None:
+        """Return after how many of these frames the utterance ends; None if it goes on.
 
         The frames after the end are to be given again, after `begin`.
+
+        Args:
+            is_blank: Bool (frames,).
+            begins_word: Bool (frames,), where the first token of a word begins; by default it is not known.
         """
-        for place, blank in enumerate(is_blank.tolist(), start=1):
+        begins = np.zeros(len(is_blank), bool) if begins_word is None else begins_word
+        for place, (blank, begin) in enumerate(zip(is_blank.tolist(), begins.tolist(), strict=True), start=1):
+            if begin and self.has_speech and 2 * self.frames >= 3 * self.max_frames:
+                return place - 1
             self.frames += 1
             self.blanks = self.blanks + 1 if blank else 0
             self.has_speech |= not blank

@@ -1,13 +1,13 @@
 """Decode greedily: the most probable token of each frame, repetitions and blanks removed (Graves et al. 2006)."""
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from .transcript import Hypothesis
+from .hotwords import Hotword
+from .transcript import Hypothesis, from_path
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,26 @@ class GreedyDecoder:
         tokens = array.argmax(-1)
         return BestTokens(tokens, np.take_along_axis(array, tokens[:, None], -1)[:, 0])
 
-    def finish(self, states: Sequence[BestTokens]) -> list[Hypothesis]:
-        """Return the one hypothesis of the windows of a recording."""
-        path = np.concatenate([state.tokens for state in states]).tolist() if states else []
-        log_probs = np.concatenate([state.log_probs for state in states]) if states else np.zeros(0, np.float32)
-        tokens, frames, place = [], [], 0
-        for token, run in itertools.groupby(path):
-            length = len(list(run))
-            if token != self.blank:
-                tokens.append(token)
-                frames.append((place, place + length))
-            place += length
-        return [Hypothesis(tokens, frames, float(log_probs.sum()), np.exp(log_probs))]
+    def begin(self, hotwords: Iterable[Hotword] | None = None) -> list[BestTokens]:
+        """Begin a recording, whose search is its windows.
+
+        Raises:
+            ValueError: There are hotwords, which only a beam search can use.
+        """
+        if hotwords:
+            raise ValueError("greedy decoding does not use hotwords: choose --decoding beam")
+        return []
+
+    def advance(self, searches: Sequence[list[BestTokens]], kept: Sequence[BestTokens]) -> None:
+        """Add one more window to each recording, in place."""
+        for search, window in zip(searches, kept, strict=True):
+            search.append(window)
+
+    def finish(self, searches: Sequence[list[BestTokens]]) -> list[list[Hypothesis]]:
+        """Return the one hypothesis of each recording so far; the searches can go on."""
+        return [[self._hypothesis(windows)] for windows in searches]
+
+    def _hypothesis(self, windows: Sequence[BestTokens]) -> Hypothesis:
+        path = np.concatenate([np.zeros(0, np.int64), *(window.tokens for window in windows)])
+        log_probs = np.concatenate([np.zeros(0, np.float32), *(window.log_probs for window in windows)])
+        return from_path(path, log_probs, blank=self.blank)

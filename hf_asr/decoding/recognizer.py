@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from ..checkpoint import load_checkpoint
 from ..data.audio import LongRecording, Recording, read_or_open
@@ -18,9 +19,17 @@ from ..families import model_inputs, output_lengths, samples_per_frame, shortest
 from ..model import ConformerForCTC
 from .arguments import ChunkArguments, DecodingArguments
 from .decoders import Decoder, build_decoder
-from .streams import can_stream, check_streams, encode_in_steps
+from .hotwords import Hotword, named_hotwords
+from .language_model import read_language_model
+from .progress import Progress, ProgressFile
+from .scorers import Scorer
+from .streams import EncoderStream, can_stream, check_streams, encode_in_steps, encode_stream
 from .transcript import Transcript, to_transcript
-from .windows import Window, batches, split_windows
+from .tuned import read_tuned
+from .voice_activity import check_vad, split_at_pauses
+from .windows import Window, batches, consecutive_batches, split_windows
+
+logger = logging.getLogger("hf_asr")
 
 BATCH_SECONDS = 120.0  # greatest number of windows in a batch times the longest one, in seconds
 
@@ -34,7 +43,7 @@ class Recognizer:
     """A model, its processor and a decoder.
 
     Args:
-        decoder: Greedy if None.
+        decoder: The one that the arguments name if None.
         name: What the model is called where people see it.
     """
 
@@ -47,11 +56,22 @@ class Recognizer:
         arguments: DecodingArguments | None = None,
         name: str = "",
     ):
-        self.arguments = arguments or DecodingArguments()
+        self.arguments = (arguments or DecodingArguments()).resolved({})
         self.model, self.processor, self.name = with_chunks(model.eval(), self.arguments), processor, name
-        self.decoder = decoder or build_decoder(self.arguments.decoding, processor.tokenizer)
+        self.decoder = decoder or build_decoder(
+            self.arguments.decoding,
+            processor.tokenizer,
+            beam_size=self.arguments.beam_size,
+            blank_penalty=self.arguments.blank_penalty,
+            scorers=scorers_of(self.arguments, processor.tokenizer),
+        )
+        self.hotwords = named_hotwords(self.arguments.hotwords or "", self.arguments.hotword_boost)
+        for remark in self.compile_hotwords(self.hotwords):
+            logger.warning(remark)
         if self.arguments.streaming:
             check_streams(self.model, processor.feature_extractor)
+        if self.arguments.vad:
+            check_vad(self.sampling_rate)
 
     @property
     def sampling_rate(self) -> int:
@@ -63,13 +83,38 @@ class Recognizer:
         """Seconds of audio that one frame of logits covers."""
         return samples_per_frame(self.model.config) / self.sampling_rate
 
+    @property
+    def takes_hotwords(self) -> bool:
+        """Whether the decoder uses hotwords."""
+        return getattr(self.decoder, "compiler", None) is not None
+
+    def compile_hotwords(self, hotwords: Sequence[Hotword]) -> Sequence[str]:
+        """Prepare hotwords for recordings, and return remarks on those that the vocabulary cannot spell.
+
+        Raises:
+            ValueError: There are hotwords, and the decoder takes none.
+        """
+        if not hotwords:
+            return ()
+        if not self.takes_hotwords:
+            raise ValueError(f"{self.decoder.name} decoding does not use hotwords: choose --decoding beam")
+        return self.decoder.compiler.compile(hotwords).remarks
+
+    def with_hotwords(self, hotwords: Sequence[Hotword]) -> "Recognizer":
+        """Return a recogniser with the same model and decoder, whose recordings have these hotwords."""
+        self.compile_hotwords(hotwords)
+        copied = copy.copy(self)
+        copied.hotwords = list(hotwords)
+        return copied
+
     def split(self, waveform: np.ndarray) -> list[Window]:
         """Return the windows of a recording (samples,)."""
         return list(self._windows([waveform]))
 
     def _windows(self, pieces: Iterable[np.ndarray]) -> Iterator[Window]:
         """Yield the windows of a recording in consecutive pieces (samples,)."""
-        return split_windows(
+        split = split_at_pauses if self.arguments.vad else split_windows
+        return split(
             pieces,
             sampling_rate=self.sampling_rate,
             samples_per_frame=samples_per_frame(self.model.config),
@@ -80,6 +125,11 @@ class Recognizer:
     @torch.inference_mode()
     def log_probs(self, windows: Sequence[Window]) -> list[torch.Tensor]:
         """Return log-probabilities (frames, vocabulary) of each window without its context; one batch computes all."""
+        if any(window.pause for window in windows):
+            spoken = [window for window in windows if not window.pause]
+            computed = iter(self.log_probs(spoken) if spoken else ())
+            ratio, size = samples_per_frame(self.model.config), self.model.config.vocab_size
+            return [self._blanks(round(each.pause / ratio), size) if each.pause else next(computed) for each in windows]
         extractor = self.processor.feature_extractor
         shortest = shortest_input(extractor)
         inputs = self.processor(
@@ -104,19 +154,49 @@ class Recognizer:
         lack = round(len(window.waveform) / samples_per_frame(self.model.config)) - len(log_probs)
         if lack <= 0:
             return log_probs
-        blank = log_probs.new_full((lack, log_probs.shape[1]), torch.finfo(torch.float32).min)
-        blank[:, self.processor.tokenizer.pad_token_id] = 0.0
-        return torch.cat([log_probs, blank])
+        return torch.cat([log_probs, self._blanks(lack, log_probs.shape[1])])
+
+    def _blanks(self, frames: int, size: int) -> torch.Tensor:
+        """Return log-probabilities (frames, size of the vocabulary) of frames that are surely blank."""
+        log_probs = torch.full((frames, size), torch.finfo(torch.float32).min, device=self.model.device)
+        log_probs[:, self.processor.tokenizer.pad_token_id] = 0.0
+        return log_probs
 
     def keep(self, windows: Sequence[Window]) -> list[Any]:
-        """Return the decoder's state of each window; one batch computes all."""
+        """Return what the decoder keeps of each window; one batch computes all."""
         return [self.decoder.keep(log_probs) for log_probs in self.log_probs(windows)]
 
-    def finish(self, states: Sequence[Any], *, duration: float) -> Transcript:
-        """Return the transcript of a recording of `duration` seconds from the states of its windows in their order."""
-        hypothesis = self.decoder.finish(states)[0]
-        options = {"seconds_per_frame": self.seconds_per_frame, "duration": duration}
-        return to_transcript(hypothesis, self.processor.tokenizer, **options)
+    def begin(self, hotwords: Sequence[Hotword] | None = None) -> Any:
+        """Return the decoder's search of a recording with these hotwords; with those of the recogniser if None."""
+        return self.decoder.begin(self.hotwords if hotwords is None else hotwords)
+
+    def decode(
+        self,
+        recordings: Sequence[Sequence[Any]],
+        *,
+        durations: Sequence[float],
+        hotwords: Sequence[Sequence[Hotword] | None] | None = None,
+    ) -> list[Transcript]:
+        """Return the transcripts of recordings, which are decoded together.
+
+        Args:
+            recordings: What the decoder kept of the windows of each recording, in their order.
+            durations: Of the recordings, in seconds.
+            hotwords: Of each recording; None for those of the recogniser.
+        """
+        searches = [self.begin(own) for own in hotwords or [None] * len(recordings)]
+        for windows in itertools.zip_longest(*recordings):  # the first one of each recording, then the second one …
+            active = [i for i, window in enumerate(windows) if window is not None]
+            self.decoder.advance([searches[i] for i in active], [windows[i] for i in active])
+        return self._transcripts(searches, durations)
+
+    def _transcripts(self, searches: Sequence[Any], durations: Sequence[float]) -> list[Transcript]:
+        """Return the transcripts of recordings whose windows were searched."""
+        tokenizer, options = self.processor.tokenizer, {"seconds_per_frame": self.seconds_per_frame}
+        return [
+            to_transcript(hypotheses[0], tokenizer, duration=duration, **options)
+            for hypotheses, duration in zip(self.decoder.finish(searches), durations, strict=True)
+        ]
 
     def transcribe(
         self, recordings: Audio | Sequence[Audio], *, show_progress: bool = False
@@ -157,42 +237,52 @@ class Recognizer:
             return self._transcribe_in_steps(waveforms, show_progress=show_progress)
         split = [self.split(waveform) for waveform in waveforms]
         windows = [window for parts in split for window in parts]
-        states: list[Any] = [None] * len(windows)
+        kept: list[Any] = [None] * len(windows)
         progress = tqdm(total=len(windows), desc="Recognising", unit="window", disable=not show_progress)
         options = {"batch_seconds": BATCH_SECONDS, "sampling_rate": self.sampling_rate}
         for batch in batches(windows, **options):
-            for i, state in zip(batch, self.keep([windows[i] for i in batch]), strict=True):
-                states[i] = state
+            for i, part in zip(batch, self.keep([windows[i] for i in batch]), strict=True):
+                kept[i] = part
             progress.update(len(batch))
         progress.close()
-        ordered = iter(states)
-        return [
-            self.finish([next(ordered) for _ in parts], duration=len(waveform) / self.sampling_rate)
-            for parts, waveform in zip(split, waveforms, strict=True)
-        ]
+        ordered = iter(kept)
+        durations = [len(waveform) / self.sampling_rate for waveform in waveforms]
+        return self.decode([[next(ordered) for _ in parts] for parts in split], durations=durations)
 
     def _transcribe_long(self, recording: LongRecording, show_progress: bool) -> Transcript:
         """Return the transcript of a recording that is recognised while it is read."""
         total = round(recording.duration)
         progress = tqdm(total=total, desc="Recognising", unit="s", disable=not show_progress, leave=False)
-        states, seconds = [], 0.0
-        for log_probs in self._log_probs_as_read(recording):
-            states.append(self.decoder.keep(log_probs))
-            seconds += len(log_probs) * self.seconds_per_frame
-            progress.update(min(total, round(seconds)) - progress.n)
+        file = ProgressFile(recording.progress_path)
+        done = file.load(f"{self.name} {self.arguments} {self.hotwords} {self.model.config} {recording.duration}")
+        if done.search is None:
+            done.search = self.begin()
+        for batch in self.log_probs_as_read(recording, done):
+            for log_probs in batch:
+                self.decoder.advance([done.search], [self.decoder.keep(log_probs)])
+                done.frames += len(log_probs)
+                progress.update(min(total, round(done.frames * self.seconds_per_frame)) - progress.n)
+            done.windows += len(batch)
+            file.save_if_due(done)
         progress.close()
-        return self.finish(states, duration=recording.duration)
+        return self._transcripts([done.search], [recording.duration])[0]
 
-    def _log_probs_as_read(self, recording: LongRecording) -> Iterator[torch.Tensor]:
-        """Yield consecutive log-probabilities (frames, vocabulary) of a recording."""
+    def log_probs_as_read(self, recording: LongRecording, done: Progress | None = None) -> Iterator[list[torch.Tensor]]:
+        """Yield log-probabilities (frames, vocabulary) of the next windows of a recording, after what is done of it.
+
+        One batch computes the windows of a list.
+        """
+        done = done or Progress("")
         if self._uses_cache(recording.duration):
-            model, extractor, num_chunks = self.model, self.processor.feature_extractor, self._chunks_of_step()[0]
-            for _, log_probs in encode_in_steps(model, extractor, [recording], num_chunks=num_chunks):
-                yield log_probs
+            done.stream = done.stream or EncoderStream(self.model, self.processor.feature_extractor)
+            steps = encode_stream(self.model, done.stream, recording, num_chunks=self._chunks_of_step()[0])
+            yield from ([log_probs] for log_probs in steps)
             return
-        windows, count = self._windows(recording), max(1, int(BATCH_SECONDS // self.arguments.chunk_length_s))
-        while batch := list(itertools.islice(windows, count)):
-            yield from self.log_probs(batch)
+        place, options = 0, {"batch_seconds": BATCH_SECONDS, "sampling_rate": self.sampling_rate}
+        for batch in consecutive_batches(self._windows(recording), **options):
+            place += len(batch)
+            if place > done.windows:  # the batches are the same as without an interruption
+                yield self.log_probs(batch)
 
     def _uses_cache(self, longest: float) -> bool:
         """Return whether to encode through the cache: with `streaming`, and where windows would not be exact.
@@ -200,8 +290,8 @@ class Recognizer:
         Args:
             longest: Length of the longest recording, in seconds.
         """
-        if self.arguments.streaming:
-            return True
+        if self.arguments.streaming or self.arguments.vad:
+            return self.arguments.streaming
         return longest > self.arguments.chunk_length_s and can_stream(self.model, self.processor.feature_extractor)
 
     def _chunks_of_step(self) -> tuple[int, int]:
@@ -214,16 +304,24 @@ class Recognizer:
         """Return the transcripts of waveforms that are encoded through the cache, like one pass over each of them."""
         num_chunks, max_streams = self._chunks_of_step()
         sizes = {"num_chunks": num_chunks, "max_streams": max_streams}
-        states: list[list[Any]] = [[] for _ in waveforms]
+        kept: list[list[Any]] = [[] for _ in waveforms]
         durations = [len(waveform) / self.sampling_rate for waveform in waveforms]
         progress = tqdm(total=round(sum(durations)), desc="Recognising", unit="s", disable=not show_progress)
         size = round(PIECE_SECONDS * self.sampling_rate)
         recordings = ([waveform[i : i + size] for i in range(0, len(waveform), size)] for waveform in waveforms)
         for i, log_probs in encode_in_steps(self.model, self.processor.feature_extractor, recordings, **sizes):
-            states[i].append(self.decoder.keep(log_probs))
+            kept[i].append(self.decoder.keep(log_probs))
             progress.update(round(len(log_probs) * self.seconds_per_frame))
         progress.close()
-        return [self.finish(own, duration=seconds) for own, seconds in zip(states, durations, strict=True)]
+        return self.decode(kept, durations=durations)
+
+
+def scorers_of(arguments: DecodingArguments, tokenizer: PreTrainedTokenizerBase) -> list[Scorer]:
+    """Return the scorers that the arguments name: a language model, or none."""
+    if arguments.language_model is None:
+        return []
+    weights = {"weight": arguments.language_model_weight, "bonus": arguments.word_insertion_bonus}
+    return [read_language_model(arguments.language_model, tokenizer, **weights)]
 
 
 def with_chunks(model: PreTrainedModel, arguments: ChunkArguments) -> PreTrainedModel:
@@ -263,8 +361,10 @@ def load(
         device: Where the model computes; CUDA if it is available and None is given.
 
     Raises:
-        ValueError: The name is not a checkpoint, or the checkpoint is damaged or has no tokenizer.
+        ValueError: The name is not a checkpoint, or the checkpoint is damaged or has no tokenizer; or the language
+            model is damaged or of other tokens.
         ImportError: An exported graph needs onnxruntime, which is not installed.
     """
     model, processor = load_checkpoint(str(model_name_or_path), device=device)
+    arguments = (arguments or DecodingArguments()).resolved(read_tuned(model_name_or_path))
     return Recognizer(model, processor, arguments=arguments, name=str(model_name_or_path))

@@ -4,15 +4,16 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
+from ..model.tokenization_conformer import HAN, SPACE
 from .endpoints import PAUSE_SECONDS, EndpointArguments, Endpointer
 from .recognizer import Recognizer
 from .streams import EncoderStream, step
-from .transcript import Word, to_transcript
+from .transcript import Hypothesis, Word, to_transcript
 
 
 @dataclass
@@ -51,10 +52,18 @@ class StreamingRecognizer:
             for seconds in (endpoints.endpoint_silence_s, PAUSE_SECONDS, endpoints.max_utterance_s)
         )
         self._endpointer = Endpointer(silence_frames=silence, pause_frames=pause, max_frames=longest)
-        self._states: list[Any] = []  # the decoder's, of the utterance
+        self.search = recognizer.begin()  # of the utterance
         self._start, self._utterance = 0, 0  # the utterance's first encoder frame, and its number
         self._partial: StreamingResult | None = None
         self._cut_token: int | None = None  # at whose frame an utterance ended, while it goes on
+        self._earliest, self._latest = 0.0, math.inf  # encoder frames between which the utterance's words are
+        self._begins_word = word_beginnings(recognizer.processor.tokenizer, recognizer.model.config.vocab_size)
+        self._last_token = recognizer.processor.tokenizer.pad_token_id
+
+    @property
+    def has_speech(self) -> bool:
+        """Whether the utterance has begun."""
+        return self._endpointer.has_speech
 
     @property
     def is_ready(self) -> bool:
@@ -98,25 +107,24 @@ class StreamingRecognizer:
             results += self.end_utterance()
         return [result for result in results if result.is_final or result is results[-1]]
 
-    def take(self, log_probs: torch.Tensor) -> list[StreamingResult]:
-        """Return the results that changed with more log-probabilities (frames, vocabulary)."""
-        results, blank = [], self.recognizer.processor.tokenizer.pad_token_id
-        tokens = log_probs.cpu().numpy().argmax(-1)
-        while len(tokens):
-            log_probs, tokens = self._without_cut_token(log_probs, tokens, blank=blank)
-            end = self._endpointer.find(tokens == blank)
-            self._states.append(self.recognizer.decoder.keep(log_probs[:end]))
-            if end is None:
-                break
-            self._cut_token = None if tokens[end - 1] == blank else int(tokens[end - 1])
-            results += self.end_utterance()
-            log_probs, tokens = log_probs[end:], tokens[end:]
-        if not self._endpointer.has_speech:  # silence before an utterance is not kept
-            self._begin_utterance()
-        elif (partial := self._result()) != self._partial:
-            self._partial = partial
-            results += [partial] if partial.text else []
-        return results
+    def split(self, log_probs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the log-probabilities (frames, vocabulary) of the utterance, and the later ones if it ends."""
+        blank = self.recognizer.processor.tokenizer.pad_token_id
+        spoken = log_probs.cpu().numpy().argmax(-1)
+        begins_word = self._begins_word[spoken] & np.diff(spoken, prepend=self._last_token).astype(bool)
+        log_probs, tokens = self._without_cut_token(log_probs, spoken, blank=blank)
+        end = self._endpointer.find(tokens == blank, begins_word)
+        self._last_token = int(spoken[:end][-1]) if len(spoken[:end]) else self._last_token
+        if end is None:
+            return log_probs, None
+        self._cut_token = int(tokens[end - 1]) if end and tokens[end - 1] != blank else None
+        return log_probs[:end], log_probs[end:]
+
+    def partial_results(self, hypothesis: Hypothesis) -> list[StreamingResult]:
+        """Return the result of the utterance so far if its text changed."""
+        result = self._result(hypothesis)
+        is_new, self._partial = result != self._partial, result
+        return [result] if is_new and result.text else []
 
     def _without_cut_token(
         self, log_probs: torch.Tensor, tokens: np.ndarray, *, blank: int
@@ -138,29 +146,52 @@ class StreamingRecognizer:
 
     def end_utterance(self) -> list[StreamingResult]:
         """Return the final result of the utterance, none if it has no speech, and begin the next one."""
-        results = []
-        if self._endpointer.has_speech and (final := self._result()).text:
+        return self.final_results(self.recognizer.decoder.finish([self.search])[0][0])
+
+    def final_results(self, hypothesis: Hypothesis, *, is_cut: bool = False) -> list[StreamingResult]:
+        """Return the result of the utterance, none if it has no speech, and begin the next one.
+
+        Args:
+            is_cut: The next utterance may follow without a pause, so that their words must not overlap.
+        """
+        results, middle = [], self._start + self._endpointer.frames - self._endpointer.blanks / 2
+        self._latest = middle if is_cut else math.inf
+        if self.has_speech and (final := self._result(hypothesis)).text:
             results = [dataclasses.replace(final, is_final=True)]
             self._utterance += 1
-        self._begin_utterance()
+        self.begin_utterance()
+        self._earliest, self._latest = middle if is_cut else 0.0, math.inf
         return results
 
-    def _begin_utterance(self) -> None:
+    def begin_utterance(self) -> None:
+        """Begin the next utterance."""
         self._start += self._endpointer.frames
         self._endpointer.begin()
-        self._states, self._partial = [], None
+        self.search, self._partial = self.recognizer.begin(), None
 
-    def _result(self) -> StreamingResult:
+    def _result(self, hypothesis: Hypothesis) -> StreamingResult:
         """Return the utterance so far."""
         recognizer, seconds = self.recognizer, self.recognizer.seconds_per_frame
         transcript = to_transcript(
-            recognizer.decoder.finish(self._states)[0],
+            hypothesis,
             recognizer.processor.tokenizer,
             seconds_per_frame=seconds,
             duration=self.stream.features.num_samples / recognizer.sampling_rate,
             start=self._start * seconds,
         )
+        for word in transcript.words[:1]:
+            word.start = max(word.start, round(self._earliest * seconds, 3))
+        for word in transcript.words[-1:]:
+            word.end = min(word.end, round(self._latest * seconds, 3))
         return StreamingResult(transcript.text, transcript.words, self._utterance)
+
+
+def word_beginnings(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> np.ndarray:
+    """Return whether a token begins a word, bool (vocab_size,): one with a space at its begin, or a Han character."""
+    begins = np.zeros(vocab_size, bool)
+    for token, text in enumerate(tokenizer.convert_ids_to_tokens(range(len(tokenizer)))):
+        begins[token] = text.startswith(SPACE) or HAN.match(text) is not None
+    return begins
 
 
 def recognize_step(streams: Sequence[StreamingRecognizer]) -> list[list[StreamingResult]]:
@@ -169,4 +200,28 @@ def recognize_step(streams: Sequence[StreamingRecognizer]) -> list[list[Streamin
     The streams can be at any place. All of them must be ready, and have the same recogniser.
     """
     log_probs = step(streams[0].recognizer.model, [stream.stream for stream in streams])
-    return [stream.take(values) for stream, values in zip(streams, log_probs, strict=True)]
+    return decode_step(streams, log_probs)
+
+
+def decode_step(
+    streams: Sequence[StreamingRecognizer], log_probs: Sequence[torch.Tensor]
+) -> list[list[StreamingResult]]:
+    """Return the results of each stream that changed with more log-probabilities (frames, vocabulary) of it.
+
+    The streams have the same recogniser, whose decoder decodes them together.
+    """
+    decoder, results = streams[0].recognizer.decoder, [[] for _ in streams]
+    rest = dict(enumerate(log_probs))
+    while rest:  # more than once if an utterance ends within the step
+        parts = {i: streams[i].split(values) for i, values in rest.items()}
+        decoder.advance([streams[i].search for i in parts], [decoder.keep(own) for own, _ in parts.values()])
+        speaking = [i for i in parts if streams[i].has_speech]
+        for i in parts.keys() - speaking:  # silence before an utterance is not kept
+            streams[i].begin_utterance()
+        for i, hypotheses in zip(speaking, decoder.finish([streams[i].search for i in speaking]), strict=True):
+            is_partial, best = parts[i][1] is None, hypotheses[0]
+            results[i] += (
+                streams[i].partial_results(best) if is_partial else streams[i].final_results(best, is_cut=True)
+            )
+        rest = {i: later for i, (_, later) in parts.items() if later is not None and len(later)}
+    return results

@@ -101,6 +101,27 @@ def step(model: PreTrainedModel, streams: Sequence[EncoderStream], *, num_chunks
     return [values[:count] for values, count in zip(log_probs, counts, strict=True)]
 
 
+def encode_stream(
+    model: PreTrainedModel, stream: EncoderStream, pieces: Iterable[np.ndarray], *, num_chunks: int = 1
+) -> Iterator[torch.Tensor]:
+    """Yield the log-probabilities (frames, vocabulary) of the next chunks of a stream until its recording ends.
+
+    Args:
+        stream: New, or at any place: it ignores the samples that it already has.
+        pieces: All of the recording, in consecutive pieces (samples,).
+        num_chunks: Chunks of a step.
+    """
+    known = stream.features.num_samples
+    for piece in itertools.chain(pieces, [None]):
+        if piece is None and not stream.is_finished:
+            stream.end()
+        elif piece is not None and len(piece) > known:
+            stream.add(piece[known:])
+        known = max(0, known - len(piece if piece is not None else ()))
+        while stream.is_ready(num_chunks):
+            yield step(model, [stream], num_chunks=num_chunks)[0]
+
+
 def encode_in_steps(
     model: PreTrainedModel,
     extractor: ConformerFeatureExtractor,

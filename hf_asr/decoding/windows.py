@@ -14,11 +14,18 @@ class Window:
     Attributes:
         waveform: Samples (samples,).
         left, right: Encoder frames of context at each end, which are computed and not used.
+        pause: Samples without speech, which are not computed; the waveform is then empty.
     """
 
     waveform: np.ndarray
     left: int = 0
     right: int = 0
+    pause: int = 0
+
+    @property
+    def samples(self) -> int:
+        """Number of samples that it covers."""
+        return self.pause or len(self.waveform)
 
 
 def check_window(*, chunk_seconds: float, stride_seconds: float) -> None:
@@ -74,8 +81,24 @@ def batches(windows: Sequence[Window], *, batch_seconds: float, sampling_rate: i
         batch_seconds: Greatest number of windows in a batch times the longest one, in seconds. A batch has at least one
             window.
     """
-    order = sorted(range(len(windows)), key=lambda i: len(windows[i].waveform))
+    order = sorted(range(len(windows)), key=lambda i: windows[i].samples)
     while order:
-        limit = max(1, int(batch_seconds * sampling_rate // max(1, len(windows[order[-1]].waveform))))
+        limit = max(1, int(batch_seconds * sampling_rate // max(1, windows[order[-1]].samples)))
         yield order[-limit:][::-1]
         del order[-limit:]
+
+
+def consecutive_batches(
+    windows: Iterable[Window], *, batch_seconds: float, sampling_rate: int
+) -> Iterator[list[Window]]:
+    """Yield consecutive windows in batches, as they are read; for `batch_seconds` see `batches`."""
+    batch: list[Window] = []
+    longest = 0
+    for window in windows:
+        longest = max(longest, window.samples)
+        if batch and (len(batch) + 1) * longest > batch_seconds * sampling_rate:
+            yield batch
+            batch, longest = [], window.samples
+        batch.append(window)
+    if batch:
+        yield batch

@@ -207,8 +207,9 @@ def greedy_transcriber(tokenizer: PreTrainedTokenizerBase) -> Callable[[np.ndarr
     decoder = GreedyDecoder(blank=tokenizer.pad_token_id)
 
     def transcribe(log_probs: np.ndarray) -> str:
-        states = [decoder.keep(torch.from_numpy(log_probs))]
-        return to_text(decoder.finish(states)[0], tokenizer)
+        search = decoder.begin()
+        decoder.advance([search], [decoder.keep(torch.from_numpy(log_probs))])
+        return to_text(decoder.finish([search])[0][0], tokenizer)
 
     return transcribe
 

@@ -19,7 +19,7 @@ from .options import ServerOptions
 from .prometheus import ServerMetrics
 from .routes_realtime import realtime_route
 from .routes_stream import stream_route
-from .schemas import UNAUTHORIZED_RESPONSE
+from .schemas import UNAUTHORIZED_RESPONSE, without_field
 from .sessions import StreamService
 from .transcription import TranscriptionService
 
@@ -54,6 +54,8 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
         app.include_router(router, **protection)
     for router in OPEN_ROUTERS:
         app.include_router(router)
+    if not engine.recognizer.takes_hotwords:
+        app.openapi_schema = without_field(app.openapi(), "hotwords")
     return app
 
 

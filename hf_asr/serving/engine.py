@@ -8,16 +8,17 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ..decoding.arguments import ChunkArguments
+from ..decoding.arguments import SearchArguments
+from ..decoding.hotwords import Hotword
 from ..decoding.recognizer import Recognizer
-from ..decoding.streaming import StreamingRecognizer, StreamingResult
+from ..decoding.streaming import StreamingRecognizer, StreamingResult, decode_step
 from ..decoding.streams import step
 from ..decoding.transcript import Transcript
 from ..decoding.windows import Window, batches
@@ -37,8 +38,8 @@ STREAMS_HALF_LIFE_S = 5.0  # seconds after which a step has half its weight in t
 
 
 @dataclass
-class EngineOptions(ChunkArguments):
-    """How requests wait and are batched, and in which chunks; each field is an argument of the command `serve`."""
+class EngineOptions(SearchArguments):
+    """How requests wait, are batched and decoded; each field is an argument of the command `serve`."""
 
     max_queue_seconds: float = field(
         default=3600.0, metadata={"help": "Maximum audio in the queue in seconds; it bounds the memory."}
@@ -96,9 +97,10 @@ class _Request:
 
     future: Future
     client: Hashable
-    states: list[Any]
+    kept: list[Any]  # of each window, by the decoder
     duration: float
     windows_left: int
+    hotwords: Sequence[Hotword] | None = None
     error: Exception | None = None
 
 
@@ -149,7 +151,12 @@ class Engine:
         self._thread.start()
 
     def submit(
-        self, waveform: np.ndarray, *, client: str | None = None, time_limit: float | None = None
+        self,
+        waveform: np.ndarray,
+        *,
+        client: str | None = None,
+        time_limit: float | None = None,
+        hotwords: Sequence[Hotword] | None = None,
     ) -> Future[Transcript]:
         """Queue a recording and return the future of its transcript. Cancelling the future removes the recording.
 
@@ -158,6 +165,7 @@ class Engine:
             client: Name of the client. Clients take turns, and each may use a share of the queue. None means a client
                 without other recordings.
             time_limit: Seconds until the transcript is needed. The recording is refused if the engine is too slow.
+            hotwords: Of this recording, compiled by the recogniser; None for those of the recogniser.
 
         Raises:
             QueueFullError: The queue is full. An empty queue accepts a recording that is longer than the queue.
@@ -166,7 +174,8 @@ class Engine:
         """
         windows = self.recognizer.split(waveform)
         key = next(self._numbers) if client is None else client
-        request = _Request(Future(), key, [None] * len(windows), len(waveform) / self.sampling_rate, len(windows))
+        duration = len(waveform) / self.sampling_rate
+        request = _Request(Future(), key, [None] * len(windows), duration, len(windows), hotwords)
         with self._lock:
             if not self.is_alive:
                 raise ClosedError("the server is stopping: it takes no more requests")
@@ -298,7 +307,7 @@ class Engine:
                 if (job := self._jobs.get()).request is not None:
                     self._leave(job)
                     job.request.error = ClosedError("the server is stopping")
-                    self._answer(job.request)
+                    self._answer([job.request])
 
     def _run_batch(self, batch: list[_Job]) -> None:
         """Compute a batch and answer its requests, whatever fails."""
@@ -317,9 +326,9 @@ class Engine:
             self._wake()
             for job in batch:  # before the answers: a client with its answer has its share of the queue again
                 self._leave(job)
-            for request in {id(job.request): job.request for job in batch}.values():
-                if request.error is not None or all(state is not None for state in request.states):
-                    self._answer(request)
+            requests = {id(job.request): job.request for job in batch}.values()
+            is_done = [each.error is not None or all(part is not None for part in each.kept) for each in requests]
+            self._answer(list(itertools.compress(requests, is_done)))
 
     def _next_batch(self) -> list[_Job] | None:
         """Wait for jobs and return those to compute together; None if the engine is closed and the queue is empty."""
@@ -374,8 +383,9 @@ class Engine:
 
     def _compute_steps(self, steps: list[tuple[StreamingRecognizer, Future[list[StreamingResult]]]]) -> None:
         """Compute steps in one forward; if it fails, compute them one by one."""
+        streams = [stream for stream, _ in steps]
         try:
-            log_probs = step(self.recognizer.model, [stream.stream for stream, _ in steps])
+            log_probs = step(self.recognizer.model, [stream.stream for stream in streams])
         except Exception as error:
             if len(steps) > 1:
                 for single in steps:
@@ -383,14 +393,15 @@ class Engine:
                 return
             self._fail_step(steps[0][1], error)
             return
-        for (stream, future), values in zip(steps, log_probs, strict=True):
-            try:
-                results = stream.take(values)
-            except Exception as error:
+        try:
+            results = decode_step(streams, log_probs)
+        except Exception as error:
+            for _, future in steps:
                 self._fail_step(future, error)
-                continue
+            return
+        for (_, future), own in zip(steps, results, strict=True):
             with contextlib.suppress(InvalidStateError):  # the future was cancelled in the meantime
-                future.set_result(results)
+                future.set_result(own)
 
     def _fail_step(self, future: Future, error: Exception) -> None:
         """Log an error, and give it to the future of a step."""
@@ -407,7 +418,7 @@ class Engine:
                 future.set_exception(error)
 
     def _compute(self, jobs: list[_Job]) -> None:
-        """Compute the decoder's state of each job's window; if a batch fails, compute its windows one by one."""
+        """Compute what the decoder keeps of each job's window; if a batch fails, compute its windows one by one."""
         windows = [job.window for job in jobs]
         started = time.monotonic()
         try:
@@ -415,9 +426,9 @@ class Engine:
             for group in batches(
                 windows, batch_seconds=self.options.max_batch_seconds, sampling_rate=self.sampling_rate
             ):
-                states = self.recognizer.keep([windows[i] for i in group])
-                for i, state in zip(group, states, strict=True):
-                    jobs[i].request.states[jobs[i].index] = state
+                kept = self.recognizer.keep([windows[i] for i in group])
+                for i, part in zip(group, kept, strict=True):
+                    jobs[i].request.kept[jobs[i].index] = part
         except Exception as error:
             if len(jobs) == 1:
                 jobs[0].request.error = error
@@ -443,16 +454,26 @@ class Engine:
         self._measured_seconds = kept * self._measured_seconds + max(seconds, 1e-6)
         self.speed = self._measured_audio / self._measured_seconds
 
-    def _answer(self, request: _Request) -> None:
-        """Set the transcript or the error as the result of the request's future."""
+    def _answer(self, requests: list[_Request]) -> None:
+        """Set transcripts or errors as the results of futures; if decoding fails together, decode one by one."""
+        complete = [request for request in requests if request.error is None]
+        transcripts = {}
         try:
-            transcript = None
-            if request.error is None:
-                transcript = self.recognizer.finish(request.states, duration=request.duration)
+            found = self.recognizer.decode(
+                [request.kept for request in complete],
+                durations=[request.duration for request in complete],
+                hotwords=[request.hotwords for request in complete],
+            )
+            transcripts = dict(zip(map(id, complete), found, strict=True))
         except Exception as error:  # must not end the thread
-            request.error = error
-        with contextlib.suppress(InvalidStateError):  # the future was cancelled in the meantime
-            if request.error is not None:
-                request.future.set_exception(request.error)
-            else:
-                request.future.set_result(transcript)
+            if len(requests) > 1:
+                for request in requests:
+                    self._answer([request])
+                return
+            requests[0].error = error
+        for request in requests:
+            with contextlib.suppress(InvalidStateError):  # the future was cancelled in the meantime
+                if request.error is not None:
+                    request.future.set_exception(request.error)
+                else:
+                    request.future.set_result(transcripts[id(request)])

@@ -4,7 +4,8 @@ import re
 
 from fastapi import HTTPException
 
-from .transcription import Fields
+from .hotwords import HOTWORDS_FIELD, hotwords_of_prompt
+from .transcription import Fields, first_value
 
 RESPONSE_FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
 GRANULARITIES = ("word", "segment")
@@ -21,7 +22,12 @@ OPENAI_FIELDS = {
         "pattern": f"^{LANGUAGE_TAG}$",
         "description": "is returned as the language of the answer; it does not change the text",
     },
-    "prompt": {"type": "string", "description": "is ignored"},
+    "prompt": {
+        "type": "string",
+        "description": "phrases with commas between them are hotwords, where the server runs with --decoding beam; any "
+        "other prompt is ignored",
+    },
+    **HOTWORDS_FIELD,
     "response_format": {"type": "string", "enum": list(RESPONSE_FORMATS), "default": "json"},
     "temperature": {"type": "number", "minimum": 0, "maximum": 1, "description": "is ignored"},
     "stream": {"type": "string", "enum": ["false"], "description": "is not supported"},
@@ -29,14 +35,15 @@ OPENAI_FIELDS = {
 }
 
 
-def first_value(fields: Fields, name: str, default: str) -> str:
-    """Return the first value of a field that is not empty, or the default."""
-    return next((value for value in fields.get(name, ()) if value), default)
-
-
 def granularities(fields: Fields) -> list[str]:
     """Return the requested timestamp granularities; segments by default, as OpenAI."""
     return [value for name in GRANULARITY_FIELDS for value in fields.get(name, ()) if value] or ["segment"]
+
+
+def find_hotwords(fields: Fields, *, takes_hotwords: bool) -> str:
+    """Return the field `hotwords`, or the prompt if it is a list of phrases and the server takes hotwords."""
+    prompt = hotwords_of_prompt(first_value(fields, "prompt", "")) if takes_hotwords else ""
+    return first_value(fields, "hotwords", prompt)
 
 
 def check_fields(fields: Fields) -> None:

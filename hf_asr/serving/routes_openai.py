@@ -1,12 +1,14 @@
 """OpenAI's API: `POST /v1/audio/transcriptions` and `GET /v1/models`."""
 
+from functools import partial
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from ..decoding.subtitles import to_srt, to_vtt
-from .openai_fields import OPENAI_FIELDS, check_fields, first_value
+from .openai_fields import OPENAI_FIELDS, check_fields, find_hotwords
 from .schemas import ERROR_RESPONSES, Text, VerboseText, form_schema
-from .transcription import TranscriptionService
+from .transcription import TranscriptionService, first_value
 from .verbose_json import to_verbose_text
 
 router = APIRouter(responses=ERROR_RESPONSES)
@@ -19,9 +21,14 @@ models_router = APIRouter()
     responses={200: {"model": Text | VerboseText, "content": {"text/plain": {}}}},
 )
 async def transcribe_as_openai(request: Request) -> Response:
-    """Transcribe a recording for OpenAI's clients; `model`, `prompt` and `temperature` are accepted and ignored."""
+    """Transcribe a recording for OpenAI's clients; `model` and `temperature` are accepted and ignored.
+
+    A `prompt` that is a list of phrases, with commas between them, is hotwords.
+    """
     service: TranscriptionService = request.app.state.service
-    result = await service.transcribe(request, "file", check=check_fields)
+    takes_hotwords = service.engine.recognizer.takes_hotwords
+    options = {"check": check_fields, "find_hotwords": partial(find_hotwords, takes_hotwords=takes_hotwords)}
+    result = await service.transcribe(request, "file", **options)
     transcript = result.transcript
     match first_value(result.fields, "response_format", "json"):
         case "text":

@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
@@ -24,9 +25,10 @@ def stream_route(service: StreamService) -> WebSocketRoute:
 class StreamSession(Session):
     """Transcribes 16-bit PCM in binary messages, mono, at the rate `?sampling_rate=…`, by default the model's.
 
-    The text message `{"type": "end"}` ends the stream. The answers are JSON: `{"type": "partial" or "final",
-    "utterance": …, "text": …, "words": […]}`, then `{"type": "done"}`; `{"type": "error", "message": …}` comes before
-    the connection is closed for another reason.
+    The first message can be `{"type": "hotwords", "hotwords": ["a", "b"]}`; `{"type": "warning", "message": …}` answers
+    for each one that is left out. The text message `{"type": "end"}` ends the stream. The answers are JSON: `{"type":
+    "partial" or "final", "utterance": …, "text": …, "words": […]}`, then `{"type": "done"}`; `{"type": "error",
+    "message": …}` comes before the connection is closed for another reason.
 
     Raises:
         StreamError: The client asks for a sampling rate that is not supported.
@@ -39,8 +41,14 @@ class StreamSession(Session):
         super().__init__(socket, service, rate=int(rate))
 
     async def run(self) -> None:
-        while not is_end(message := await self.receive()):
+        message = await self.receive()
+        if (hotwords := hotwords_in(message)) is not None:
+            for remark in await self.use_hotwords(hotwords):
+                await self.send({"type": "warning", "message": remark})
+            message = await self.receive()
+        while not is_end(message):
             await self.recognize(message)
+            message = await self.receive()
         await self.finish()
         await self.send({"type": "done"})
 
@@ -52,6 +60,14 @@ class StreamSession(Session):
         return {"type": "error", "message": message}
 
 
+def hotwords_in(message: str | bytes) -> Any:
+    """Return the value of a message with hotwords; None for any other message."""
+    with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+        value = json.loads(message) if isinstance(message, str) else {}
+        return value["hotwords"] if value["type"] == "hotwords" else None
+    return None
+
+
 def is_end(message: str | bytes) -> bool:
     """Return whether a message ends the stream; raise StreamError for another text."""
     if isinstance(message, bytes):
@@ -59,7 +75,10 @@ def is_end(message: str | bytes) -> bool:
     with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
         if json.loads(message[:MAX_TEXT])["type"] == "end":
             return True
-    raise StreamError('a text message must be {"type": "end"}; audio is sent in binary messages')
+    raise StreamError(
+        'a text message must be {"type": "end"}, or {"type": "hotwords", "hotwords": […]} before all audio; audio '
+        "is sent in binary messages"
+    )
 
 
 def message_of(result: StreamingResult) -> dict:

@@ -1,11 +1,12 @@
 """Serve a checkpoint over HTTP on one machine."""
 
 import os
+from dataclasses import fields
 
 import numpy as np
 import uvicorn
 
-from ..decoding.arguments import DecodingArguments
+from ..decoding.arguments import DecodingArguments, SearchArguments
 from ..decoding.recognizer import load
 from ..decoding.streams import check_streams
 from .app import create_app
@@ -22,8 +23,8 @@ def load_engine(model_name_or_path: str, options: EngineOptions) -> Engine:
     """
     # oneDNN keeps a primitive for each shape of a batch, by default a thousand of them: hundreds of MB.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-    chunks = DecodingArguments(chunk_size=options.chunk_size, num_left_chunks=options.num_left_chunks)
-    recognizer = load(model_name_or_path, arguments=chunks)
+    search = {option.name: getattr(options, option.name) for option in fields(SearchArguments)}
+    recognizer = load(model_name_or_path, arguments=DecodingArguments(**search))
     if options.chunk_size is not None or options.num_left_chunks is not None:
         check_streams(recognizer.model, recognizer.processor.feature_extractor)
     engine = Engine(recognizer, options)

@@ -1,12 +1,13 @@
 """Schemas of the REST answers and forms, as /docs shows them."""
 
+import copy
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 
 class Text(BaseModel):
-    """A transcript. `warnings` lists what is damaged in the file, and unusual ways in which it had to be read."""
+    """A transcript. `warnings` lists damage and unusual reading of the file, and hotwords that are left out."""
 
     text: str
     warnings: list[str] | None = None
@@ -72,6 +73,15 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     503: _error("too many requests; Retry-After has the seconds to wait"),
 }
 UNAUTHORIZED_RESPONSE = {401: _error("the bearer token is missing or wrong")}
+
+
+def without_field(description: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return an OpenAPI description without a form field, which the server refuses."""
+    description = copy.deepcopy(description)
+    for operation in (operation for path in description["paths"].values() for operation in path.values()):
+        for form in operation.get("requestBody", {}).get("content", {}).values():
+            form["schema"]["properties"].pop(name, None)
+    return description
 
 
 def form_schema(file_field: str, fields: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -5,7 +5,8 @@ import contextlib
 import hmac
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import numpy as np
 import soxr
@@ -14,6 +15,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ..decoding.streaming import StreamingRecognizer, StreamingResult
 from .clients import Clients, client_name
 from .engine import Engine
+from .hotwords import HotwordsError, read_hotwords
 from .options import StreamOptions
 
 logger = logging.getLogger("hf_asr")
@@ -70,13 +72,14 @@ class Session(ABC):
     def __init__(self, socket: WebSocket, service: StreamService, *, rate: int):
         self.socket, self.engine, self.options, self.rate = socket, service.engine, service.options, rate
         self.seconds = 0.0  # of audio so far
+        self.recognizer = self.engine.recognizer
         self._deadline = asyncio.get_running_loop().time() + self.options.stream_timeout_s
         self.begin()
 
     def begin(self) -> None:
         """Begin a stream without what the last one of this connection has of the past."""
         try:
-            self.stream = StreamingRecognizer(self.engine.recognizer)
+            self.stream = StreamingRecognizer(self.recognizer)
         except ValueError as error:
             raise StreamError(str(error)) from error
         self._waiting, self._resampler = b"", None
@@ -122,6 +125,20 @@ class Session(ABC):
             await self._recognize_waiting()
         if data:  # empty messages do not keep the stream open
             self._deadline = asyncio.get_running_loop().time() + self.options.stream_timeout_s
+
+    async def use_hotwords(self, value: Any) -> Sequence[str]:
+        """Use hotwords for all of the stream, which has no audio yet; return remarks on those that are left out.
+
+        Raises:
+            StreamError: The hotwords cannot be used.
+        """
+        try:
+            hotwords, remarks = await asyncio.to_thread(read_hotwords, value, self.engine.recognizer)
+        except HotwordsError as error:
+            raise StreamError(error.detail) from error
+        self.recognizer = self.engine.recognizer.with_hotwords(hotwords)
+        self.begin()
+        return remarks
 
     async def finish(self) -> None:
         """Recognise the rest of the stream, and show the last results."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,15 +12,22 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect
 
 from ..data.audio import Recording, read_recording
+from ..decoding.hotwords import Hotword
 from ..decoding.transcript import Transcript
 from .clients import Clients, client_name
 from .engine import ClosedError, Engine, QueueFullError, TooSlowError
+from .hotwords import read_hotwords
 from .options import ServerOptions
 from .prometheus import ServerMetrics
 
 DISCONNECT_CHECK_S = 0.5  # seconds between two checks whether a waiting client is still connected
 
 Fields = dict[str, list[str]]  # fields of a form, without its files
+
+
+def first_value(fields: Fields, name: str, default: str) -> str:
+    """Return the first value of a field that is not empty, or the default."""
+    return next((value for value in fields.get(name, ()) if value), default)
 
 
 class TranscriptionTimeoutError(RuntimeError):
@@ -39,7 +46,7 @@ class Transcription:
     Attributes:
         duration: Duration of the recording in seconds.
         fields: Fields of the form beside the file.
-        warnings: What is damaged in the file, and unusual ways in which it had to be read.
+        warnings: What is damaged in the file, unusual ways in which it had to be read, and hotwords that are left out.
     """
 
     transcript: Transcript
@@ -65,12 +72,18 @@ class TranscriptionService:
         self.decoders.shutdown(cancel_futures=True)
 
     async def transcribe(
-        self, request: Request, file_field: str, *, check: Callable[[Fields], None] = lambda fields: None
+        self,
+        request: Request,
+        file_field: str,
+        *,
+        check: Callable[[Fields], None] = lambda fields: None,
+        find_hotwords: Callable[[Fields], str] = lambda fields: first_value(fields, "hotwords", ""),
     ) -> Transcription:
         """Transcribe the file in the form field `file_field` of a request.
 
         Args:
             check: Raises HTTPException for fields that are refused, before the file is decoded.
+            find_hotwords: Returns the hotwords in the fields.
 
         Raises:
             HTTPException: The form cannot be used, or the client has disconnected.
@@ -87,12 +100,14 @@ class TranscriptionService:
                     try:
                         fields = {key: [v for v in form.getlist(key) if isinstance(v, str)] for key in form}
                         check(fields)
+                        hotwords, remarks = await self._read_hotwords(find_hotwords(fields))
                         recording = await self._decode(form, file_field, connection.decoding)
                     finally:
                         await form.close()
                     duration = len(recording.waveform) / self.engine.sampling_rate
-                    warnings = recording.damage + recording.remarks
-                    future = self._submit(recording.waveform, client=client, deadline=timer.when())
+                    warnings = [*recording.damage, *recording.remarks, *remarks]
+                    options = {"client": client, "deadline": timer.when(), "hotwords": hotwords}
+                    future = self._submit(recording.waveform, **options)
                     del recording  # the engine frees the samples when it has computed them
                     transcript = await self._wait(request, asyncio.wrap_future(future))
             except TimeoutError:
@@ -111,6 +126,14 @@ class TranscriptionService:
         except ClientDisconnect:
             raise HTTPException(400, "the client disconnected") from None
 
+    async def _read_hotwords(self, value: str) -> tuple[list[Hotword] | None, Sequence[str]]:
+        """Return the hotwords of a field, None if it is empty, and remarks on them."""
+        if not value.strip():
+            return None, ()
+        return await asyncio.get_running_loop().run_in_executor(
+            self.decoders, read_hotwords, value, self.engine.recognizer
+        )
+
     async def _decode(self, form: FormData, file_field: str, semaphore: asyncio.Semaphore) -> Recording:
         """Decode the file in a thread; `semaphore` limits how many files of a client are in memory at a time."""
         upload = form.get(file_field)
@@ -124,11 +147,13 @@ class TranscriptionService:
         async with semaphore:
             return await asyncio.get_running_loop().run_in_executor(self.decoders, read)
 
-    def _submit(self, waveform: np.ndarray, *, client: str, deadline: float) -> Future[Transcript]:
+    def _submit(
+        self, waveform: np.ndarray, *, client: str, deadline: float, hotwords: Sequence[Hotword] | None
+    ) -> Future[Transcript]:
         """Queue a waveform (samples,) whose transcript must be ready at `deadline`, on the event loop's clock."""
         left = deadline - asyncio.get_running_loop().time()
         try:
-            return self.engine.submit(waveform, client=client, time_limit=left)
+            return self.engine.submit(waveform, client=client, time_limit=left, hotwords=hotwords)
         except TooSlowError as error:
             if left > self.options.transcription_timeout_s / 2:
                 raise

@@ -114,3 +114,20 @@ def test_a_file_that_vanishes_before_its_second_reading_has_an_error(tiny_model,
         "cannot be read any more",
         None,
     ]
+
+
+def test_another_function_makes_the_transcripts_or_gives_the_reason_why_there_is_none(tiny_model, processor):
+    """As alignment does, which needs the items: the recording's text belongs to the item."""
+
+    def read(item: str, max_seconds: float) -> Recording:
+        if item == "lost":
+            raise AudioError("file not found")
+        return Recording(np.zeros(RATE, np.float32), [], [])
+
+    def transcribe(items: list[str], audio: list, *, show_progress: bool) -> list[Transcript | ValueError]:
+        assert len(items) == len(audio)
+        return [Transcript(item) if item else ValueError("empty") for item in items]
+
+    results = recognize_all(Recognizer(tiny_model, processor), ["a", "lost", "", "b"], read, transcribe=transcribe)
+    found = [(result.transcript and result.transcript.text, result.error) for result in results]
+    assert found == [("a", None), (None, "file not found"), (None, "empty"), ("b", None)]

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from hf_asr.decoding.greedy import GreedyDecoder
-from hf_asr.decoding.transcript import aligned_tokens, to_text, to_transcript
+from hf_asr.decoding.transcript import Hypothesis, aligned_tokens, to_text, to_transcript
 
 
 def log_probs(path: list[int], *, vocab_size: int = 39) -> torch.Tensor:
@@ -13,9 +13,18 @@ def log_probs(path: list[int], *, vocab_size: int = 39) -> torch.Tensor:
     return values.log()
 
 
-def test_repetitions_and_blanks_are_removed():
+def decoded(*windows: torch.Tensor) -> Hypothesis:
+    """Return the hypothesis of a recording from log-probabilities (frames, vocabulary) of its windows."""
     decoder = GreedyDecoder(blank=0)
-    (hypothesis,) = decoder.finish([decoder.keep(log_probs([0, 5, 5, 0, 5, 7, 7, 0]))])
+    search = decoder.begin()
+    for window in windows:
+        decoder.advance([search], [decoder.keep(window)])
+    ((hypothesis,),) = decoder.finish([search])
+    return hypothesis
+
+
+def test_repetitions_and_blanks_are_removed():
+    hypothesis = decoded(log_probs([0, 5, 5, 0, 5, 7, 7, 0]))
     assert hypothesis.tokens == [5, 5, 7]
     assert hypothesis.frames == [(1, 3), (4, 5), (5, 7)]
     assert hypothesis.score == pytest.approx(8 * np.log(0.8), rel=1e-5)
@@ -23,17 +32,16 @@ def test_repetitions_and_blanks_are_removed():
 
 
 def test_a_token_over_the_border_of_two_windows_is_one_token():
-    decoder, path = GreedyDecoder(blank=0), [0, 5, 5, 5, 0, 6, 6, 0]
-    (whole,) = decoder.finish([decoder.keep(log_probs(path))])
+    path = [0, 5, 5, 5, 0, 6, 6, 0]
+    whole = decoded(log_probs(path))
     for border in range(1, len(path)):
-        states = [decoder.keep(log_probs(part)) for part in (path[:border], path[border:])]
-        (hypothesis,) = decoder.finish(states)
+        hypothesis = decoded(log_probs(path[:border]), log_probs(path[border:]))
         assert (hypothesis.tokens, hypothesis.frames) == (whole.tokens, whole.frames)
 
 
 def test_an_empty_recording_has_no_tokens():
-    for states in ([], [GreedyDecoder(blank=0).keep(torch.zeros(0, 39))]):
-        (hypothesis,) = GreedyDecoder(blank=0).finish(states)
+    for windows in ([], [torch.zeros(0, 39)]):
+        hypothesis = decoded(*windows)
         assert (hypothesis.tokens, hypothesis.frames, hypothesis.score) == ([], [], 0.0)
 
 
@@ -45,8 +53,7 @@ def test_words_have_the_times_and_probabilities_of_their_frames(processor):
         *(tokenizer("the dog")["input_ids"][i:j] for i, j in ((3, 4), (4, 7))),
     )
     path = [0] * 4 + the + [0, *space, *dog, dog[-1], 0]
-    decoder = GreedyDecoder(blank=0)
-    (hypothesis,) = decoder.finish([decoder.keep(log_probs(path, vocab_size=len(tokenizer)))])
+    hypothesis = decoded(log_probs(path, vocab_size=len(tokenizer)))
     assert aligned_tokens(hypothesis, blank=0) == path
     assert to_text(hypothesis, tokenizer) == "the dog"
     transcript = to_transcript(hypothesis, tokenizer, seconds_per_frame=0.04, duration=0.55)
@@ -57,3 +64,8 @@ def test_words_have_the_times_and_probabilities_of_their_frames(processor):
     assert {word.confidence for word in transcript.words} == {0.8}
     later = to_transcript(hypothesis, tokenizer, seconds_per_frame=0.04, duration=9.0, start=0.08)
     assert [(word.start, word.end) for word in later.words] == [(0.14, 0.40), (0.40, 0.70)]
+
+
+def test_hotwords_are_refused():
+    with pytest.raises(ValueError, match="choose --decoding beam"):
+        GreedyDecoder(blank=0).begin(hotwords=["weather"])

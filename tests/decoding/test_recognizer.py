@@ -96,11 +96,19 @@ class LastToken:
     def keep(self, log_probs: torch.Tensor) -> int:
         return int(log_probs[-1, 3:].argmax()) + 3
 
-    def finish(self, states: list[int]) -> list[Hypothesis]:
-        return [Hypothesis([states[-1]], [(0, 1)], score=0.0, probabilities=np.ones(1, np.float32))]
+    def begin(self, hotwords=None) -> list[int]:
+        return []
+
+    def advance(self, searches: list[list[int]], kept: list[int]) -> None:
+        for search, token in zip(searches, kept, strict=True):
+            search.append(token)
+
+    def finish(self, searches: list[list[int]]) -> list[list[Hypothesis]]:
+        probabilities = np.ones(1, np.float32)
+        return [[Hypothesis([search[-1]], [(0, 1)], score=0.0, probabilities=probabilities)] for search in searches]
 
 
-def test_a_decoder_is_two_methods(tiny_model, processor, waveforms):
+def test_a_decoder_is_four_methods(tiny_model, processor, waveforms):
     arguments = DecodingArguments(chunk_length_s=1.0, stride_length_s=0.2)
     recognizer = Recognizer(tiny_model, processor, LastToken(), arguments=arguments)
     assert len(recognizer.split(waveforms[0])) > 1

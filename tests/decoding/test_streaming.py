@@ -1,6 +1,7 @@
 """Live audio gives the text of the masked full pass, however it arrives and whatever streams share the forward."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from hf_asr.data.audio import open_recording
 from hf_asr.decoding.arguments import DecodingArguments
 from hf_asr.decoding.endpoints import EndpointArguments, Endpointer
 from hf_asr.decoding.recognizer import Recognizer
-from hf_asr.decoding.streaming import StreamingRecognizer, recognize_step
+from hf_asr.decoding.streaming import StreamingRecognizer, decode_step, recognize_step
+from hf_asr.model.tokenization_conformer import SPACE
 
 ONE_UTTERANCE = EndpointArguments(endpoint_silence_s=1000, max_utterance_s=1000)
 
@@ -74,16 +76,17 @@ def test_streams_in_one_forward_give_their_own_texts(recognizer):
 
 
 def spoken(recognizer: Recognizer, pattern: str, *, silence: float = 0.12) -> list:
-    """Return the results of frames that are token 7 (x), token 8 (y) or blank (.)."""
+    """Return the results of frames that are token 7 (x), token 8 (y), a space (_), a Han character (h) or blank (.)."""
     live = StreamingRecognizer(recognizer, EndpointArguments(endpoint_silence_s=silence, max_utterance_s=0.4))
     live.stream.features.num_samples = 1000000
-    ids = {"x": 7, "y": 8, ".": 0}
+    ids = {"x": 7, "y": 8, ".": 0, "_": SPACE, "h": "二"}
+    ids |= {name: recognizer.processor.tokenizer.convert_tokens_to_ids(ids[name]) for name in "_h"}
     log_probs = torch.full((len(pattern), recognizer.model.config.vocab_size), -20.0)
     for place, letter in enumerate(pattern):
         log_probs[place, ids[letter]] = 0
     results = []
     for start in range(0, len(pattern), 4):
-        results += live.take(log_probs[start : start + 4])
+        results += decode_step([live], [log_probs[start : start + 4]])[0]
     return [result for result in results + live.end_utterance() if result.is_final]
 
 
@@ -109,6 +112,30 @@ def test_an_utterance_that_is_too_long_ends_at_a_short_pause_and_not_inside_a_wo
 
 def test_an_utterance_without_any_blank_ends_at_twice_the_length(recognizer):
     assert len(spoken(recognizer, "xy" * 25)) == 3
+
+
+@pytest.mark.parametrize("rest", ["._.xy", "_xy", "h.xy", "..hh.xy"])
+def test_an_utterance_without_a_pause_ends_before_a_word_from_one_and_a_half_times_the_length_on(recognizer, rest):
+    found = spoken(recognizer, "x_y" + "xy" * 6 + "x" + rest, silence=10)
+    letters = [result.text.replace(" ", "") for result in found]
+    tokens = recognizer.processor.tokenizer.convert_ids_to_tokens([7, 8])
+    assert letters == ["".join(tokens) * 7 + tokens[0], "二" * ("h" in rest) + "".join(tokens)]
+    assert found[0].words[-1].end <= found[1].words[0].start < found[1].words[0].end
+
+
+def test_an_utterance_is_not_cut_inside_a_han_character(recognizer):
+    assert [result.text[-1] for result in spoken(recognizer, "xy" * 7 + "hhhhh", silence=10)] == ["二"]
+
+
+def test_words_of_cut_utterances_do_not_overlap_and_none_is_lost(recognizer):
+    waveform = noise(6)
+    (whole,) = (result for result in stream(recognizer, waveform, piece=1600) if result.is_final)
+    cuts = EndpointArguments(endpoint_silence_s=1000, max_utterance_s=0.5)
+    finals = [result for result in stream(recognizer, waveform, piece=1600, endpoints=cuts) if result.is_final]
+    assert len(finals) > 5
+    assert "".join(result.text for result in finals).replace(" ", "") == whole.text.replace(" ", "")
+    words = [word for result in finals for word in result.words]
+    assert all(before.start <= before.end <= after.start for before, after in itertools.pairwise(words))
 
 
 def test_a_token_that_is_cut_at_twice_the_length_is_in_one_utterance(recognizer):
@@ -137,15 +164,15 @@ def test_silence_alone_gives_nothing_and_keeps_nothing(recognizer):
     blank = torch.full((4, recognizer.model.config.vocab_size), -20.0)
     blank[:, 0] = 0
     for _ in range(1000):
-        assert live.take(blank) == []
-    assert not live._states and live._start == 4000
+        assert decode_step([live], [blank]) == [[]]
+    assert live.search == [] and live._start == 4000
 
 
 def test_memory_of_a_stream_does_not_grow(recognizer):
     live, sizes = StreamingRecognizer(recognizer, EndpointArguments(max_utterance_s=1)), set()
     for second in range(8):
         live.accept(noise(1, second))
-        sizes.add((len(live.stream.frames), live.stream.cache.attention.shape, len(live._states) < 50))
+        sizes.add((len(live.stream.frames), live.stream.cache.attention.shape, len(live.search) < 50))
     assert {size[1:] for size in sizes} == {((2, 1, 2, 12, 32), True)} and max(size[0] for size in sizes) < 20
 
 
@@ -154,7 +181,7 @@ def test_ten_minutes_of_digital_silence_keep_nothing_and_speech_after_them_has_i
     assert live.accept(noise(3)) != []
     for _ in range(600):
         live.accept(np.zeros(16000, np.float32))
-    assert len(live._states) < 5 and len(live.stream.frames) < 500 and len(live.stream.features._signal) < 16000
+    assert len(live.search) < 5 and len(live.stream.frames) < 500 and len(live.stream.features._signal) < 16000
     words = [word for result in live.accept(noise(3)) + live.finish() for word in result.words]
     assert words and all(602.9 <= word.start <= word.end <= 606 for word in words)
 

@@ -134,7 +134,7 @@ def test_failing_recording_does_not_fail_its_batch(start, monkeypatch):
 def test_engine_survives_a_failing_decoder(start, monkeypatch):
     engine = start(max_wait_ms=0)
     with monkeypatch.context() as patch:
-        patch.setattr(Recognizer, "finish", lambda *args, **options: 1 / 0)
+        patch.setattr(Recognizer, "decode", lambda *args, **options: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             engine.submit(noise(1)).result(60)
     assert engine.submit(noise(1)).result(60) is not None and engine.is_alive

@@ -368,7 +368,7 @@ def test_silence_is_an_empty_answer_in_every_format(serve, parts, monkeypatch):
 def test_failure_is_500_in_json_and_the_next_request_works(serve, wav, monkeypatch):
     client = serve(raises=False)
     with monkeypatch.context() as patch:
-        patch.setattr(Recognizer, "finish", lambda *args, **options: 1 / 0)
+        patch.setattr(Recognizer, "decode", lambda *args, **options: 1 / 0)
         answer = client.post("/transcribe", files={"audio": ("a.wav", wav)})
     assert answer.status_code == 500 and answer.json()["error"]["type"] == "server_error"
     assert client.post("/transcribe", files={"audio": ("a.wav", wav)}).status_code == 200

@@ -175,7 +175,8 @@ def test_a_text_message_that_is_not_the_end_is_refused(serve):
     client = serve()
     for message in ("end", "{}", '{"type": "stop"}', "[1]", "[" * 100000):
         assert refusal(client, send=[message]) == (
-            'a text message must be {"type": "end"}; audio is sent in binary messages',
+            'a text message must be {"type": "end"}, or {"type": "hotwords", "hotwords": […]} before all audio; audio '
+            "is sent in binary messages",
             1008,
         )
 

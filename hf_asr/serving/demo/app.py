@@ -31,11 +31,14 @@ class Handlers:
         self.recognizer, self.second = recognizer, second
         self._load = functools.lru_cache(maxsize=1)(load_warm)
 
-    def transcribe(self, path: str | None, use_denoise: bool, request: gr.Request) -> tuple[str, str]:
+    def transcribe(
+        self, path: str | None, use_denoise: bool, request: gr.Request, hotwords: str = ""
+    ) -> tuple[str, str]:
         """Return the text of a recording, and a page with its words on a timeline."""
         texts = language_texts(request)
         try:
-            recognition = transcribe_recording(self.recognizer, path, use_denoise=use_denoise)
+            options = {"use_denoise": use_denoise, "hotwords": hotwords}
+            recognition = transcribe_recording(self.recognizer, path, **options)
         except RefusedError as error:
             return "", message_page(error, texts=texts)
         page = result_page(recognition, self.recognizer, name=Path(path).stem, texts=texts)
@@ -104,12 +107,16 @@ def build_demo(
 def _add_recognise_tab(handlers: Handlers, examples: Sequence[tuple[str, str]]) -> None:
     with gr.Column(scale=2, min_width=300):
         audio, denoising = _add_inputs()
+        inputs = [audio, denoising]
+        if handlers.recognizer.takes_hotwords:
+            label, info = translate("hotwords"), translate("hotwords_info")
+            inputs.append(gr.Textbox(label=label, info=info, elem_id="hotwords"))
         button = gr.Button(translate("recognise"), variant="primary", elem_id="recognise")
         example_chosen = _add_examples(examples, audio)
     with gr.Column(scale=3, min_width=320):
         text = gr.Textbox(label=translate("text"), lines=2, max_lines=6, buttons=["copy"], elem_id="text")
         page = gr.HTML(f'<div class="asr-hint">{translate("result_hint")}</div>', elem_id="result")
-    shared = {"inputs": [audio, denoising], "outputs": [text, page], "concurrency_id": "models"}
+    shared = {"inputs": inputs, "outputs": [text, page], "concurrency_id": "models"}
     button.click(handlers.transcribe, api_name="transcribe", **shared).then(None, js=_scroll_to("text"))
     if example_chosen:
         done = example_chosen.then(handlers.transcribe, api_visibility="private", **shared)

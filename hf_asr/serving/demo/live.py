@@ -4,12 +4,12 @@ Its sound is sent to the WebSocket /v1/stream, as that of any other client. Grad
 sound: what was recorded in the last half second before a stop, and what arrives while it computes.
 """
 
+from dataclasses import replace
 from importlib import resources
 
 import numpy as np
 from markupsafe import Markup
 
-from ...decoding.arguments import DecodingArguments
 from ...decoding.recognizer import Recognizer
 from ...decoding.streaming import StreamingRecognizer
 from ...decoding.streams import can_stream
@@ -53,8 +53,8 @@ def live_service(recognizer: Recognizer, options: StreamOptions | None = None) -
     if isinstance(model, ConformerForCTC) and model.config.use_dynamic_chunk:
         size, left = model.config.chunk_size, model.config.num_left_chunks
         size, left = size if size > 0 else CHUNK_SIZE, left if left >= 0 else NUM_LEFT_CHUNKS
-        chunks = DecodingArguments(chunk_size=size, num_left_chunks=left)
-        recognizer = Recognizer(model, processor, arguments=chunks)
+        arguments = replace(recognizer.arguments, chunk_size=size, num_left_chunks=left)
+        recognizer = Recognizer(model, processor, recognizer.decoder, arguments=arguments)
     if not can_stream(recognizer.model, processor.feature_extractor):
         return None
     StreamingRecognizer(recognizer).accept(np.zeros(recognizer.sampling_rate, np.float32))  # the first step is slow

@@ -158,20 +158,20 @@ def live(streaming_recognizer, tmp_path, monkeypatch):
     """Serve the page with a tab of live text; return its address, the service, and the samples and texts of streams."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     samples, finals = [], []
-    add, end_utterance = StreamingRecognizer.add, StreamingRecognizer.end_utterance
+    add, final_results = StreamingRecognizer.add, StreamingRecognizer.final_results
 
     def add_and_record(self, more):
         samples.append(more)
         add(self, more)
 
-    def end_and_record(self):
-        results = end_utterance(self)
+    def end_and_record(self, hypothesis, **options):
+        results = final_results(self, hypothesis, **options)
         finals.extend(result.text for result in results)
         return results
 
     service = live_service(streaming_recognizer, StreamOptions(max_streams=1))
     monkeypatch.setattr(StreamingRecognizer, "add", add_and_record)
-    monkeypatch.setattr(StreamingRecognizer, "end_utterance", end_and_record)
+    monkeypatch.setattr(StreamingRecognizer, "final_results", end_and_record)
     page = build_demo(streaming_recognizer, live=service)
     address = launch(page, host="127.0.0.1", port=None, block=False)
     yield SimpleNamespace(address=address, service=service, samples=samples, finals=finals)

@@ -2,8 +2,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from hf_asr.decoding.arguments import DecodingArguments
+from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.model.feature_extraction_conformer import denoise
 from hf_asr.serving.demo.recognition import RefusedError, transcribe_recording
+
+NO_DENOISE = {"use_denoise": False}
 
 
 @pytest.mark.parametrize(
@@ -35,3 +39,18 @@ def test_denoising_processor_does_not_denoise_twice(recognizer, speech, monkeypa
     monkeypatch.setattr(recognizer.processor.feature_extractor, "denoise", True)
     waveform = transcribe_recording(recognizer, str(speech), use_denoise=True).waveform
     np.testing.assert_array_equal(waveform, soundfile.read(speech, dtype="float32")[0])
+
+
+def test_hotwords_of_a_user(recognizer, speech):
+    recognizer = Recognizer(recognizer.model, recognizer.processor, arguments=DecodingArguments(decoding="beam"))
+    options = {"use_denoise": False, "hotwords": "调空\t20，日本"}
+    recognition, plain = (transcribe_recording(recognizer, str(speech), **each) for each in (options, NO_DENOISE))
+    assert "the hotword '日本' is left out: the vocabulary has no '日本'" in recognition.notes
+    assert recognition.transcript.text != plain.transcript.text
+
+
+def test_hotwords_that_cannot_be_used_are_refused(recognizer, speech):
+    with pytest.raises(RefusedError) as error:
+        transcribe_recording(recognizer, str(speech), use_denoise=False, hotwords="fox")
+    assert error.value.key == "bad_hotwords" and "choose --decoding beam" in error.value.values["reason"]
+    assert transcribe_recording(recognizer, str(speech), use_denoise=False, hotwords=" ").transcript
