@@ -1,1 +1,1 @@
-"""Logits to text: greedy decoding, long recordings, subtitles."""
+"""Logits to text: greedy decoding, beam search, long recordings, subtitles."""

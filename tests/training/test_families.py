@@ -232,3 +232,18 @@ def test_a_model_of_another_family_is_fine_tuned_scored_and_transcribes(family, 
     assert {"text", "words"} <= set(json.loads(capsys.readouterr().out))
     main(["evaluate", "--model_name_or_path", str(source), *data])  # the original checkpoint with its own tokenizer
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["utterances"] == 8
+
+
+@pytest.mark.parametrize("family", ["wav2vec2", "parakeet_ctc"])
+def test_a_beam_search_takes_a_language_model_and_hotwords(family, recording, tmp_path, capsys):
+    """As docs/decoding.md prints the commands."""
+    (tmp_path / "model").mkdir()
+    FAMILIES[family](tmp_path / "model")
+    (tmp_path / "texts.txt").write_text("the lamp in the kitchen\nturn the lamp on\n")
+    model = ["--model_name_or_path", str(tmp_path / "model")]
+    main(["lm", str(tmp_path / "texts.txt"), *model, "--units", "words", "--output_dir", str(tmp_path / "lm")])
+    main(
+        ["transcribe", *model, str(recording), "--decoding", "beam", "--output_format", "json"]
+        + ["--language_model", str(tmp_path / "lm" / "lm.arpa.gz"), "--hotwords", "lamp,kitchen\t3"]
+    )
+    assert isinstance(json.loads(capsys.readouterr().out.splitlines()[-1])["text"], str)
