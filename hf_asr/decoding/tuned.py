@@ -7,7 +7,7 @@ from typing import Any
 from transformers.utils import cached_file
 
 from ..files import DECODING, write_text
-from .arguments import DEFAULTS
+from .arguments import DEFAULTS, SearchArguments
 
 
 def write_tuned(folder: Path, options: dict[str, Any], **origin: Any) -> None:
@@ -33,8 +33,9 @@ def read_tuned(model_name_or_path: str | Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        options = {name: found[name] for name in DEFAULTS if name in found}
-    except (ValueError, TypeError) as error:
+        options = {name: value for name, value in found.items() if name in DEFAULTS}
+        SearchArguments(**options)  # checks them
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete it, or run hf-asr tune-decoding again") from error
     if options.get("language_model") is not None:
         name = Path(str(options["language_model"])).name  # a file of the checkpoint, never another path

@@ -52,9 +52,10 @@ def test_a_damaged_file_and_a_missing_language_model_are_errors(tuned, tmp_path)
     (tmp_path / "model" / "lm.arpa.gz").unlink()
     with pytest.raises(ValueError, match=r"names the language model lm\.arpa\.gz, which is not there"):
         load(tmp_path / "model")
-    (tmp_path / "model" / "decoding.json").write_text('{"decoding": ')
-    with pytest.raises(ValueError, match=r"decoding\.json is damaged"):
-        load(tmp_path / "model")
+    for text in ('{"decoding": ', "[]", '{"beam_size": "ten"}', '{"decoding": "guess"}'):
+        (tmp_path / "model" / "decoding.json").write_text(text)
+        with pytest.raises(ValueError, match=r"decoding\.json is damaged"):
+            load(tmp_path / "model")
 
 
 def test_the_language_model_is_a_file_of_the_checkpoint(tuned, tmp_path):
