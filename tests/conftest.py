@@ -42,10 +42,15 @@ TINY = {
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """Mark tests that start several processes as slow."""
+    """Mark tests that start several processes as slow, and begin with the files of slow tests.
+
+    Otherwise one of them is the last one, and the other process of the test run waits for it.
+    """
     for item in items:
         if "torchrun" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")

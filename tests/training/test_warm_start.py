@@ -77,22 +77,15 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(whole, corp
     assert "the batches are not those of the first run" not in caplog.text
 
 
-def test_two_processes_resume_to_the_same_weights(corpus, home, tmp_path, torchrun):
+def test_two_processes_speak_the_transcripts_once(corpus, home, tmp_path, torchrun):
     (tmp_path / "train.py").write_text(SCRIPT)
-
-    def launch(folder: Path, *more: str) -> None:
-        options = {"warm_start": WARM_START, "max_steps": 4, "use_cpu": True, "max_batch_seconds": 10}
-        recipe = RECIPE | {"dataset_name": str(corpus), "output_dir": str(folder)} | options
-        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-        command = (tmp_path / "train.py", "--config", tmp_path / "recipe.yaml", *more)
-        torchrun(*command, processes=2, timeout=600, HF_HOME=str(tmp_path / "home"))
-
-    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    launch(whole)
+    options = {"warm_start": WARM_START, "max_steps": 4, "use_cpu": True, "max_batch_seconds": 10}
+    recipe = RECIPE | {"dataset_name": str(corpus), "output_dir": str(tmp_path / "run")} | options
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    command = (tmp_path / "train.py", "--config", tmp_path / "recipe.yaml")
+    torchrun(*command, processes=2, timeout=600, HF_HOME=str(tmp_path / "home"))
     assert len([path for path in (tmp_path / "home" / "hf_asr" / "spoken").iterdir() if path.is_dir()]) == 1
-    shutil.copytree(whole / "checkpoint-2", resumed / "checkpoint-2")
-    launch(resumed, "--resume_from_checkpoint", "true")
-    assert_same_weights(whole / "checkpoint-4", resumed / "checkpoint-4")
+    assert (tmp_path / "run" / "checkpoint-4").is_dir()
 
 
 def test_a_run_records_how_much_synthetic_speech_it_used(whole):
