@@ -57,17 +57,17 @@ def expected_totals(phrases: dict[str, float], text: str) -> list[float]:
     """The same by comparing all phrases with all parts of the text."""
     marked = {re.sub("#+", "#", with_boundaries(phrase) + "#"): boost for phrase, boost in phrases.items()}
 
-    def complete(heard: str) -> float:
+    def complete(read: str) -> float:
         return sum(
             boost * len(phrase.replace("#", ""))
             for phrase, boost in marked.items()
-            for start in range(len(heard))
-            if heard.startswith(phrase, start)
+            for start in range(len(read))
+            if read.startswith(phrase, start)
         )
 
-    def pending(heard: str) -> float:
-        for start in range(len(heard)):
-            begun = heard[start:]
+    def pending(read: str) -> float:
+        for start in range(len(read)):
+            begun = read[start:]
             if any(phrase.startswith(begun) for phrase in marked):
                 ended = max([0, *(len(phrase) for phrase in marked if begun.startswith(phrase))])
                 boosts = [
@@ -79,7 +79,7 @@ def expected_totals(phrases: dict[str, float], text: str) -> list[float]:
         return 0.0
 
     after = [with_boundaries(text[:end]) for end in range(1, len(text) + 1)]
-    return [*(complete(heard) + pending(heard) for heard in after), complete(with_boundaries(text + " "))]
+    return [*(complete(read) + pending(read) for read in after), complete(with_boundaries(text + " "))]
 
 
 @pytest.mark.parametrize("seed", range(60))

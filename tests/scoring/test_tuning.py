@@ -56,9 +56,9 @@ def log_probs(tokenizer, frames: list[dict[str, float]]) -> torch.Tensor:
 
 
 def test_a_language_model_that_helps_gets_a_weight(tokenizer, language_model):
-    heard = [{"a": 0.98}, {}, {"b": 0.4, "c": 0.55}, {}]
+    frames = [{"a": 0.98}, {}, {"b": 0.4, "c": 0.55}, {}]
     decoder = BeamDecoder(tokenizer.pad_token_id, scorers=[language_model])
-    values = [log_probs(tokenizer, heard)]
+    values = [log_probs(tokenizer, frames)]
     assert decode_texts(SearchWeights().applied(decoder), values, tokenizer) == ["ac"]
     best, *others = tune(decoder, values, ["ab"], tokenizer, show_progress=False)
     assert best.error_rate == 0 and best.weights.language_model_weight > 0
