@@ -20,6 +20,7 @@ from ..files import (
     DATA_ARGUMENTS,
     DATA_REPORT,
     DATA_REPORT_PAGE,
+    DECODING,
     EXPORT_REPORT,
     METRICS,
     PREDICTIONS,
@@ -38,7 +39,8 @@ PROOFS = (DATA_REPORT, TRAINING)  # the first and the last file that every run w
 SCORES_BEFORE = "before.json"
 BATCH_SECONDS = "max_batch_seconds.json"
 FIGURES = (SCORES_BEFORE, BATCH_SECONDS)  # measured before the first step; a resumed run reads them
-RESULTS = (METRICS, PREDICTIONS, REPORT, CURVES, DATA_ARGUMENTS, TRAINING)  # they describe the weights beside them
+# They describe the weights beside them.
+RESULTS = (METRICS, PREDICTIONS, REPORT, CURVES, DATA_ARGUMENTS, DECODING, TRAINING)
 # Only the logs of this run: files.LOGS would also find those of another run in a folder below `runs`.
 OWN_LOGS = "runs/*/events.out.tfevents.*"
 MORE_MODEL_FILES = (

@@ -26,6 +26,7 @@ RUN = (
     "training_args.bin",
     "modeling_conformer.py",
     "metrics.json",
+    "decoding.json",
     "metrics.partial.json",
     "training.json",
     "predictions.jsonl",
@@ -155,6 +156,7 @@ def test_files_of_a_run_without_a_checkpoint_are_deleted(tmp_path):
     others = [
         *NOT_A_RUN,
         "metrics.json",
+        "decoding.json",
         "runs/Nov26/events.out.tfevents.1.m.1.0",
         "checkpoint-5/mine.txt",
         "README.md",
