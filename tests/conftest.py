@@ -29,6 +29,13 @@ from hf_asr import (
 from hf_asr.data.synthetic import SyntheticCorpusArguments, make_corpus
 from hf_asr.decoding.recognizer import Recognizer
 
+# absl, which other libraries import, would close the stream in which pytest captures the output: uvicorn ends all
+# handlers of logging, and absl's closes its stream, unless that is a stream of the process.
+with contextlib.suppress(ImportError):
+    import absl.logging
+
+    absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
+
 TINY = {
     "hidden_size": 32,
     "num_hidden_layers": 1,
