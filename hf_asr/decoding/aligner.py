@@ -121,9 +121,10 @@ def _kept_log_probs(
             continue
         pieces, total = [], round(recording.duration)
         with tqdm(total=total, desc="Encoding", unit="s", disable=not show_progress, leave=False) as progress:
-            for values in itertools.chain.from_iterable(recognizer.log_probs_as_read(recording)):
-                pieces.append(keep(values).half())  # an hour has 90 000 frames
-                progress.update(min(round(len(values) * recognizer.seconds_per_frame), total - progress.n))
+            for encoded in itertools.chain.from_iterable(recognizer.encode_as_read(recording)):
+                pieces.append(keep(encoded.log_probs).half())  # an hour has 90 000 frames
+                seconds = round(len(encoded.log_probs) * recognizer.seconds_per_frame)
+                progress.update(min(seconds, total - progress.n))
         log_probs.append(torch.cat(pieces))
     return log_probs
 

@@ -17,8 +17,11 @@ DEFAULTS = {
     "language_model": None,
     "language_model_weight": 0.5,
     "word_insertion_bonus": 0.0,
+    "ctc_weight": 0.5,
+    "reverse_weight": None,
 }
-BEAM_OPTIONS = tuple(name for name in DEFAULTS if name != "decoding")
+RESCORING_OPTIONS = ("ctc_weight", "reverse_weight")
+BEAM_OPTIONS = tuple(name for name in DEFAULTS if name not in ("decoding", *RESCORING_OPTIONS))
 
 # With less, the last window of long speech may be shorter than the shortest input of a model.
 MIN_STRIDE_OF_VAD = 0.25  # seconds
@@ -93,6 +96,20 @@ class SearchArguments(ChunkArguments):
             f"character; {DEFAULTS['word_insertion_bonus']:g} by default."
         },
     )
+    ctc_weight: float | None = field(
+        default=None,
+        metadata={
+            "help": "Factor of the beam search's score in attention_rescoring, which is added to the attention "
+            f"decoder's; {DEFAULTS['ctc_weight']:g} by default."
+        },
+    )
+    reverse_weight: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of the right-to-left decoder in attention_rescoring, for a checkpoint that has one. The "
+            "checkpoint's own by default."
+        },
+    )
     hotwords: str | None = field(
         default=None,
         metadata={
@@ -111,12 +128,16 @@ class SearchArguments(ChunkArguments):
             raise ValueError(f"decoding must be one of {', '.join(DECODERS)}, not {self.decoding!r}")
         if self.beam_size is not None and not 1 <= self.beam_size <= MAX_BEAM_SIZE:
             raise ValueError(f"beam_size must be from 1 to {MAX_BEAM_SIZE}, not {self.beam_size}")
-        for name in ("blank_penalty", "language_model_weight", "word_insertion_bonus"):
+        for name in ("blank_penalty", "language_model_weight", "word_insertion_bonus", "ctc_weight"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 raise ValueError(f"{name} must be a finite number, not {value}")
-        if self.language_model_weight is not None and self.language_model_weight < 0:
-            raise ValueError(f"language_model_weight must be 0 or more, not {self.language_model_weight}")
+        for name in ("language_model_weight", "ctc_weight"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name} must be 0 or more, not {value}")
+        if self.reverse_weight is not None and not 0 <= self.reverse_weight <= 1:
+            raise ValueError(f"reverse_weight must be from 0 to 1, not {self.reverse_weight}")
         check_boost(self.hotword_boost)
 
     def resolved(self, tuned: Mapping[str, Any]) -> Self:
@@ -126,15 +147,20 @@ class SearchArguments(ChunkArguments):
             tuned: Options of a checkpoint, from `read_tuned`; a greedy decoder that is asked for uses none of them.
 
         Raises:
-            ValueError: An option of the beam search is given, and the decoder is greedy.
+            ValueError: An option is given that the decoder does not use.
         """
         decoding = self.decoding or tuned.get("decoding") or DEFAULTS["decoding"]
-        if decoding == "greedy":
-            for name in (*BEAM_OPTIONS, "hotwords"):
-                if getattr(self, name) not in (None, DEFAULTS.get(name)):
-                    raise ValueError(f"{name} is an option of the beam search: give --decoding beam, too")
-            tuned = {}
-        values = {name: getattr(self, name) for name in BEAM_OPTIONS}
+        unused = {name: "attention_rescoring" for name in RESCORING_OPTIONS if decoding != "attention_rescoring"}
+        if decoding in ("greedy", "attention"):
+            unused |= {name: "beam" for name in (*BEAM_OPTIONS, "hotwords")}
+        if decoding == "attention":
+            del unused["beam_size"]
+        for name, owner in unused.items():
+            if getattr(self, name) not in (None, DEFAULTS.get(name)):
+                raise ValueError(f"{name} is not an option of {decoding} decoding: give --decoding {owner}, too")
+        tuned = {name: value for name, value in tuned.items() if name not in unused}
+        names = (*BEAM_OPTIONS, *RESCORING_OPTIONS)
+        values = {name: getattr(self, name) for name in names}
         values = {name: tuned.get(name, DEFAULTS[name]) if value is None else value for name, value in values.items()}
         if values["language_model"] == "none":
             values["language_model"] = None

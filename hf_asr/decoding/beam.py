@@ -86,9 +86,10 @@ class BeamDecoder:
     scorers: Sequence[Scorer] = ()
     compiler: HotwordCompiler | None = None
     name: str = "beam"
+    needs_states: bool = False
 
     @torch.inference_mode()
-    def keep(self, log_probs: torch.Tensor) -> TopTokens:
+    def keep(self, log_probs: torch.Tensor, states: torch.Tensor | None = None) -> TopTokens:
         """Return the most probable tokens of the frames of log-probabilities (frames, vocabulary)."""
         log_probs = log_probs.float()
         blank = log_probs[:, self.blank].clone()
@@ -172,7 +173,7 @@ class BeamDecoder:
         return [*columns, ScorerColumns(joined, slice(start, start + 1))], offsets[:, None, None]
 
     @torch.inference_mode()
-    def finish(self, searches: Sequence[BeamSearch]) -> list[list[Hypothesis]]:
+    def finish(self, searches: Sequence[BeamSearch], *, is_partial: bool = False) -> list[list[Hypothesis]]:
         """Return the hypotheses of each recording so far, the best one first; the searches can go on."""
         if not searches:
             return []

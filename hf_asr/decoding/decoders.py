@@ -4,18 +4,23 @@ A new decoder is a class in a file of its own beside `greedy.py`, and a name in 
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..model import ConformerForCTC
+from .attention import AttentionDecoder
 from .beam import BeamDecoder
 from .greedy import GreedyDecoder
 from .hotwords import Hotword, HotwordCompiler
+from .rescoring import RescoringDecoder
 from .scorers import Scorer
 from .transcript import Hypothesis
 
-DECODERS = ("greedy", "beam")
+DECODERS = ("greedy", "beam", "attention_rescoring", "attention")
+ATTENTION = DECODERS[2:]  # these need a checkpoint with an attention decoder
 
 
 class Decoder(Protocol):
@@ -27,9 +32,15 @@ class Decoder(Protocol):
     """
 
     name: str
+    needs_states: bool
 
-    def keep(self, log_probs: torch.Tensor) -> Any:
-        """Return what is needed of a window's log-probabilities (frames, vocabulary)."""
+    def keep(self, log_probs: torch.Tensor, states: torch.Tensor | None = None) -> Any:
+        """Return what is needed of a window.
+
+        Args:
+            log_probs: (frames, vocabulary).
+            states: Of the encoder, (frames, hidden_size), if `needs_states`. Frames that were not encoded have none.
+        """
 
     def begin(self, hotwords: Iterable[Hotword] | None = None) -> Any:
         """Return the search of a recording that begins.
@@ -41,21 +52,53 @@ class Decoder(Protocol):
     def advance(self, searches: Sequence[Any], kept: Sequence[Any]) -> None:
         """Decode one more window of each recording, in place."""
 
-    def finish(self, searches: Sequence[Any]) -> list[list[Hypothesis]]:
-        """Return the hypotheses of each recording so far, the best one first; the searches can go on."""
+    def finish(self, searches: Sequence[Any], *, is_partial: bool = False) -> list[list[Hypothesis]]:
+        """Return the hypotheses of each recording so far, the best one first; the searches can go on.
+
+        Args:
+            is_partial: The text is shown while the recordings go on, so a second pass is not needed.
+        """
 
 
 def build_decoder(
     name: str,
     tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
     *,
     beam_size: int = 10,
     blank_penalty: float = 0.0,
     scorers: Sequence[Scorer] = (),
+    ctc_weight: float = 0.5,
+    reverse_weight: float | None = None,
+    seconds_per_frame: float = 0.04,
 ) -> Decoder:
-    """Return the decoder of this name for a tokenizer's vocabulary; greedy decoding has no options."""
+    """Return the decoder of this name for a model and its tokenizer; greedy decoding has no options.
+
+    Args:
+        reverse_weight: That of the model's configuration if None.
+
+    Raises:
+        ValueError: The decoder needs an attention decoder, which the model lacks.
+    """
     blank = tokenizer.pad_token_id
     if name == "greedy":
         return GreedyDecoder(blank)
+    if name in ATTENTION and not (isinstance(model, ConformerForCTC) and model.config.decoder_layers):
+        raise ValueError(
+            f"{name} needs a checkpoint of our Conformer with an attention decoder: train one with decoder_layers, or "
+            "choose --decoding beam"
+        )
+    if name == "attention":
+        return AttentionDecoder(blank, model, seconds_per_frame, beam_size=beam_size)
     options = {"beam_size": beam_size, "blank_penalty": blank_penalty, "scorers": scorers}
-    return BeamDecoder(blank, **options, compiler=HotwordCompiler(tokenizer))
+    beam = BeamDecoder(blank, **options, compiler=HotwordCompiler(tokenizer))
+    if name == "beam":
+        return beam
+    if not model.config.reverse_decoder_layers:
+        if reverse_weight:
+            raise ValueError(f"reverse_weight is {reverse_weight:g}, but the checkpoint has no right-to-left decoder")
+        reverse_weight = 0.0
+    elif reverse_weight is None:
+        reverse_weight = model.config.reverse_weight
+    beam = replace(beam, nbest=beam_size)
+    return RescoringDecoder(beam, model, seconds_per_frame, ctc_weight=ctc_weight, reverse_weight=reverse_weight)

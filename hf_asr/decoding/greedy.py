@@ -24,8 +24,9 @@ class GreedyDecoder:
 
     blank: int
     name: str = "greedy"
+    needs_states: bool = False
 
-    def keep(self, log_probs: torch.Tensor) -> BestTokens:
+    def keep(self, log_probs: torch.Tensor, states: torch.Tensor | None = None) -> BestTokens:
         """Return the most probable token of each frame of log-probabilities (frames, vocabulary)."""
         if log_probs.device.type != "cpu":
             values, tokens = log_probs.max(-1)  # (frames,) each
@@ -49,7 +50,7 @@ class GreedyDecoder:
         for search, window in zip(searches, kept, strict=True):
             search.append(window)
 
-    def finish(self, searches: Sequence[list[BestTokens]]) -> list[list[Hypothesis]]:
+    def finish(self, searches: Sequence[list[BestTokens]], *, is_partial: bool = False) -> list[list[Hypothesis]]:
         """Return the one hypothesis of each recording so far; the searches can go on."""
         return [[self._hypothesis(windows)] for windows in searches]
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .phrase_automaton import BEGIN, build_table, build_trie, read_vocabulary
 
-DEFAULT_BOOST = 2.0
+DEFAULT_BOOST = 1.0
 MAX_BOOST = 100.0
 # Of a request from the network
 MAX_HOTWORDS, MAX_HOTWORD_CHARACTERS, MAX_CHARACTERS = 1000, 100, 10_000

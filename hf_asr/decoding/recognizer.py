@@ -23,7 +23,7 @@ from .hotwords import Hotword, named_hotwords
 from .language_model import read_language_model
 from .progress import Progress, ProgressFile
 from .scorers import Scorer
-from .streams import EncoderStream, can_stream, check_streams, encode_in_steps, encode_stream
+from .streams import Encoded, EncoderStream, can_stream, check_streams, encode_in_steps, encode_stream
 from .transcript import Transcript, to_transcript
 from .tuned import read_tuned
 from .voice_activity import check_vad, split_at_pauses
@@ -61,9 +61,13 @@ class Recognizer:
         self.decoder = decoder or build_decoder(
             self.arguments.decoding,
             processor.tokenizer,
+            self.model,
             beam_size=self.arguments.beam_size,
             blank_penalty=self.arguments.blank_penalty,
             scorers=scorers_of(self.arguments, processor.tokenizer),
+            ctc_weight=self.arguments.ctc_weight,
+            reverse_weight=self.arguments.reverse_weight,
+            seconds_per_frame=self.seconds_per_frame,
         )
         self.hotwords = named_hotwords(self.arguments.hotwords or "", self.arguments.hotword_boost)
         for remark in self.compile_hotwords(self.hotwords):
@@ -122,14 +126,17 @@ class Recognizer:
             stride_seconds=self.arguments.stride_length_s,
         )
 
-    @torch.inference_mode()
     def log_probs(self, windows: Sequence[Window]) -> list[torch.Tensor]:
         """Return log-probabilities (frames, vocabulary) of each window without its context; one batch computes all."""
+        return [encoded.log_probs for encoded in self.encode(windows)]
+
+    @torch.inference_mode()
+    def encode(self, windows: Sequence[Window]) -> list[Encoded]:
+        """Return what the decoder needs of each window without its context; one batch computes all."""
         if any(window.pause for window in windows):
             spoken = [window for window in windows if not window.pause]
-            computed = iter(self.log_probs(spoken) if spoken else ())
-            ratio, size = samples_per_frame(self.model.config), self.model.config.vocab_size
-            return [self._blanks(round(each.pause / ratio), size) if each.pause else next(computed) for each in windows]
+            computed = iter(self.encode(spoken) if spoken else ())
+            return [self._silence(each) if each.pause else next(computed) for each in windows]
         extractor = self.processor.feature_extractor
         shortest = shortest_input(extractor)
         inputs = self.processor(
@@ -140,14 +147,23 @@ class Recognizer:
             return_attention_mask=True,
             device=self.model.device,
         ).to(self.model.device)
-        logits = self.model(**model_inputs(inputs, extractor)).logits
-        log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32)  # (B, S, V)
+        options = {"output_hidden_states": True} if self.decoder.needs_states else {}
+        output = self.model(**model_inputs(inputs, extractor), **options)
+        log_probs = F.log_softmax(output.logits, dim=-1, dtype=torch.float32)  # (B, S, V)
+        states = output.hidden_states[-1] if options else [None] * len(windows)  # (B, S, D)
         lengths = output_lengths(self.model, inputs["attention_mask"]).clamp(max=log_probs.shape[1]).tolist()
-        parts = []
-        for window, length, values in zip(windows, lengths, log_probs, strict=True):
+        encoded = []
+        for window, length, values, own in zip(windows, lengths, log_probs, states, strict=True):
             values = self._with_all_frames(values[:length], window)
-            parts.append(values[window.left : len(values) - window.right])
-        return parts
+            used = slice(window.left, len(values) - window.right)
+            encoded.append(Encoded(values[used], None if own is None else own[:length][used]))
+        return encoded
+
+    def _silence(self, window: Window) -> Encoded:
+        """Return the blanks of a pause, which is not encoded."""
+        frames = round(window.pause / samples_per_frame(self.model.config))
+        states = torch.zeros(0, getattr(self.model.config, "hidden_size", 0), device=self.model.device)
+        return Encoded(self._blanks(frames, self.model.config.vocab_size), states)
 
     def _with_all_frames(self, log_probs: torch.Tensor, window: Window) -> torch.Tensor:
         """Append blank frames where a window has fewer frames than its samples: later words keep their times."""
@@ -164,7 +180,7 @@ class Recognizer:
 
     def keep(self, windows: Sequence[Window]) -> list[Any]:
         """Return what the decoder keeps of each window; one batch computes all."""
-        return [self.decoder.keep(log_probs) for log_probs in self.log_probs(windows)]
+        return [self.decoder.keep(*encoded) for encoded in self.encode(windows)]
 
     def begin(self, hotwords: Sequence[Hotword] | None = None) -> Any:
         """Return the decoder's search of a recording with these hotwords; with those of the recogniser if None."""
@@ -257,32 +273,32 @@ class Recognizer:
         done = file.load(f"{self.name} {self.arguments} {self.hotwords} {self.model.config} {recording.duration}")
         if done.search is None:
             done.search = self.begin()
-        for batch in self.log_probs_as_read(recording, done):
-            for log_probs in batch:
-                self.decoder.advance([done.search], [self.decoder.keep(log_probs)])
-                done.frames += len(log_probs)
+        for batch in self.encode_as_read(recording, done):
+            for encoded in batch:
+                self.decoder.advance([done.search], [self.decoder.keep(*encoded)])
+                done.frames += len(encoded.log_probs)
                 progress.update(min(total, round(done.frames * self.seconds_per_frame)) - progress.n)
             done.windows += len(batch)
             file.save_if_due(done)
         progress.close()
         return self._transcripts([done.search], [recording.duration])[0]
 
-    def log_probs_as_read(self, recording: LongRecording, done: Progress | None = None) -> Iterator[list[torch.Tensor]]:
-        """Yield log-probabilities (frames, vocabulary) of the next windows of a recording, after what is done of it.
+    def encode_as_read(self, recording: LongRecording, done: Progress | None = None) -> Iterator[list[Encoded]]:
+        """Yield what the decoder needs of the next windows of a recording, after what is done of it.
 
         One batch computes the windows of a list.
         """
         done = done or Progress("")
         if self._uses_cache(recording.duration):
             done.stream = done.stream or EncoderStream(self.model, self.processor.feature_extractor)
-            steps = encode_stream(self.model, done.stream, recording, num_chunks=self._chunks_of_step()[0])
-            yield from ([log_probs] for log_probs in steps)
+            options = {"num_chunks": self._chunks_of_step()[0], "needs_states": self.decoder.needs_states}
+            yield from ([encoded] for encoded in encode_stream(self.model, done.stream, recording, **options))
             return
         place, options = 0, {"batch_seconds": BATCH_SECONDS, "sampling_rate": self.sampling_rate}
         for batch in consecutive_batches(self._windows(recording), **options):
             place += len(batch)
             if place > done.windows:  # the batches are the same as without an interruption
-                yield self.log_probs(batch)
+                yield self.encode(batch)
 
     def _uses_cache(self, longest: float) -> bool:
         """Return whether to encode through the cache: with `streaming`, and where windows would not be exact.
@@ -303,15 +319,15 @@ class Recognizer:
     def _transcribe_in_steps(self, waveforms: Sequence[np.ndarray], *, show_progress: bool) -> list[Transcript]:
         """Return the transcripts of waveforms that are encoded through the cache, like one pass over each of them."""
         num_chunks, max_streams = self._chunks_of_step()
-        sizes = {"num_chunks": num_chunks, "max_streams": max_streams}
+        options = {"num_chunks": num_chunks, "max_streams": max_streams, "needs_states": self.decoder.needs_states}
         kept: list[list[Any]] = [[] for _ in waveforms]
         durations = [len(waveform) / self.sampling_rate for waveform in waveforms]
         progress = tqdm(total=round(sum(durations)), desc="Recognising", unit="s", disable=not show_progress)
         size = round(PIECE_SECONDS * self.sampling_rate)
         recordings = ([waveform[i : i + size] for i in range(0, len(waveform), size)] for waveform in waveforms)
-        for i, log_probs in encode_in_steps(self.model, self.processor.feature_extractor, recordings, **sizes):
-            kept[i].append(self.decoder.keep(log_probs))
-            progress.update(round(len(log_probs) * self.seconds_per_frame))
+        for i, encoded in encode_in_steps(self.model, self.processor.feature_extractor, recordings, **options):
+            kept[i].append(self.decoder.keep(*encoded))
+            progress.update(round(len(encoded.log_probs) * self.seconds_per_frame))
         progress.close()
         return self.decode(kept, durations=durations)
 

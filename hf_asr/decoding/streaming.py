@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from ..model.tokenization_conformer import HAN, SPACE
 from .endpoints import PAUSE_SECONDS, EndpointArguments, Endpointer
 from .recognizer import Recognizer
-from .streams import EncoderStream, step
+from .streams import Encoded, EncoderStream, step
 from .transcript import Hypothesis, Word, to_transcript
 
 
@@ -107,8 +107,9 @@ class StreamingRecognizer:
             results += self.end_utterance()
         return [result for result in results if result.is_final or result is results[-1]]
 
-    def split(self, log_probs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the log-probabilities (frames, vocabulary) of the utterance, and the later ones if it ends."""
+    def split(self, encoded: Encoded) -> tuple[Encoded, Encoded | None]:
+        """Return the frames of the utterance, and the later ones if it ends."""
+        log_probs, states = encoded
         blank = self.recognizer.processor.tokenizer.pad_token_id
         spoken = log_probs.cpu().numpy().argmax(-1)
         begins_word = self._begins_word[spoken] & np.diff(spoken, prepend=self._last_token).astype(bool)
@@ -116,9 +117,10 @@ class StreamingRecognizer:
         end = self._endpointer.find(tokens == blank, begins_word)
         self._last_token = int(spoken[:end][-1]) if len(spoken[:end]) else self._last_token
         if end is None:
-            return log_probs, None
+            return Encoded(log_probs, states), None
         self._cut_token = int(tokens[end - 1]) if end and tokens[end - 1] != blank else None
-        return log_probs[:end], log_probs[end:]
+        parts = slice(end), slice(end, None)
+        return tuple(Encoded(log_probs[part], None if states is None else states[part]) for part in parts)
 
     def partial_results(self, hypothesis: Hypothesis) -> list[StreamingResult]:
         """Return the result of the utterance so far if its text changed."""
@@ -199,29 +201,36 @@ def recognize_step(streams: Sequence[StreamingRecognizer]) -> list[list[Streamin
 
     The streams can be at any place. All of them must be ready, and have the same recogniser.
     """
-    log_probs = step(streams[0].recognizer.model, [stream.stream for stream in streams])
-    return decode_step(streams, log_probs)
+    return decode_step(streams, encode_chunks(streams))
 
 
-def decode_step(
-    streams: Sequence[StreamingRecognizer], log_probs: Sequence[torch.Tensor]
-) -> list[list[StreamingResult]]:
-    """Return the results of each stream that changed with more log-probabilities (frames, vocabulary) of it.
+def encode_chunks(streams: Sequence[StreamingRecognizer]) -> list[Encoded]:
+    """Encode the next chunk of each stream in one forward."""
+    recognizer = streams[0].recognizer
+    options = {"needs_states": recognizer.decoder.needs_states}
+    return step(recognizer.model, [stream.stream for stream in streams], **options)
+
+
+def decode_step(streams: Sequence[StreamingRecognizer], encoded: Sequence[Encoded]) -> list[list[StreamingResult]]:
+    """Return the results of each stream that changed with the next chunk of it.
 
     The streams have the same recogniser, whose decoder decodes them together.
     """
     decoder, results = streams[0].recognizer.decoder, [[] for _ in streams]
-    rest = dict(enumerate(log_probs))
+    rest = dict(enumerate(encoded))
     while rest:  # more than once if an utterance ends within the step
-        parts = {i: streams[i].split(values) for i, values in rest.items()}
-        decoder.advance([streams[i].search for i in parts], [decoder.keep(own) for own, _ in parts.values()])
-        speaking = [i for i in parts if streams[i].has_speech]
-        for i in parts.keys() - speaking:  # silence before an utterance is not kept
-            streams[i].begin_utterance()
-        for i, hypotheses in zip(speaking, decoder.finish([streams[i].search for i in speaking]), strict=True):
-            is_partial, best = parts[i][1] is None, hypotheses[0]
-            results[i] += (
-                streams[i].partial_results(best) if is_partial else streams[i].final_results(best, is_cut=True)
-            )
-        rest = {i: later for i, (_, later) in parts.items() if later is not None and len(later)}
+        parts = {i: streams[i].split(chunk) for i, chunk in rest.items()}
+        decoder.advance([streams[i].search for i in parts], [decoder.keep(*own) for own, _ in parts.values()])
+        for i in parts:  # silence before an utterance is not kept
+            if not streams[i].has_speech:
+                streams[i].begin_utterance()
+        for is_partial in (True, False):
+            own = [i for i in parts if streams[i].has_speech and (parts[i][1] is None) == is_partial]
+            found = decoder.finish([streams[i].search for i in own], is_partial=is_partial)
+            for i, hypotheses in zip(own, found, strict=True):
+                best = hypotheses[0]
+                results[i] += (
+                    streams[i].partial_results(best) if is_partial else streams[i].final_results(best, is_cut=True)
+                )
+        rest = {i: later for i, (_, later) in parts.items() if later is not None and len(later.log_probs)}
     return results

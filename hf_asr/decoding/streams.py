@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,18 @@ from ..model import ConformerFeatureExtractor, ConformerForCTC
 from ..model.configuration_conformer import required_frames
 from ..model.streaming_conformer import empty_cache, join_caches, split_cache
 from .streaming_features import FeatureStream
+
+
+class Encoded(NamedTuple):
+    """What a model gives for consecutive frames of a recording.
+
+    Attributes:
+        log_probs: (frames, vocabulary).
+        states: Of the encoder, (frames, hidden_size); None for a decoder that does not need them.
+    """
+
+    log_probs: torch.Tensor
+    states: torch.Tensor | None = None
 
 
 def check_streams(model: PreTrainedModel, extractor: ConformerFeatureExtractor) -> None:
@@ -78,8 +91,10 @@ class EncoderStream:
 
 
 @torch.inference_mode()
-def step(model: PreTrainedModel, streams: Sequence[EncoderStream], *, num_chunks: int = 1) -> list[torch.Tensor]:
-    """Encode the next chunks of each stream in one forward; return the log-probabilities (frames, vocabulary) of each.
+def step(
+    model: PreTrainedModel, streams: Sequence[EncoderStream], *, num_chunks: int = 1, needs_states: bool = False
+) -> list[Encoded]:
+    """Encode the next chunks of each stream in one forward.
 
     The streams can be at any place. All of them must be ready.
     """
@@ -90,7 +105,8 @@ def step(model: PreTrainedModel, streams: Sequence[EncoderStream], *, num_chunks
     features = torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True)  # (B, T, M)
     mask = (torch.arange(features.shape[1]) < lengths[:, None]).long()
     cache = join_caches([stream.cache for stream in streams])
-    output = model(features.to(model.device), mask.to(model.device), cache=cache)
+    options = {"output_hidden_states": True} if needs_states else {}
+    output = model(features.to(model.device), mask.to(model.device), cache=cache, **options)
     log_probs = F.log_softmax(output.logits, dim=-1, dtype=torch.float32)  # (B, S, V)
     for stream, row in zip(streams, split_cache(output.cache), strict=True):
         # New tensors in each step, between others that stay, would fragment the memory (glibc).
@@ -98,13 +114,22 @@ def step(model: PreTrainedModel, streams: Sequence[EncoderStream], *, num_chunks
             kept.copy_(new)
         stream.frames = stream.frames[hop:]
     counts = model.get_output_lengths(lengths).tolist()
-    return [values[:count] for values, count in zip(log_probs, counts, strict=True)]
+    states = output.hidden_states[-1] if needs_states else [None] * len(streams)  # (B, S, D)
+    return [
+        Encoded(values[:count], None if own is None else own[:count])
+        for values, own, count in zip(log_probs, states, counts, strict=True)
+    ]
 
 
 def encode_stream(
-    model: PreTrainedModel, stream: EncoderStream, pieces: Iterable[np.ndarray], *, num_chunks: int = 1
-) -> Iterator[torch.Tensor]:
-    """Yield the log-probabilities (frames, vocabulary) of the next chunks of a stream until its recording ends.
+    model: PreTrainedModel,
+    stream: EncoderStream,
+    pieces: Iterable[np.ndarray],
+    *,
+    num_chunks: int = 1,
+    needs_states: bool = False,
+) -> Iterator[Encoded]:
+    """Encode the next chunks of a stream until its recording ends.
 
     Args:
         stream: New, or at any place: it ignores the samples that it already has.
@@ -119,7 +144,7 @@ def encode_stream(
             stream.add(piece[known:])
         known = max(0, known - len(piece if piece is not None else ()))
         while stream.is_ready(num_chunks):
-            yield step(model, [stream], num_chunks=num_chunks)[0]
+            yield step(model, [stream], num_chunks=num_chunks, needs_states=needs_states)[0]
 
 
 def encode_in_steps(
@@ -129,8 +154,9 @@ def encode_in_steps(
     *,
     num_chunks: int = 1,
     max_streams: int = 1,
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield a recording's index and the log-probabilities (frames, vocabulary) of its next chunks, until all are done.
+    needs_states: bool = False,
+) -> Iterator[tuple[int, Encoded]]:
+    """Yield a recording's index and what is encoded of its next chunks, until all are done.
 
     The memory does not grow with the length of the recordings.
 
@@ -138,6 +164,7 @@ def encode_in_steps(
         recordings: Each in consecutive pieces (samples,).
         num_chunks: Chunks of a step.
         max_streams: Recordings that share a forward; when one ends, the next one joins.
+        needs_states: Return the encoder states, too.
     """
     waiting = enumerate(recordings)
     active: dict[int, tuple[EncoderStream, Iterator[np.ndarray]]] = {}
@@ -153,4 +180,5 @@ def encode_in_steps(
         active = {i: entry for i, entry in active.items() if entry[0].is_ready(num_chunks)}
         if active:
             streams = [stream for stream, _ in active.values()]
-            yield from zip(list(active), step(model, streams, num_chunks=num_chunks), strict=True)
+            options = {"num_chunks": num_chunks, "needs_states": needs_states}
+            yield from zip(list(active), step(model, streams, **options), strict=True)

@@ -23,8 +23,8 @@ def stream_runner(
     def run(waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         parts = [[torch.zeros(0, model.config.vocab_size)] for _ in waveforms]
         pieces = ([waveform] for waveform in waveforms)
-        for i, log_probs in encode_in_steps(model, extractor, pieces, max_streams=len(waveforms) - len(waveforms) // 3):
-            parts[i].append(log_probs)
+        for i, encoded in encode_in_steps(model, extractor, pieces, max_streams=len(waveforms) - len(waveforms) // 3):
+            parts[i].append(encoded.log_probs)
         return [torch.cat(part).numpy() for part in parts]
 
     return run

@@ -63,6 +63,13 @@ class ConformerConfig(PreTrainedConfig):
         layer_norm_eps: Epsilon of all layer norms.
         decoder_layers: Layers of an attention decoder that is trained beside the CTC head; 0 means no decoder.
             Greedy decoding uses the CTC head only.
+        decoder_attention_heads: Heads of the decoder's attention layers, `hidden_size / decoder_attention_heads` wide.
+            None means the encoder's heads and their width.
+        decoder_intermediate_size: Width of the decoder's feed-forward modules. None means the encoder's.
+        decoder_hidden_act: Activation of the decoder's feed-forward modules. None means the encoder's.
+        reverse_decoder_layers: Layers of a second decoder, which reads the transcript from its end (U2++, Wu et al.
+            2021); 0 means none.
+        reverse_weight: With a second decoder, its share of the decoders' loss, and of their score in rescoring.
         ctc_weight: With a decoder, weight of the CTC loss; the decoder's loss has the weight `1 - ctc_weight`.
         label_smoothing: Weight of the uniform distribution in the CTC loss and in the decoder's loss.
         consistency_weight: Weight of the consistency loss of CR-CTC (Yao et al., ICLR 2025). If it is not 0, the model
@@ -128,6 +135,11 @@ class ConformerConfig(PreTrainedConfig):
     layerdrop: float | int = 0.0
     layer_norm_eps: float = 1e-5
     decoder_layers: int = 0
+    decoder_attention_heads: int | None = None
+    decoder_intermediate_size: int | None = None
+    decoder_hidden_act: str | None = None
+    reverse_decoder_layers: int = 0
+    reverse_weight: float | int = 0.3
     ctc_weight: float | int = 0.3
     label_smoothing: float | int = 0.0
     consistency_weight: float | int = 0.0
@@ -171,6 +183,7 @@ class ConformerConfig(PreTrainedConfig):
         if self.conv_kernel_size % 2 == 0 and not self.causal_conv:
             raise ValueError(f"conv_kernel_size must be odd unless causal_conv is set, not {self.conv_kernel_size}")
         self._check_live()
+        self._check_decoder()
         if self.head_dim is None:
             if self.hidden_size % self.num_attention_heads:
                 raise ValueError(
@@ -183,6 +196,18 @@ class ConformerConfig(PreTrainedConfig):
         if self.subsampling_channels is None:
             self.subsampling_channels = self.hidden_size
         super().__post_init__(**kwargs)
+
+    def _check_decoder(self) -> None:
+        """Raise ValueError for options of the decoders that cannot be used."""
+        if self.reverse_decoder_layers and not self.decoder_layers:
+            raise ValueError(f"reverse_decoder_layers {self.reverse_decoder_layers} needs decoder_layers of 1 or more")
+        if not 0 <= self.reverse_weight <= 1:
+            raise ValueError(f"reverse_weight must be between 0 and 1, not {self.reverse_weight}")
+        if self.decoder_attention_heads and self.hidden_size % self.decoder_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of decoder_attention_heads "
+                f"{self.decoder_attention_heads}"
+            )
 
     def _check_live(self) -> None:
         """Raise ValueError for options of live audio that cannot be used."""

@@ -1,8 +1,9 @@
 """The optional attention decoder beside the CTC head: a pre-norm Transformer decoder (Vaswani et al. 2017).
 
 It is trained by teacher forcing. The encoder improves because it is trained on both losses (hybrid CTC/attention,
-Watanabe et al. 2017). Letters in shape comments: B batch, U tokens, S encoder frames, D hidden size, H heads, K head
-size, V vocabulary.
+Watanabe et al. 2017). A second decoder can read transcripts from their end (U2++, Wu et al. 2021).
+
+Letters in shape comments: B batch, U tokens, S encoder frames, D hidden size, H heads, K head size, V vocabulary.
 """
 
 import math
@@ -21,7 +22,13 @@ class ConformerDecoderAttention(nn.Module):
     def __init__(self, config: ConformerConfig):
         super().__init__()
         self.config = config
-        self.num_heads, width = config.num_attention_heads, config.num_attention_heads * config.head_dim
+        self.num_heads, head_dim = config.num_attention_heads, config.head_dim
+        if config.decoder_attention_heads:
+            self.num_heads, head_dim = (
+                config.decoder_attention_heads,
+                config.hidden_size // config.decoder_attention_heads,
+            )
+        self.scale, width = head_dim**-0.5, self.num_heads * head_dim
         self.q_proj = nn.Linear(config.hidden_size, width)
         self.kv_proj = nn.Linear(config.hidden_size, 2 * width)
         self.o_proj = nn.Linear(width, config.hidden_size)
@@ -44,8 +51,7 @@ class ConformerDecoderAttention(nn.Module):
         if memory is None:
             mask = torch.ones(query.shape[2], query.shape[2], dtype=torch.bool, device=query.device).tril()
         is_eager = self.config._attn_implementation == "eager"
-        scale = self.config.head_dim**-0.5
-        context, _ = attend(query, key, value, mask=mask, dropout=0.0, scale=scale, is_eager=is_eager)
+        context, _ = attend(query, key, value, mask=mask, dropout=0.0, scale=self.scale, is_eager=is_eager)
         return self.o_proj(context.transpose(1, 2).flatten(2))  # (B, U, D)
 
 
@@ -59,7 +65,9 @@ class ConformerDecoderLayer(nn.Module):
         self.cross_attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.cross_attention = ConformerDecoderAttention(config)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.feed_forward = ConformerFeedForward(config)
+        self.feed_forward = ConformerFeedForward(
+            config, width=config.decoder_intermediate_size, activation=config.decoder_hidden_act
+        )
         self.dropout = ConformerDropout(config.hidden_dropout)
 
     def forward(self, hidden: torch.Tensor, memory: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -72,12 +80,12 @@ class ConformerDecoderLayer(nn.Module):
 class ConformerDecoder(nn.Module):
     """Predict each next token from the previous tokens and the encoder's states."""
 
-    def __init__(self, config: ConformerConfig):
+    def __init__(self, config: ConformerConfig, *, num_layers: int):
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.dropout = ConformerDropout(config.hidden_dropout)
-        self.layers = nn.ModuleList([ConformerDecoderLayer(config) for _ in range(config.decoder_layers)])
+        self.layers = nn.ModuleList([ConformerDecoderLayer(config) for _ in range(num_layers)])
         self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
 
@@ -114,3 +122,10 @@ def shift_labels(labels: torch.Tensor, *, sos_eos: int) -> tuple[torch.Tensor, t
     targets = padded.masked_fill(is_end, sos_eos)
     inputs = F.pad(labels, (1, 0), value=sos_eos)
     return inputs.masked_fill(inputs == -100, sos_eos), targets
+
+
+def reverse_labels(labels: torch.Tensor) -> torch.Tensor:
+    """Return labels (B, U), padded with -100, whose tokens are in reverse order; the padding stays at the end."""
+    places = torch.arange(labels.shape[1], device=labels.device)
+    sources = (labels != -100).sum(-1, keepdim=True) - 1 - places  # negative for padding
+    return torch.where(sources >= 0, labels.gather(1, sources.clamp(min=0)), -100)

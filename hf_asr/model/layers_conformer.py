@@ -132,13 +132,16 @@ def replace_rows(module: nn.Module, num_rows: int, *, kept: dict[int, int]) -> N
 
 
 class ConformerFeedForward(nn.Module):
-    """Apply a linear layer, an activation and a second linear layer to each frame."""
+    """Apply a linear layer, an activation and a second linear layer to each frame.
 
-    def __init__(self, config: ConformerConfig):
+    Width and activation are those of the encoder unless they are given.
+    """
+
+    def __init__(self, config: ConformerConfig, *, width: int | None = None, activation: str | None = None):
         super().__init__()
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.activation = ACT2FN[config.hidden_act]
+        self.up_proj = nn.Linear(config.hidden_size, width or config.intermediate_size)
+        self.down_proj = nn.Linear(width or config.intermediate_size, config.hidden_size)
+        self.activation = ACT2FN[activation or config.hidden_act]
         self.dropout = ConformerDropout(config.activation_dropout)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:

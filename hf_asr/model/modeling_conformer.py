@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
 from .branchformer_conformer import EBranchformerBlock
 from .configuration_conformer import SUBSAMPLING_CONVOLUTIONS, ConformerConfig, required_frames
-from .decoder_conformer import ConformerDecoder, shift_labels
+from .decoder_conformer import ConformerDecoder, reverse_labels, shift_labels
 from .layers_conformer import (
     ConformerAttention,
     ConformerConvolution,
@@ -390,7 +390,9 @@ class ConformerForCTC(ConformerPreTrainedModel):
         self.encoder = ConformerModel(config)
         self.ctc_head = nn.Linear(config.hidden_size, config.vocab_size)
         if config.decoder_layers:
-            self.decoder = ConformerDecoder(config)
+            self.decoder = ConformerDecoder(config, num_layers=config.decoder_layers)
+        if config.reverse_decoder_layers:
+            self.reverse_decoder = ConformerDecoder(config, num_layers=config.reverse_decoder_layers)
         self.post_init()
 
     def forward(
@@ -454,6 +456,11 @@ class ConformerForCTC(ConformerPreTrainedModel):
         return_dict = self.config.return_dict if return_dict is None else return_dict
         return output if return_dict else output.to_tuple()
 
+    def decoders(self) -> list[ConformerDecoder]:
+        """Return the attention decoders: none, or the one from left to right and maybe its reverse."""
+        names = ("decoder", "reverse_decoder")
+        return [getattr(self, name) for name in names if hasattr(self, name)]
+
     def get_input_embeddings(self) -> nn.Embedding:
         """Return the decoder's token embedding.
 
@@ -483,7 +490,7 @@ class ConformerForCTC(ConformerPreTrainedModel):
         pad_to_multiple_of: int | None = None,
         mean_resizing: bool = True,
     ) -> nn.Linear:
-        """Change the vocabulary size of the CTC head, and of the decoder if there is one; return the CTC head.
+        """Change the vocabulary size of the CTC head and of the decoders; return the CTC head.
 
         Args:
             new_num_tokens: New vocabulary size; None keeps the current one. New rows start near the mean of the old
@@ -506,8 +513,8 @@ class ConformerForCTC(ConformerPreTrainedModel):
         if size != config.vocab_size:
             kept = {number: number for number in range(min(size, config.vocab_size))}
             heads = [self.ctc_head]
-            if config.decoder_layers:
-                heads += [self.decoder.embed_tokens, self.decoder.lm_head]
+            for decoder in self.decoders():
+                heads += [decoder.embed_tokens, decoder.lm_head]
             for head in heads:
                 replace_rows(head, size, kept=kept)
             config.vocab_size = size
@@ -552,14 +559,32 @@ class ConformerForCTC(ConformerPreTrainedModel):
             weight = config.intermediate_ctc_weight
             loss = (1 - weight) * loss + weight * sum(losses) / len(losses)
         if config.decoder_layers:
-            inputs, targets = shift_labels(all_labels, sos_eos=config.eos_token_id)
-            decoded = self.decoder(inputs, encoded.last_hidden_state, mask)
-            attention = attention_loss(decoded, targets, smoothing=smoothing) / copies
+            attention = self._decoder_loss(encoded.last_hidden_state, mask, all_labels, smoothing=smoothing) / copies
             loss = config.ctc_weight * loss + (1 - config.ctc_weight) * attention
         if copies == 2:
             weight = config.consistency_weight * self.regularization
             loss = loss + weight * consistency_loss(log_probs, mask[: len(labels)])
         return loss
+
+    def _decoder_loss(
+        self, memory: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor, *, smoothing: float
+    ) -> torch.Tensor:
+        """Return the decoder's loss, summed over the batch; of two decoders, `reverse_weight` is the second's share.
+
+        Args:
+            memory: Encoder states, (B, S, D).
+            mask: Bool (B, S), True for real frames.
+            labels: (B, U), padded with -100.
+            smoothing: Weight of the uniform distribution in the targets.
+        """
+        losses = []
+        for decoder, tokens in zip(self.decoders(), (labels, reverse_labels(labels)), strict=False):
+            inputs, targets = shift_labels(tokens, sos_eos=self.config.eos_token_id)
+            losses.append(attention_loss(decoder(inputs, memory, mask), targets, smoothing=smoothing))
+        if len(losses) == 1:
+            return losses[0]
+        share = self.config.reverse_weight
+        return (1 - share) * losses[0] + share * losses[1]
 
 
 __all__ = ["ConformerForCTC", "ConformerModel", "ConformerPreTrainedModel"]

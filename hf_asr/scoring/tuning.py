@@ -9,6 +9,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..decoding.beam import BeamDecoder
+from ..decoding.rescoring import RescoringDecoder, attention_scores
+from ..decoding.streams import Encoded
 from ..decoding.transcript import to_text
 from .metrics import count_errors
 
@@ -17,6 +19,7 @@ WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 BONUSES = (-1.0, 0.0, 1.0, 2.0)
 PENALTIES = (-1.0, 0.0, 1.0, 2.0)
 REFINEMENTS = 2  # each halves the distance to the neighbours
+CTC_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)  # of attention rescoring
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,7 @@ def tune(
             progress.update()
             if weights in rates:
                 continue
-            texts = decode_texts(weights.applied(decoder), log_probs, tokenizer)
-            counts = count_errors(references, texts, unit=unit).sum(0)
-            rates[weights] = float(counts[:3].sum() / max(counts[3], 1))
+            rates[weights] = error_rate(references, decode_texts(weights.applied(decoder), log_probs, tokenizer), unit)
             progress.set_postfix(best=f"{100 * rates[best()]:.2f} %")
 
     measure(iter([SearchWeights()]))
@@ -105,3 +106,40 @@ def tune(
     progress.close()
     ordered = sorted(rates, key=lambda weights: (weights != best(), rates[weights]))
     return [Trial(weights, rates[weights]) for weights in ordered]
+
+
+def tune_ctc_weight(
+    decoder: RescoringDecoder,
+    encoded: Sequence[Encoded],
+    references: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    unit: str = "character",
+) -> tuple[float, float]:
+    """Return the factor of the beam search's score with the fewest errors, and their rate.
+
+    Args:
+        encoded: Of each recording, which is one segment.
+        references: Normalised transcripts.
+        unit: Whose errors are counted, `character` or `word`.
+    """
+    searches = [decoder.beam.begin() for _ in encoded]
+    decoder.beam.advance(searches, [decoder.beam.keep(each.log_probs) for each in encoded])
+    candidates = []  # of each recording: text, score of the beam search, score of the attention decoder
+    for each, found in zip(tqdm(encoded, desc="Rescoring"), decoder.beam.finish(searches), strict=True):
+        tokens = [hypothesis.tokens for hypothesis in found]
+        added = attention_scores(decoder.model, each.states, tokens, reverse_weight=decoder.reverse_weight)
+        texts = [tokenizer.normalize(to_text(hypothesis, tokenizer)) for hypothesis in found]
+        candidates.append(list(zip(texts, [hypothesis.score for hypothesis in found], added, strict=True)))
+
+    def rate(weight: float) -> float:
+        best = [max(own, key=lambda each: weight * each[1] + each[2])[0] for own in candidates]
+        return error_rate(references, best, unit)
+
+    return min(((weight, rate(weight)) for weight in CTC_WEIGHTS), key=lambda trial: trial[1])
+
+
+def error_rate(references: Sequence[str], texts: Sequence[str], unit: str) -> float:
+    """Return the errors of texts in relation to the characters or words of the references."""
+    counts = count_errors(references, texts, unit=unit).sum(0)
+    return float(counts[:3].sum() / max(counts[3], 1))

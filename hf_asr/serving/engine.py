@@ -18,8 +18,7 @@ import numpy as np
 from ..decoding.arguments import SearchArguments
 from ..decoding.hotwords import Hotword
 from ..decoding.recognizer import Recognizer
-from ..decoding.streaming import StreamingRecognizer, StreamingResult, decode_step
-from ..decoding.streams import step
+from ..decoding.streaming import StreamingRecognizer, StreamingResult, decode_step, encode_chunks
 from ..decoding.transcript import Transcript
 from ..decoding.windows import Window, batches
 
@@ -385,7 +384,7 @@ class Engine:
         """Compute steps in one forward; if it fails, compute them one by one."""
         streams = [stream for stream, _ in steps]
         try:
-            log_probs = step(self.recognizer.model, [stream.stream for stream in streams])
+            encoded = encode_chunks(streams)
         except Exception as error:
             if len(steps) > 1:
                 for single in steps:
@@ -394,7 +393,7 @@ class Engine:
             self._fail_step(steps[0][1], error)
             return
         try:
-            results = decode_step(streams, log_probs)
+            results = decode_step(streams, encoded)
         except Exception as error:
             for _, future in steps:
                 self._fail_step(future, error)

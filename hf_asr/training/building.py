@@ -33,6 +33,7 @@ TRAINING_SETTINGS = re.compile(
     r"drop|mask|spec_augment|dynamic_|full_context|^(ctc|consistency)_weight$|^delay_penalty$"
 )
 CHUNK_SETTINGS = ("causal_conv", "chunk_size", "num_left_chunks")  # taken where a checkpoint learns to stream
+DECODER_SETTINGS = re.compile(r"^(reverse_)?decoder_|^reverse_weight$")  # taken where a checkpoint has no decoder
 
 
 def build(
@@ -235,10 +236,18 @@ def _with_training_settings(config: PreTrainedConfig, options: dict) -> PreTrain
     if is_ours:
         options = checked(ConformerConfig, options)
     learns_to_stream = is_ours and options.get("use_dynamic_chunk")
+    gets_decoder = is_ours and options.get("decoder_layers") and not config.decoder_layers
+    if gets_decoder:
+        logger.info(f"model: an attention decoder of {options['decoder_layers']} layers is new, and is trained")
     applied = {
         name: value
         for name, value in options.items()
-        if (TRAINING_SETTINGS.search(name) or (learns_to_stream and name in CHUNK_SETTINGS)) and hasattr(config, name)
+        if hasattr(config, name)
+        and (
+            TRAINING_SETTINGS.search(name)
+            or (learns_to_stream and name in CHUNK_SETTINGS)
+            or (gets_decoder and DECODER_SETTINGS.search(name))
+        )
     }
     rest = {name: value for name, value in options.items() if name not in applied}
     if unknown := [name for name in rest if not hasattr(config, name)]:

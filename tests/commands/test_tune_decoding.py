@@ -69,7 +69,7 @@ def test_the_language_model_is_a_file_of_the_checkpoint(tuned, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"decoding": "greedy", "language_model": "lm.arpa"}, "language_model is an option of the beam search"),
+        ({"decoding": "greedy", "language_model": "lm.arpa"}, "language_model is not an option of greedy decoding"),
         ({"language_model_weight": -1.0}, "language_model_weight must be 0 or more"),
         ({"word_insertion_bonus": float("nan")}, "word_insertion_bonus must be a finite number"),
         ({"beam_size": 0}, "beam_size must be from 1"),

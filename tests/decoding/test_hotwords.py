@@ -269,7 +269,7 @@ def test_the_option_of_a_command_is_a_file_or_phrases(tmp_path, monkeypatch):
 
 def test_options_need_a_beam_search_and_a_sensible_boost():
     assert DecodingArguments(decoding="beam", hotwords="a", hotword_boost=-1.0).hotwords == "a"
-    with pytest.raises(ValueError, match="hotwords is an option of the beam search: give --decoding beam"):
+    with pytest.raises(ValueError, match="hotwords is not an option of greedy decoding: give --decoding beam"):
         DecodingArguments(hotwords="a").resolved({})
     with pytest.raises(ValueError, match="the boost of a hotword must be a number from -100 to 100, not inf"):
         DecodingArguments(decoding="beam", hotword_boost=float("inf"))

@@ -35,7 +35,7 @@ def transcribe(
     """Return the transcript, None if it is interrupted after `steps` windows, and the number of windows."""
     keep, count = recognizer.decoder.keep, 0
 
-    def counted(log_probs):
+    def counted(log_probs, states=None):
         nonlocal count
         if count == steps:
             raise KeyboardInterrupt

@@ -92,8 +92,10 @@ class LastToken:
     """A decoder that keeps one number for each window."""
 
     name = "last token"
+    needs_states = False
 
-    def keep(self, log_probs: torch.Tensor) -> int:
+    def keep(self, log_probs: torch.Tensor, states: torch.Tensor | None = None) -> int:
+        assert states is None
         return int(log_probs[-1, 3:].argmax()) + 3
 
     def begin(self, hotwords=None) -> list[int]:
@@ -103,7 +105,7 @@ class LastToken:
         for search, token in zip(searches, kept, strict=True):
             search.append(token)
 
-    def finish(self, searches: list[list[int]]) -> list[list[Hypothesis]]:
+    def finish(self, searches: list[list[int]], *, is_partial: bool = False) -> list[list[Hypothesis]]:
         probabilities = np.ones(1, np.float32)
         return [[Hypothesis([search[-1]], [(0, 1)], score=0.0, probabilities=probabilities)] for search in searches]
 

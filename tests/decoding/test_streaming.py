@@ -14,6 +14,7 @@ from hf_asr.decoding.arguments import DecodingArguments
 from hf_asr.decoding.endpoints import EndpointArguments, Endpointer
 from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.decoding.streaming import StreamingRecognizer, decode_step, recognize_step
+from hf_asr.decoding.streams import Encoded
 from hf_asr.model.tokenization_conformer import SPACE
 
 ONE_UTTERANCE = EndpointArguments(endpoint_silence_s=1000, max_utterance_s=1000)
@@ -86,7 +87,7 @@ def spoken(recognizer: Recognizer, pattern: str, *, silence: float = 0.12) -> li
         log_probs[place, ids[letter]] = 0
     results = []
     for start in range(0, len(pattern), 4):
-        results += decode_step([live], [log_probs[start : start + 4]])[0]
+        results += decode_step([live], [Encoded(log_probs[start : start + 4])])[0]
     return [result for result in results + live.end_utterance() if result.is_final]
 
 
@@ -164,7 +165,7 @@ def test_silence_alone_gives_nothing_and_keeps_nothing(recognizer):
     blank = torch.full((4, recognizer.model.config.vocab_size), -20.0)
     blank[:, 0] = 0
     for _ in range(1000):
-        assert decode_step([live], [blank]) == [[]]
+        assert decode_step([live], [Encoded(blank)]) == [[]]
     assert live.search == [] and live._start == 4000
 
 

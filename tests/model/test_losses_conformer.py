@@ -95,6 +95,22 @@ def test_attention_loss_equals_smoothed_cross_entropy():
     torch.testing.assert_close(attention_loss(logits, targets, smoothing=0.1), expected)
 
 
+def test_attention_loss_is_wenets_with_another_smoothing_and_without_the_entropy_of_the_targets():
+    """WeNet's smoothed target gives the right token 1 - s and each other one s / (V - 1).
+
+    That is our smoothing s * V / (V - 1). WeNet's divergence subtracts the entropy of the target, which does not depend
+    on the model, and it divides the sum by the utterances, where the model divides it by the tokens.
+    """
+    logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(2))
+    targets, smoothing = torch.tensor([[1, 2, 4], [3, 4, -100]]), 0.1
+    target = torch.full((2, 3, 5), smoothing / 4).scatter(2, targets.clamp(min=0)[:, :, None], 1 - smoothing)
+    divergence = F.kl_div(logits.log_softmax(-1), target, reduction="none").sum(-1)
+    wenets = divergence.masked_fill(targets < 0, 0.0).sum() / len(logits)
+    entropy = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1 / 4)) * 5  # of five tokens
+    ours = attention_loss(logits, targets, smoothing=smoothing * 5 / 4)
+    torch.testing.assert_close((ours - entropy) / len(logits), wenets)
+
+
 def test_shift_labels_adds_sos_to_inputs_and_eos_to_targets():
     inputs, targets = shift_labels(torch.tensor([[5, 6, 7], [8, -100, -100], [-100, -100, -100]]), sos_eos=2)
     assert inputs.tolist() == [[2, 5, 6, 7], [2, 8, 2, 2], [2, 2, 2, 2]]

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from hf_asr import ConformerConfig, ConformerForCTC
+from hf_asr.model.decoder_conformer import reverse_labels
 from hf_asr.model.layers_conformer import set_regularization
 from hf_asr.model.spec_augment_conformer import spec_augment
 
@@ -69,6 +70,7 @@ def test_padding_does_not_change_logits(batch, options):
 TRAINING_OPTIONS = {
     "none": {},
     "decoder": {"decoder_layers": 2, "ctc_weight": 0.4},
+    "both decoders": {"decoder_layers": 1, "reverse_decoder_layers": 2, "reverse_weight": 0.4},
     "smoothing": {"label_smoothing": 0.1, "decoder_layers": 1},
     "consistency": {"consistency_weight": 0.2},
     "delay": {"delay_penalty": 0.1},
@@ -97,6 +99,52 @@ def test_ctc_weight_shares_the_loss_with_the_decoder(batch):
     plain = build()
     plain.load_state_dict(build(decoder_layers=1).state_dict(), strict=False)
     torch.testing.assert_close(losses[1.0], plain.train()(**batch).loss)
+
+
+def test_the_second_decoder_learns_the_reversed_transcript_with_its_share_of_the_loss(batch):
+    options = {"decoder_layers": 1, "reverse_decoder_layers": 1, "ctc_weight": 0.0}
+    losses = {weight: build(**options, reverse_weight=weight)(**batch).loss for weight in (0.0, 0.3, 1.0)}
+    torch.testing.assert_close(losses[0.3], 0.7 * losses[0.0] + 0.3 * losses[1.0])
+    model = build(**options)
+    plain = build(decoder_layers=1, ctc_weight=0.0)
+    plain.load_state_dict(model.state_dict(), strict=False)
+    torch.testing.assert_close(losses[0.0], plain(**batch).loss)
+    plain.decoder.load_state_dict(model.reverse_decoder.state_dict())
+    reverse = torch.tensor([[*row[row >= 0].flip(0), *row[row < 0]] for row in batch["labels"]])
+    torch.testing.assert_close(losses[1.0], plain(**batch | {"labels": reverse}).loss)
+
+
+def test_labels_are_reversed_before_their_padding():
+    labels = torch.tensor([[5, 7, 9], [4, 6, -100], [-100, -100, -100]])
+    assert reverse_labels(labels).tolist() == [[9, 7, 5], [6, 4, -100], [-100, -100, -100]]
+
+
+def test_the_decoders_options_are_the_encoders_by_default():
+    model = build(decoder_layers=1, head_dim=24, hidden_act="gelu")
+    (layer,) = model.decoder.layers
+    attention, feed_forward = layer.cross_attention, layer.feed_forward
+    assert (attention.num_heads, attention.q_proj.out_features, attention.scale) == (2, 48, 24**-0.5)
+    assert feed_forward.up_proj.out_features == 64
+    assert type(feed_forward.activation) is type(model.encoder.layers[0].feed_forward1.activation)
+    options = {"decoder_attention_heads": 4, "decoder_intermediate_size": 40, "decoder_hidden_act": "relu"}
+    model = build(decoder_layers=1, head_dim=24, **options)
+    (layer,) = model.decoder.layers
+    attention, feed_forward = layer.self_attention, layer.feed_forward
+    assert (attention.num_heads, attention.q_proj.out_features, attention.scale) == (4, 32, 8**-0.5)
+    assert (feed_forward.up_proj.out_features, float(feed_forward.activation(torch.tensor(-1.0)))) == (40, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reverse_decoder_layers": 1}, "reverse_decoder_layers 1 needs decoder_layers of 1 or more"),
+        ({"reverse_weight": 1.5}, "reverse_weight must be between 0 and 1, not 1.5"),
+        ({"decoder_attention_heads": 3}, "hidden_size 32 is not a multiple of decoder_attention_heads 3"),
+    ],
+)
+def test_impossible_decoders_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**options)
 
 
 def test_decoder_ignores_padding_and_future_tokens(batch):
@@ -138,9 +186,10 @@ def test_intermediate_layers_share_the_ctc_loss(batch):
 
 @pytest.mark.parametrize("options", TRAINING_OPTIONS.values(), ids=TRAINING_OPTIONS)
 def test_training_options_do_not_change_the_evaluation_loss(batch, options):
-    """Check that evaluation losses are comparable: always the CTC loss, with the decoder's loss if there is one."""
+    """Check that evaluation losses are comparable: always the CTC loss, with the loss of the decoders if there are any."""
     with torch.inference_mode():
-        plain = {key: value for key, value in options.items() if key in ("decoder_layers", "ctc_weight", "block_type")}
+        kept = ("decoder_layers", "reverse_decoder_layers", "reverse_weight", "ctc_weight", "block_type")
+        plain = {key: value for key, value in options.items() if key in kept}
         torch.testing.assert_close(build(**options)(**batch).loss, build(**plain)(**batch).loss)
 
 

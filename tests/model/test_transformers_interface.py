@@ -147,17 +147,17 @@ def test_unsupported_attention_implementation_is_an_error(tmp_path, implementati
     assert ConformerForCTC.from_pretrained(tmp_path, attn_implementation="eager").config._attn_implementation == "eager"
 
 
-@pytest.mark.parametrize("decoder_layers", [0, 1])
-def test_resized_vocabulary_keeps_its_rows_and_trains(batch, tmp_path, decoder_layers):
-    model = build(decoder_layers=decoder_layers)
+@pytest.mark.parametrize("decoders", [(), ("decoder",), ("decoder", "reverse_decoder")])
+def test_resized_vocabulary_keeps_its_rows_and_trains(batch, tmp_path, decoders):
+    model = build(**{f"{name}_layers": 1 for name in decoders})
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.inference_mode():
         logits = model(**batch).logits
     head = model.resize_token_embeddings(15)
     assert head is model.ctc_head is model.get_output_embeddings() and model.config.vocab_size == 15
     resized = {"ctc_head.weight", "ctc_head.bias"}
-    if decoder_layers:
-        resized |= {"decoder.lm_head.weight", "decoder.lm_head.bias", "decoder.embed_tokens.weight"}
+    for name in decoders:
+        resized |= {f"{name}.lm_head.weight", f"{name}.lm_head.bias", f"{name}.embed_tokens.weight"}
     for name, value in model.state_dict().items():
         assert len(value) == 15 if name in resized else value.shape == before[name].shape
         assert torch.equal(value[:12] if name in resized else value, before[name]), name

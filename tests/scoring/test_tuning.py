@@ -1,13 +1,17 @@
 """The weights of a beam search on log-probabilities whose right weights are known."""
 
 import gzip
+import math
 
 import pytest
 import torch
 
 from hf_asr.decoding.beam import BeamDecoder
 from hf_asr.decoding.language_model import read_language_model
-from hf_asr.scoring.tuning import SearchWeights, decode_texts, tune
+from hf_asr.decoding.rescoring import RescoringDecoder
+from hf_asr.decoding.streams import Encoded
+from hf_asr.scoring import tuning
+from hf_asr.scoring.tuning import SearchWeights, decode_texts, tune, tune_ctc_weight
 
 # After "a", "b" is ten times as probable as "c".
 ARPA = """\\data\\
@@ -83,3 +87,21 @@ def test_words_are_counted_where_they_are_asked_for(tokenizer):
     values = [log_probs(tokenizer, [{"a": 0.98}, {}, {"b": 0.9}])]
     trials = tune(BeamDecoder(tokenizer.pad_token_id), values, ["ac"], tokenizer, unit="word", show_progress=False)
     assert trials[0].error_rate == 1.0
+
+
+def test_rescoring_gets_the_weight_with_the_fewest_errors(tokenizer, monkeypatch):
+    """CTC prefers "ac", the attention decoder "ab", by 2; CTC's preference is ln(0.55 / 0.4) = 0.3 times the weight."""
+    a, b, c = (tokenizer.convert_tokens_to_ids(character) for character in "abc")
+    frames = [{"a": 0.98}, {}, {"b": 0.4, "c": 0.55}, {}]
+    encoded = [Encoded(log_probs(tokenizer, frames), torch.zeros(4, 2))] * 2
+    scores = {(a, b): -1.0, (a, c): -3.0}
+    monkeypatch.setattr(
+        tuning, "attention_scores", lambda model, states, tokens, **_: [scores.get(tuple(own), -9.0) for own in tokens]
+    )
+    beam = BeamDecoder(tokenizer.pad_token_id, nbest=5, beam_size=5)
+    decoder = RescoringDecoder(beam, model=None, seconds_per_frame=0.04)
+    assert tune_ctc_weight(decoder, encoded, ["ab", "ab"], tokenizer) == (0.0, 0.0)
+    weight, rate = tune_ctc_weight(decoder, encoded, ["ac", "ac"], tokenizer)
+    assert weight * math.log(0.55 / 0.4) > 2 - 1e-6 or rate > 0
+    scores[a, c] = -1.1
+    assert tune_ctc_weight(decoder, encoded, ["ac", "ac"], tokenizer) == (0.5, 0.0)

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 
+from hf_asr.model import ConformerForCTC
 from hf_asr.training.arguments import ModelArguments
 from hf_asr.training.building import build
 
@@ -126,6 +127,18 @@ def test_an_offline_checkpoint_learns_to_stream(checkpoint, caplog):
             weight = layer.convolution.depthwise_conv.weight
             weight[..., weight.shape[-1] // 2 + 1 :] = 0
         assert torch.allclose(model(features).logits, offline(features).logits, atol=1e-5)
+
+
+def test_a_checkpoint_without_a_decoder_gets_one(checkpoint, caplog):
+    caplog.set_level("INFO", logger="hf_asr")
+    options = {"decoder_layers": 2, "ctc_weight": 0.3}
+    arguments = ModelArguments(model_name_or_path=str(checkpoint), model=options, vocabulary="keep")
+    _, model, _ = build(arguments, TEXTS)
+    assert "an attention decoder of 2 layers is new" in caplog.text
+    assert len(model.decoder.layers) == 2 and model.config.ctc_weight == 0.3
+    assert model.decoder.lm_head.weight.std() > 0
+    source = ConformerForCTC.from_pretrained(checkpoint).state_dict()
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in source.items())
 
 
 def test_a_checkpoint_that_is_causal_keeps_its_weights(checkpoint, tmp_path):
