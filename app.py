@@ -16,10 +16,10 @@ from pathlib import Path
 
 from hf_asr.arguments import Parser, add_dataclasses, to_dataclasses
 from hf_asr.console import command
-from hf_asr.decoding.arguments import SearchArguments
+from hf_asr.decoding.arguments import TextArguments
 from hf_asr.serving.options import StreamOptions
 
-CLASSES = (SearchArguments, StreamOptions)
+CLASSES = (TextArguments, StreamOptions)
 QUICKSTART = Path("runs/quickstart")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

@@ -168,7 +168,20 @@ class SearchArguments(ChunkArguments):
 
 
 @dataclass
-class DecodingArguments(SearchArguments):
+class TextArguments(SearchArguments):
+    """Choose the decoder, the chunks, and the form of the text."""
+
+    itn: bool = field(
+        default=False,
+        metadata={
+            "help": "Write numbers, dates and amounts of Mandarin and English with digits, inverse text normalization "
+            "(pip install 'hf_asr[itn]')."
+        },
+    )
+
+
+@dataclass
+class DecodingArguments(TextArguments):
     """Choose the decoder, the chunks, and the windows over long recordings."""
 
     chunk_length_s: float = field(

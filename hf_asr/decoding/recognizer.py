@@ -24,10 +24,11 @@ from .language_model import read_language_model
 from .progress import Progress, ProgressFile
 from .scorers import Scorer
 from .streams import Encoded, EncoderStream, can_stream, check_streams, encode_in_steps, encode_stream
-from .transcript import Transcript, to_transcript
+from .transcript import Hypothesis, Transcript, to_transcript
 from .tuned import read_tuned
 from .voice_activity import check_vad, split_at_pauses
 from .windows import Window, batches, consecutive_batches, split_windows
+from .written_form import check_itn, to_written_form
 
 logger = logging.getLogger("hf_asr")
 
@@ -76,6 +77,8 @@ class Recognizer:
             check_streams(self.model, processor.feature_extractor)
         if self.arguments.vad:
             check_vad(self.sampling_rate)
+        if self.arguments.itn:
+            check_itn()
 
     @property
     def sampling_rate(self) -> int:
@@ -208,11 +211,14 @@ class Recognizer:
 
     def _transcripts(self, searches: Sequence[Any], durations: Sequence[float]) -> list[Transcript]:
         """Return the transcripts of recordings whose windows were searched."""
-        tokenizer, options = self.processor.tokenizer, {"seconds_per_frame": self.seconds_per_frame}
-        return [
-            to_transcript(hypotheses[0], tokenizer, duration=duration, **options)
-            for hypotheses, duration in zip(self.decoder.finish(searches), durations, strict=True)
-        ]
+        found = zip(self.decoder.finish(searches), durations, strict=True)
+        return [self.to_transcript(hypotheses[0], duration=duration) for hypotheses, duration in found]
+
+    def to_transcript(self, hypothesis: Hypothesis, *, duration: float, start: float = 0.0) -> Transcript:
+        """Return text and words of a hypothesis, see `transcript.to_transcript`, with digits if `itn` is set."""
+        options = {"seconds_per_frame": self.seconds_per_frame, "duration": duration, "start": start}
+        transcript = to_transcript(hypothesis, self.processor.tokenizer, **options)
+        return to_written_form(transcript) if self.arguments.itn else transcript
 
     def transcribe(
         self, recordings: Audio | Sequence[Audio], *, show_progress: bool = False

@@ -13,7 +13,7 @@ from ..model.tokenization_conformer import HAN, SPACE
 from .endpoints import PAUSE_SECONDS, EndpointArguments, Endpointer
 from .recognizer import Recognizer
 from .streams import Encoded, EncoderStream, step
-from .transcript import Hypothesis, Word, to_transcript
+from .transcript import Hypothesis, Word
 
 
 @dataclass
@@ -173,14 +173,9 @@ class StreamingRecognizer:
 
     def _result(self, hypothesis: Hypothesis) -> StreamingResult:
         """Return the utterance so far."""
-        recognizer, seconds = self.recognizer, self.recognizer.seconds_per_frame
-        transcript = to_transcript(
-            hypothesis,
-            recognizer.processor.tokenizer,
-            seconds_per_frame=seconds,
-            duration=self.stream.features.num_samples / recognizer.sampling_rate,
-            start=self._start * seconds,
-        )
+        seconds = self.recognizer.seconds_per_frame
+        duration = self.stream.features.num_samples / self.recognizer.sampling_rate
+        transcript = self.recognizer.to_transcript(hypothesis, duration=duration, start=self._start * seconds)
         for word in transcript.words[:1]:
             word.start = max(word.start, round(self._earliest * seconds, 3))
         for word in transcript.words[-1:]:

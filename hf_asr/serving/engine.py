@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..decoding.arguments import SearchArguments
+from ..decoding.arguments import TextArguments
 from ..decoding.hotwords import Hotword
 from ..decoding.recognizer import Recognizer
 from ..decoding.streaming import StreamingRecognizer, StreamingResult, decode_step, encode_chunks
@@ -37,7 +37,7 @@ STREAMS_HALF_LIFE_S = 5.0  # seconds after which a step has half its weight in t
 
 
 @dataclass
-class EngineOptions(SearchArguments):
+class EngineOptions(TextArguments):
     """How requests wait, are batched and decoded; each field is an argument of the command `serve`."""
 
     max_queue_seconds: float = field(

@@ -6,7 +6,7 @@ from dataclasses import fields
 import numpy as np
 import uvicorn
 
-from ..decoding.arguments import DecodingArguments, SearchArguments
+from ..decoding.arguments import DecodingArguments, TextArguments
 from ..decoding.recognizer import load
 from ..decoding.streams import check_streams
 from .app import create_app
@@ -23,7 +23,7 @@ def load_engine(model_name_or_path: str, options: EngineOptions) -> Engine:
     """
     # oneDNN keeps a primitive for each shape of a batch, by default a thousand of them: hundreds of MB.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-    search = {option.name: getattr(options, option.name) for option in fields(SearchArguments)}
+    search = {option.name: getattr(options, option.name) for option in fields(TextArguments)}
     recognizer = load(model_name_or_path, arguments=DecodingArguments(**search))
     if options.chunk_size is not None or options.num_left_chunks is not None:
         check_streams(recognizer.model, recognizer.processor.feature_extractor)

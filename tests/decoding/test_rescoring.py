@@ -151,7 +151,10 @@ def test_the_final_text_of_a_stream_is_that_of_the_whole_recording(live_recogniz
     monkeypatch.setattr(
         rescoring, "attention_scores", lambda *args, **options: rescored.append(1) or attention_scores(*args, **options)
     )
-    live, results = StreamingRecognizer(live_recognizer, EndpointArguments(endpoint_silence_s=1000, max_utterance_s=1000)), []
+    live, results = (
+        StreamingRecognizer(live_recognizer, EndpointArguments(endpoint_silence_s=1000, max_utterance_s=1000)),
+        [],
+    )
     for start in range(0, len(waveform), 1600):
         results += live.accept(waveform[start : start + 1600])
     assert results and not rescored, "partial text needs no second pass"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from ...data.audio import AudioError, AudioTooLongError, read_recording
-from ...decoding.arguments import DecodingArguments, SearchArguments
+from ...decoding.arguments import DecodingArguments, TextArguments
 from ...decoding.recognizer import Recognizer, load
 from ...decoding.transcript import Transcript
 from ...model.feature_extraction_conformer import denoise
@@ -41,7 +41,7 @@ class RefusedError(ValueError):
         self.key, self.values = key, values
 
 
-def load_warm(model_name_or_path: str, *, search: SearchArguments | None = None) -> Recognizer:
+def load_warm(model_name_or_path: str, *, search: TextArguments | None = None) -> Recognizer:
     """Load a recogniser and run it once, because the first run of a model is slower than later ones.
 
     Args:
