@@ -39,8 +39,9 @@ from hf_asr.decoding.recognizer import with_chunks
 from hf_asr.export import sherpa, sherpa_streaming
 from hf_asr.export.check import greedy_transcriber, runners, source_runner
 from hf_asr.export.graphs import EXPORTERS
+from hf_asr.export.int8 import quantize_int8
 from hf_asr.export.live import stream_runner
-from hf_asr.export.onnx import export_onnx, quantize_int8
+from hf_asr.export.onnx import export_onnx
 from hf_asr.runtime.providers import open_session
 from hf_asr.scoring.metrics import error_rates
 

@@ -17,7 +17,8 @@ from ..runtime.providers import ENGINE, PROFILE, SHAPES, open_session, tensorrt_
 from .check import MIN_CHARACTERS, GraphComparison, Limits, compare_with_source, graph_files, graph_inputs, short_cuts
 from .folder import remove
 from .graphs import EXPORTERS, half_precision
-from .onnx import export_onnx, quantize_int8
+from .int8 import quantize_int8
+from .onnx import export_onnx
 from .openvino import convert
 from .utterances import Utterances, named_utterances
 

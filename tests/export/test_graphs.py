@@ -10,7 +10,8 @@ from hf_asr.checkpoint import load_checkpoint
 from hf_asr.export import sherpa
 from hf_asr.export.check import run_graph, source_runner
 from hf_asr.export.graphs import exporter_config, half_precision
-from hf_asr.export.onnx import export_onnx, quantize_int8
+from hf_asr.export.int8 import quantize_int8
+from hf_asr.export.onnx import export_onnx
 from hf_asr.runtime.ort_model import OrtConformerForCTC
 from hf_asr.runtime.providers import open_session
 
