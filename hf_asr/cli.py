@@ -9,10 +9,12 @@ from .arguments import Parser, hint, parse
 from .console import command, on_one_line
 
 COMMANDS = {
+    "prepare": "turn a public corpus into a dataset",
     "train": "train a recogniser and score it",
     "evaluate": "score a checkpoint on a split of a dataset",
     "transcribe": "transcribe recordings and folders",
     "align": "align transcripts with their recordings",
+    "check-data": "find defects of a dataset and wrong transcripts",
     "compare": "report which of two checkpoints is better",
     "augment-preview": "write examples of a recipe's augmentations",
     "lm": "train an n-gram language model on texts",

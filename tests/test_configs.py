@@ -23,6 +23,8 @@ MILLIONS = {
     "medium": (25, 35),
     "streaming_medium": (25, 35),
     "article": (80, 100),
+    "aishell1": (40, 50),
+    "librispeech": (70, 90),
 }
 
 

@@ -113,7 +113,8 @@ def check_command(command: str, *, is_complete: bool) -> None:
         script = ROOT / words[1]
         assert script.is_file(), command
         if script.parent.name == "scripts":
-            check_arguments(script.stem.replace("_", "-"), words[2:], is_complete=is_complete)
+            name = "prepare" if script.stem == "prepare_data" else script.stem.replace("_", "-")
+            check_arguments(name, words[2:], is_complete=is_complete)
         else:
             check_options(words[2:], known=set(re.findall(r'"(--\w+)"', script.read_text(encoding="utf-8"))))
 
