@@ -22,8 +22,9 @@ from .model.configuration_conformer import required_frames
 from .model.losses_conformer import ctc_loss, smoothed
 from .model.tokenization_conformer import SPACE, character_backend, splits_special_tokens, text_normalizer
 
-# Modules that have a row for each token: Parakeet's and our head, wav2vec2's head, and our decoder's.
+# Modules that have a row for each token: Parakeet's and our head, wav2vec2's head, and our decoders'.
 HEADS = ("ctc_head", "lm_head", "decoder.lm_head", "decoder.embed_tokens")
+HEADS += ("reverse_decoder.lm_head", "reverse_decoder.embed_tokens")
 _IS_CTC_HEAD = re.compile(r"(^|\.)(ctc_head|lm_head)\.")
 _WINDOW = 400  # samples, 25 ms: the first frame needs so many samples more than one hop
 _MIN_SECONDS = 0.25  # shorter recordings do not fit into the convolutions of other families

@@ -1,6 +1,8 @@
 """Names of the files that commands write, and writing them atomically: under a temporary name first, then renamed."""
 
 import contextlib
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,3 +51,21 @@ def write_text(path: str | Path, text: str) -> None:
     """
     with written_beside(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def check_empty_folder(folder: str | Path) -> None:
+    """Raise ValueError unless `folder` is new or an empty folder."""
+    if Path(folder).exists() and (Path(folder).is_file() or os.listdir(folder)):
+        raise ValueError(f"{folder} must be a new or an empty folder, but it is not empty")
+
+
+@contextlib.contextmanager
+def folder_written_beside(folder: str | Path) -> Iterator[Path]:
+    """Yield a folder to write to; it becomes `folder`, new or empty, if the block ends without an error."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.partial") as partial:
+        written = Path(partial) / "written"
+        written.mkdir()
+        yield written
+        written.replace(folder)

@@ -1,6 +1,6 @@
 """Export a checkpoint to a graph for other runtimes, and check that both give the same result.
 
-python scripts/export.py --model_name_or_path M --output_dir D --target onnx|sherpa-onnx|tensorrt|openvino
+python scripts/export.py --model_name_or_path M --output_dir D --target onnx|sherpa-onnx|tensorrt|openvino|wenet
 """
 
 import sys

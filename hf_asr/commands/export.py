@@ -1,4 +1,4 @@
-"""Export a checkpoint to a graph for other runtimes, and check that both give the same result.
+"""Export a checkpoint to a graph for other runtimes or to WeNet, and check that both give the same result.
 
 At the top, this file imports nothing outside the standard library: optimum-cli loads it by its path, for the options.
 """
@@ -6,7 +6,7 @@ At the top, this file imports nothing outside the standard library: optimum-cli 
 import argparse
 from pathlib import Path
 
-TARGETS = ("onnx", "sherpa-onnx", "tensorrt", "openvino")
+TARGETS = ("onnx", "sherpa-onnx", "tensorrt", "openvino", "wenet")
 PRECISIONS = ("int8", "int8-static", "fp16")
 
 
@@ -15,7 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output_dir", type=Path, required=True, help="Folder of the export; an earlier export there is replaced."
     )
-    parser.add_argument("--target", choices=TARGETS, default="onnx", help="Runtime that the graph is for.")
+    parser.add_argument(
+        "--target",
+        choices=TARGETS,
+        default="onnx",
+        help="Runtime that the graph is for; wenet: a model directory of WeNet.",
+    )
     parser.add_argument(
         "--quantize", choices=PRECISIONS, help="Write a graph of this precision, too; int8-static needs --dataset_name."
     )
@@ -55,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow_other_features",
         action="store_true",
-        help="sherpa-onnx: export a checkpoint that was trained on other features than sherpa-onnx computes.",
+        help="sherpa-onnx, wenet: export a checkpoint that was trained on other features than these compute.",
     )
 
 

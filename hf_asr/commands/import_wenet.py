@@ -1,4 +1,4 @@
-"""Import a WeNet model directory: encoder and CTC head."""
+"""Import a WeNet model directory: encoder, CTC head and attention decoders."""
 
 from argparse import Namespace
 

@@ -6,7 +6,8 @@ from ..checkpoint import load_checkpoint
 from ..decoding.arguments import ChunkArguments
 from ..decoding.recognizer import with_chunks
 from ..decoding.streams import check_streams
-from ..files import EXPORT_REPORT, TOKENS
+from ..files import EXPORT_REPORT, TOKENS, check_empty_folder
+from ..hub.wenet_export import export_wenet
 from ..model import ConformerFeatureExtractor, ConformerForCTC, ConformerProcessor
 from ..provenance import weights_sha256
 from ..runtime.openvino import import_openvino
@@ -19,6 +20,8 @@ from .utterances import load_utterances
 
 def export(args: argparse.Namespace) -> list[dict]:
     """Write the graphs that pass the check, the processor and `export_report.json` to `args.output_dir`.
+
+    For the target `wenet`, write a model directory of WeNet instead.
 
     Args:
         args: The options of `hf-asr export` (hf_asr/commands/export.py).
@@ -33,6 +36,10 @@ def export(args: argparse.Namespace) -> list[dict]:
     """
     check_arguments(args)
     model, processor = load_source_checkpoint(args.model_name_or_path)
+    if args.target == "wenet":
+        export_wenet(model, processor, args.output_dir, allow_other_features=args.allow_other_features)
+        print(f"{args.output_dir}: final.pt, train.yaml, units.txt, global_cmvn")
+        return []
     config, facts = model.config, {}  # the checkpoint's own: the chunks of a streaming graph are in its metadata
     check_features(args, processor.feature_extractor)
     if args.streaming:
@@ -74,7 +81,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     """
     if args.with_frontend and args.target != "onnx":
         raise ValueError(f"--with_frontend goes with --target onnx; {args.target} computes or takes features")
-    if args.quantize and args.target in ("tensorrt", "openvino"):
+    if args.quantize and args.target in ("tensorrt", "openvino", "wenet"):
         raise ValueError(f"--quantize goes with onnx and sherpa-onnx; {args.target} chooses its precision itself")
     if args.quantize == "int8-static" and not args.dataset_name:
         raise ValueError("--quantize int8-static measures ranges on recordings: give --dataset_name")
@@ -88,6 +95,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError("--chunk_size and --num_left_chunks go with --streaming true")
     if args.max_utterances < 1:
         raise ValueError(f"--max_utterances must be 1 or more, not {args.max_utterances}")
+    if args.target == "wenet":
+        check_empty_folder(args.output_dir)
     if args.target == "openvino":
         import_openvino()
     check_folder(args.output_dir, checkpoint=args.model_name_or_path)

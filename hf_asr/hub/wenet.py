@@ -1,4 +1,4 @@
-"""Import WeNet's Conformer encoders with their CTC head (https://github.com/wenet-e2e/wenet).
+"""Import WeNet's Conformers: encoder, CTC head and attention decoders (https://github.com/wenet-e2e/wenet).
 
 A model directory contains `final.pt`, `train.yaml`, `units.txt` and usually `global_cmvn`. If its units are BPE pieces,
 it also contains a sentencepiece model, such as `train_960_unigram5000.model`.
@@ -6,62 +6,23 @@ it also contains a sentencepiece model, such as `train_960_unigram5000.model`.
 
 import json
 import logging
-import os
 import re
-import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
+from ..files import check_empty_folder, folder_written_beside
 from ..model import ConformerConfig, ConformerForCTC, ConformerProcessor
 from .wenet_recipe import WenetRecipe, load_recipe, parse_recipe
 from .wenet_units import find_pieces, read_tokenizer, read_units
+from .wenet_weights import from_wenet, narrow_subsampling
 
 logger = logging.getLogger(__name__)
 
 WRAPPERS = ("model", "state_dict", "model_state_dict", "module")  # keys under which trainers store the weights
 PREFIXES = ("module.", "_orig_mod.", "model.")  # of all names: DistributedDataParallel, torch.compile, Lightning
-NOT_IMPORTED = r"decoder\..+|encoder\.embed\.pos_enc\.pe|.+\.concat_linear\..+"  # positions (pe) are computed
-
-# Our name of each part of a block -> WeNet's name. Weights and biases have the same names and shapes in both.
-BLOCK_PARTS = {
-    "feed_forward1_norm": "norm_ff_macaron",
-    "feed_forward1.up_proj": "feed_forward_macaron.w_1",
-    "feed_forward1.down_proj": "feed_forward_macaron.w_2",
-    "attention_norm": "norm_mha",
-    "attention.o_proj": "self_attn.linear_out",
-    "attention.position_proj": "self_attn.linear_pos",
-    "convolution_norm": "norm_conv",
-    "convolution.pointwise_conv1": "conv_module.pointwise_conv1",
-    "convolution.depthwise_conv": "conv_module.depthwise_conv",
-    "convolution.norm": "conv_module.norm",
-    "convolution.pointwise_conv2": "conv_module.pointwise_conv2",
-    "feed_forward2_norm": "norm_ff",
-    "feed_forward2.up_proj": "feed_forward.w_1",
-    "feed_forward2.down_proj": "feed_forward.w_2",
-    "final_norm": "norm_final",
-}
-TOP_PARTS = {"encoder.final_norm": "encoder.after_norm", "ctc_head": "ctc.ctc_lo"}
-
-
-def wenet_names(name: str, *, subsampling_factor: int) -> list[str]:
-    """Return WeNet's names of the weights that form one of ours: one name, or three for a fused projection."""
-    module, _, leaf = name.rpartition(".")
-    if block := re.fullmatch(r"encoder\.layers\.(\d+)\.(.+)", module):
-        place, part = f"encoder.encoders.{block[1]}", block[2]
-        if part == "attention.qkv_proj":
-            return [f"{place}.self_attn.linear_{which}.{leaf}" for which in "qkv"]
-        if part == "attention":  # bias_u and bias_v
-            return [f"{place}.self_attn.pos_{leaf}"]
-        return [f"{place}.{BLOCK_PARTS[part]}.{leaf}"]
-    if module.startswith("encoder.subsampling.conv."):
-        return [name.replace("subsampling", "embed")]
-    if module == "encoder.subsampling.out":
-        return [f"encoder.embed.{'out.0' if subsampling_factor == 4 else 'linear'}.{leaf}"]
-    if module == "encoder":  # feature_mean and feature_istd
-        return [f"encoder.global_cmvn.{leaf.removeprefix('feature_')}"]
-    return [f"{TOP_PARTS[module]}.{leaf}"]
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -91,54 +52,31 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def fill_biases(state: dict[str, torch.Tensor], without_bias: dict[str, str]) -> None:
-    """Add a bias of zeros, which changes nothing, to the projections of the encoder that have no bias.
+    """Add a bias of zeros, which changes nothing, to the projections that have no bias.
 
     Args:
-        without_bias: WeNet's name of each such projection -> the option of train.yaml that removes its bias.
+        without_bias: Regular expression of WeNet's names of projections -> the option of train.yaml that removes their
+            bias.
 
     Raises:
         ValueError: One of these projections has a bias.
     """
     for key, weight in list(state.items()):
-        block = re.fullmatch(r"(encoder\.encoders\.\d+\.(.+))\.weight", key)
-        if block and (option := without_bias.get(block[2])):
-            if f"{block[1]}.bias" in state:
-                raise ValueError(f"final.pt has {block[1]}.bias, but train.yaml has encoder_conf.{option}: false")
-            state[f"{block[1]}.bias"] = weight.new_zeros(weight.shape[0])
+        name, _, leaf = key.rpartition(".")
+        option = next((option for names, option in without_bias.items() if re.fullmatch(names, name)), None)
+        if leaf == "weight" and option:
+            if f"{name}.bias" in state:
+                raise ValueError(f"final.pt has {name}.bias, but train.yaml has {option}: false")
+            state[f"{name}.bias"] = weight.new_zeros(weight.shape[0])
 
 
-def convert_state_dict(state: dict[str, torch.Tensor], config: ConformerConfig) -> dict[str, torch.Tensor]:
-    """Return WeNet's weights with our names, without the attention decoder.
-
-    Raises:
-        ValueError: A weight is unknown, is missing or has another shape; the message has WeNet's name of it.
-    """
-    with torch.device("meta"):
-        shapes = {name: value.shape for name, value in ConformerForCTC(config).state_dict().items()}
-    sources = {name: wenet_names(name, subsampling_factor=config.subsampling_factor) for name in shapes}
-    known = {source for names in sources.values() for source in names}
-    if extra := [key for key in state if key not in known and not re.fullmatch(NOT_IMPORTED, key)]:
-        shape = tuple(state[extra[0]].shape)
-        raise ValueError(f"final.pt: {_named(extra)}, of shape {shape}, has no place in the Conformer of train.yaml")
-    counters = {key: torch.tensor(0) for key in known if key.endswith("num_batches_tracked")}  # missing in older files
-    if missing := [key for names in sources.values() for key in names if key not in state | counters]:
-        raise ValueError(f"final.pt: {_named(missing)} is missing, which the Conformer of train.yaml has")
-    converted = {}
-    for name, names in sources.items():
-        parts = [(counters | state)[key] for key in names]
-        if "pointwise_conv" in name and name.endswith("weight"):
-            parts = [part.squeeze(-1) for part in parts]  # a convolution with kernel size 1 is a projection
-        shape = shapes[name] if len(parts) == 1 else (shapes[name][0] // len(parts), *shapes[name][1:])
-        for key, part in zip(names, parts, strict=True):
-            if part.shape != shape:
-                raise ValueError(f"final.pt: {key} has shape {tuple(part.shape)}; by train.yaml it is {tuple(shape)}")
-        converted[name] = torch.cat(parts) if len(parts) > 1 else parts[0]
-    return converted
-
-
-def _named(keys: list[str]) -> str:
-    """Return the first name and the number of the others."""
-    return keys[0] + (f" (and {len(keys) - 1} more)" if len(keys) > 1 else "")
+def set_aside(state: dict[str, torch.Tensor], config: ConformerConfig) -> dict[str, int]:
+    """Remove the modules of WeNet's model that ours does not have; return {name: its number of weights}."""
+    modules = {"encoder", "ctc", "decoder"} if config.decoder_layers else {"encoder", "ctc"}
+    others = Counter(name for key in state if (name := key.partition(".")[0]) not in modules)
+    for key in [key for key in state if key.partition(".")[0] in others]:
+        del state[key]
+    return dict(others)
 
 
 def read_cmvn(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
@@ -184,8 +122,8 @@ def import_wenet(
     for name in ("train.yaml", "units.txt", "final.pt"):
         if not (wenet_dir / name).is_file():
             raise ValueError(f"{wenet_dir} is not a WeNet model directory: it has no {name}")
-    if output_dir is not None and Path(output_dir).exists() and (Path(output_dir).is_file() or os.listdir(output_dir)):
-        raise ValueError(f"{output_dir} must be a new or an empty folder, but it is not empty")
+    if output_dir is not None:
+        check_empty_folder(output_dir)
     state = read_weights(wenet_dir / "final.pt")
     if "ctc.ctc_lo.weight" not in state:
         raise ValueError(f"{wenet_dir / 'final.pt'} has no CTC head: ctc.ctc_lo.weight is missing")
@@ -195,20 +133,26 @@ def import_wenet(
         raise ValueError(f"{wenet_dir}: units.txt has {len(units)} units, but final.pt's CTC head {vocab_size} outputs")
     recipe = parse_recipe(load_recipe(wenet_dir / "train.yaml"), vocab_size=vocab_size)
     tokenizer = read_tokenizer(
-        units, special_tokens=recipe.special_tokens, pieces=find_pieces(wenet_dir, recipe.bpe_path)
+        units,
+        special_tokens=recipe.special_tokens,
+        pieces=find_pieces(wenet_dir, recipe.bpe_path),
+        text_normalization=recipe.text_normalization,
     )
     config = recipe.config
     config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, tokenizer.bos_token_id, tokenizer.eos_token_id
+    if others := set_aside(state, config):
+        names = ", ".join(f"{name} ({count} weights)" for name, count in others.items())
+        logger.warning("%s: not imported: %s", wenet_dir, names)
     if "encoder.global_cmvn.mean" not in state:
         state |= _cmvn(wenet_dir, recipe)
     fill_biases(state, recipe.without_bias)
     model = ConformerForCTC(config)
-    model.load_state_dict(convert_state_dict(state, config), strict=True)
-    if decoder := [key for key in state if key.startswith("decoder.")]:
-        logger.warning("%s: %d weights of the attention decoder are not imported", wenet_dir, len(decoder))
+    model.load_state_dict(from_wenet(narrow_subsampling(state, config), config), strict=True)
     processor = ConformerProcessor(recipe.extractor, tokenizer)
     if output_dir is not None:
-        _save(model, processor, Path(output_dir))
+        with folder_written_beside(output_dir) as folder:
+            model.save_pretrained(folder)
+            processor.save_pretrained(folder)
     return model.eval(), processor
 
 
@@ -225,13 +169,3 @@ def _cmvn(wenet_dir: Path, recipe: WenetRecipe) -> dict[str, torch.Tensor]:
         if len(mean) != recipe.config.num_mel_bins:
             raise ValueError(f"{path} has {len(mean)} mel bins, but the features have {recipe.config.num_mel_bins}")
     return {"encoder.global_cmvn.mean": mean, "encoder.global_cmvn.istd": istd}
-
-
-def _save(model: ConformerForCTC, processor: ConformerProcessor, output_dir: Path) -> None:
-    """Save to a temporary folder first, so that an error leaves no half-written checkpoint."""
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f"{output_dir.name}.partial") as partial:
-        checkpoint = Path(partial) / "checkpoint"
-        model.save_pretrained(checkpoint)
-        processor.save_pretrained(checkpoint)
-        checkpoint.replace(output_dir)

@@ -1,5 +1,6 @@
 """Read WeNet's `train.yaml`: each key is supported, is known not to change the outputs, or is refused by name."""
 
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,32 +10,43 @@ from typing import Any
 import yaml
 
 from ..model import ConformerConfig, ConformerFeatureExtractor
+from ..model.tokenization_conformer import TEXT_NORMALIZATIONS
 
 SUBSAMPLING = {"conv2d": 4, "conv2d6": 6, "conv2d8": 8}
 ACTIVATIONS = {"swish": "silu", "relu": "relu", "gelu": "gelu"}
 WINDOWS = {"povey": "povey", "hanning": "hann", "hamming": "hamming", "rectangular": "rectangular"}
 
-# Option of encoder_conf -> the projections that have no bias if it is false.
+# pos_enc_layer_type -> selfattention_layer_type and our position_embeddings
+POSITIONS = {"rel_pos": ("rel_selfattn", "absolute"), "rope_pos": ("rope_abs_selfattn", "rotary")}
+DECODERS = ("transformer", "bitransformer")
+
+# Option of encoder_conf or decoder_conf -> the projections of a block that have no bias if it is false.
 BIASES = {
-    "query_bias": ("self_attn.linear_q", "self_attn.linear_out"),
-    "key_bias": ("self_attn.linear_k",),
-    "value_bias": ("self_attn.linear_v",),
-    "mlp_bias": ("feed_forward.w_1", "feed_forward.w_2", "feed_forward_macaron.w_1", "feed_forward_macaron.w_2"),
+    "query_bias": r"(self|src)_attn\.linear_(q|out)",
+    "key_bias": r"(self|src)_attn\.linear_k",
+    "value_bias": r"(self|src)_attn\.linear_v",
+    "mlp_bias": r"feed_forward(_macaron)?\.w_[12]",
 }
 
-# Keys that affect only training, the attention decoder (which is not imported), or the way of computing the same
-# numbers.
+# Keys that affect only training, heads that are not imported, or the way of computing the same numbers.
 HARMLESS = {
     "": (
-        "decoder decoder_conf optim optim_conf scheduler scheduler_conf grad_clip accum_grad max_epoch log_interval "
-        "save_interval save_states save_time model_dir train_engine use_amp dtype ds_conf init_infos lora_conf "
-        "data_type tag epoch step lr lrs cv_loss loss_dict"
+        "predictor predictor_conf joint joint_conf optim optim_conf scheduler scheduler_conf grad_clip accum_grad "
+        "max_epoch log_interval save_interval save_states save_time model_dir train_engine use_amp dtype ds_conf "
+        "init_infos lora_conf data_type tag epoch step lr lrs cv_loss loss_dict"
     ),
     "encoder_conf": (
         "positional_dropout_rate use_dynamic_left_chunk gradient_checkpointing use_sdpa positionwise_conv_kernel_size "
         "n_expert n_expert_activated"
     ),
-    "model_conf": "ignore_id lsm_weight length_normalized_loss reverse_weight special_tokens",
+    "decoder_conf": (
+        "dropout_rate positional_dropout_rate self_attention_dropout_rate src_attention_dropout_rate "
+        "gradient_checkpointing use_sdpa tie_word_embedding n_expert n_expert_activated"
+    ),
+    "model_conf": (
+        "ignore_id lsm_weight length_normalized_loss special_tokens transducer_weight enable_k2 delay_penalty "
+        "warmup_steps lm_only_scale am_only_scale"
+    ),
     "tokenizer_conf": "symbol_table_path non_lang_syms_path is_multilingual num_languages",
     "dataset_conf": (
         "filter_conf speed_perturb speed_perturb_conf spec_aug spec_aug_conf spec_sub spec_sub_conf spec_trim "
@@ -54,11 +66,12 @@ class WenetRecipe:
 
     config: ConformerConfig
     extractor: ConformerFeatureExtractor
-    without_bias: dict[str, str]  # WeNet's name of a projection -> the option that removes its bias
+    without_bias: dict[str, str]  # regular expression of projections -> the option that removes their bias
     has_cmvn: bool
     cmvn_file: str | None
     bpe_path: str | None
     special_tokens: dict[str, int]
+    text_normalization: str
 
 
 class Section(dict):
@@ -112,6 +125,10 @@ class Section(dict):
         """Take a whole number of 1 or more."""
         return self.number(key, default, least=1, is_whole=True)
 
+    def flag(self, key: str, default: bool) -> bool:
+        """Take a boolean."""
+        return self.take(key, default, accepted=(True, False))
+
     def finish(self) -> None:
         """Raise a ValueError that names the keys that are left."""
         if self:
@@ -145,7 +162,8 @@ def parse_recipe(recipe: dict, *, vocab_size: int) -> WenetRecipe:
     """
     top = Section("", recipe)
     top.take("encoder", "conformer", accepted=("conformer",))
-    top.take("model", "asr_model", accepted=("asr_model",))
+    model_type = top.take("model", "asr_model", accepted=("asr_model", "transducer"))
+    is_transducer = model_type == "transducer" or "predictor" in recipe  # the first versions have no `model`
     top.take("dataset", "asr", accepted=("asr",))
     top.take("ctc", "ctc", accepted=("ctc",))
     top.take("raw_wav", True, accepted=(True,))  # False: precomputed features of Kaldi
@@ -156,22 +174,22 @@ def parse_recipe(recipe: dict, *, vocab_size: int) -> WenetRecipe:
     ctc = top.section("ctc_conf")
     ctc.take("ctc_blank_id", 0, accepted=(0,))
     ctc.finish()
-    model = top.section("model_conf")
-    if model.number("ctc_weight", 0.5) == 0:
-        raise ValueError("train.yaml: model_conf.ctc_weight is 0, so the CTC head was not trained; only it is imported")
-    model.take("apply_non_blank_embedding", False, accepted=(False,))
-    model.take("lfmmi_dir", None, accepted=(None, ""))
-    model.finish()
     is_bpe = top.take("tokenizer", "char", accepted=("char", "bpe")) == "bpe"
     special_tokens, bpe_path = _tokenizer(top.section("tokenizer_conf"), is_bpe=is_bpe)
     has_cmvn, cmvn_file = _cmvn(top)
     input_dim = top.pop("input_dim", None)
-    extractor = _extractor(top, input_dim)
-    encoder = top.section("encoder_conf")
-    without_bias = {
-        part: option for option, parts in BIASES.items() if not _flag(encoder, option, True) for part in parts
-    }
-    config = _config(encoder, vocab_size=vocab_size, extractor=extractor)
+    ours = top.section("hf_asr")  # from `hf-asr export --target wenet`: what other options cannot express
+    extractor = _extractor(top, input_dim, ours.section("feature_extractor"))
+    encoder, decoder = top.section("encoder_conf"), top.section("decoder_conf")
+    without_bias = _without_bias(encoder, r"encoder\.encoders") | _without_bias(decoder, r"decoder\.(.+\.)?decoders")
+    options = {"vocab_size": vocab_size} | _encoder_options(encoder, extractor)
+    options |= _loss_options(top.section("model_conf"), is_transducer=is_transducer)
+    decoder_type = top.pop("decoder", "bitransformer" if decoder else None)
+    if options["ctc_weight"] < 1 and decoder_type is not None:  # otherwise the decoder was not trained
+        options |= _decoder_options(decoder, decoder_type, norm_eps=options["layer_norm_eps"])
+    config = _config(options, ours.section("config"))
+    text_normalization = ours.take("text_normalization", "none", accepted=tuple(TEXT_NORMALIZATIONS))
+    ours.finish()
     top.finish()
     return WenetRecipe(
         config=config,
@@ -181,19 +199,82 @@ def parse_recipe(recipe: dict, *, vocab_size: int) -> WenetRecipe:
         cmvn_file=cmvn_file,
         bpe_path=bpe_path,
         special_tokens=special_tokens,
+        text_normalization=text_normalization,
     )
 
 
-def _flag(section: Section, key: str, default: bool) -> bool:
-    """Take a boolean."""
-    return section.take(key, default, accepted=(True, False))
+def _without_bias(section: Section, blocks: str) -> dict[str, str]:
+    """Take the options of biases; return {regular expression of projections without bias: option}.
+
+    Args:
+        blocks: Regular expression of the name of the blocks.
+    """
+    options = [option for option in BIASES if not section.flag(option, True)]
+    return {rf"{blocks}\.\d+\.{BIASES[option]}": section.path(option) for option in options}
 
 
-def _config(encoder: Section, *, vocab_size: int, extractor: ConformerFeatureExtractor) -> ConformerConfig:
-    """Return the configuration of an encoder; the defaults are those of WeNet's `ConformerEncoder`."""
+def _loss_options(model: Section, *, is_transducer: bool) -> dict[str, float]:
+    """Return the shares of CTC and decoders in the loss; without the transducer's, the others are the whole."""
+    ctc = model.number("ctc_weight", 0.0 if is_transducer else 0.5)
+    attention = model.number("attention_weight", 0.0) if is_transducer else 1 - ctc
+    if ctc == 0:
+        raise ValueError("train.yaml: model_conf.ctc_weight is 0, so the CTC head, which gives the text, is untrained")
+    reverse_weight = model.number("reverse_weight", 0.0)
+    model.take("apply_non_blank_embedding", False, accepted=(False,))
+    model.take("lfmmi_dir", None, accepted=(None, ""))
+    model.finish()
+    return {"ctc_weight": ctc / (ctc + attention), "reverse_weight": reverse_weight}
+
+
+def _decoder_options(decoder: Section, decoder_type: str, *, norm_eps: float) -> dict[str, Any]:
+    """Return the options of the attention decoders; the defaults are those of WeNet's `TransformerDecoder`.
+
+    Args:
+        norm_eps: Of the encoder, which must be the decoder's, too.
+    """
+    if decoder_type not in DECODERS:
+        choices = ", ".join(map(repr, DECODERS))
+        raise ValueError(f"train.yaml: decoder: {decoder_type!r} cannot be imported, only {choices}")
+    heads = decoder.count("attention_heads", 4)
+    for key in ("normalize_before", "use_output_layer", "src_attention"):
+        decoder.take(key, True, accepted=(True,))
+    decoder.take("concat_after", False, accepted=(False,))
+    decoder.take("input_layer", "embed", accepted=("embed",))
+    decoder.take("mlp_type", "position_wise_feed_forward", accepted=("position_wise_feed_forward",))
+    decoder.take("layer_norm_type", "layer_norm", accepted=("layer_norm",))
+    decoder.take("n_kv_head", None, accepted=(None, heads))
+    decoder.take("head_dim", None, accepted=(None,))
+    if (eps := decoder.number("norm_eps", 1e-5)) != norm_eps:
+        raise ValueError(
+            f"train.yaml: decoder_conf.norm_eps is {eps:g}, but only the encoder's {norm_eps:g} is possible"
+        )
+    options = dict(
+        decoder_layers=decoder.count("num_blocks", 6),
+        decoder_attention_heads=heads,
+        decoder_intermediate_size=decoder.count("linear_units", 2048),
+        decoder_hidden_act=ACTIVATIONS[decoder.take("activation_type", "relu", accepted=tuple(ACTIVATIONS))],
+    )
+    if decoder_type == "bitransformer":
+        options["reverse_decoder_layers"] = decoder.count("r_num_blocks", 0)
+    decoder.finish()
+    return options
+
+
+def _config(options: dict[str, Any], ours: Section) -> ConformerConfig:
+    """Return the configuration with these options; those of the section take precedence."""
+    values = {key: ours.pop(key) for key in list(ours) if key in ConformerConfig.__annotations__}
+    ours.finish()
+    try:
+        return ConformerConfig(**options | values)
+    except ValueError as error:
+        raise ValueError(f"train.yaml cannot be imported: {error}") from error
+
+
+def _encoder_options(encoder: Section, extractor: ConformerFeatureExtractor) -> dict[str, Any]:
+    """Return the options of the encoder; the defaults are those of WeNet's `ConformerEncoder`."""
     hidden_size, heads = encoder.count("output_size", 256), encoder.count("attention_heads", 4)
-    encoder.take("pos_enc_layer_type", "rel_pos", accepted=("rel_pos",))
-    encoder.take("selfattention_layer_type", "rel_selfattn", accepted=("rel_selfattn",))
+    attention, positions = POSITIONS[encoder.take("pos_enc_layer_type", "rel_pos", accepted=tuple(POSITIONS))]
+    encoder.take("selfattention_layer_type", "rel_selfattn", accepted=(attention,))
     for key in ("normalize_before", "use_cnn_module", "macaron_style", "final_norm"):
         encoder.take(key, True, accepted=(True,))
     encoder.take("concat_after", False, accepted=(False,))
@@ -202,7 +283,7 @@ def _config(encoder: Section, *, vocab_size: int, extractor: ConformerFeatureExt
     encoder.take("n_kv_head", None, accepted=(None, heads))
     encoder.take("head_dim", None, accepted=(None, hidden_size // heads))
     encoder.take("layer_norm_type", "layer_norm", accepted=("layer_norm",))
-    is_causal, is_dynamic = _flag(encoder, "causal", False), _flag(encoder, "use_dynamic_chunk", False)
+    is_causal, is_dynamic = encoder.flag("causal", False), encoder.flag("use_dynamic_chunk", False)
     chunk_size = encoder.number("static_chunk_size", 0, least=-1, is_whole=True)
     conv_norm = encoder.take("cnn_module_norm", "batch_norm", accepted=("batch_norm", "layer_norm"))
     eps, conv_eps = encoder.number("norm_eps", 1e-5), encoder.number("conv_norm_eps", 1e-5)
@@ -212,7 +293,6 @@ def _config(encoder: Section, *, vocab_size: int, extractor: ConformerFeatureExt
             "batch_norm has 1e-05 here, and layer_norm the norm_eps of the other norms"
         )
     options = dict(
-        vocab_size=vocab_size,
         hidden_size=hidden_size,
         num_hidden_layers=encoder.count("num_blocks", 6),
         num_attention_heads=heads,
@@ -221,13 +301,13 @@ def _config(encoder: Section, *, vocab_size: int, extractor: ConformerFeatureExt
         conv_kernel_size=encoder.count("cnn_module_kernel", 15),
         conv_expansion_factor=encoder.take("conv_inner_factor", 2, accepted=(2, 4, 6, 8)) // 2,
         conv_norm=conv_norm,
-        conv_bias=_flag(encoder, "conv_bias", True),
+        conv_bias=encoder.flag("conv_bias", True),
         causal_conv=is_causal,
         # A model that is not causal becomes an offline one, because it does not stream exactly.
         use_dynamic_chunk=is_dynamic and is_causal,
         chunk_size=chunk_size if chunk_size > 0 and not is_dynamic else -1,  # dynamic chunks replace the static one
         subsampling_factor=SUBSAMPLING[encoder.take("input_layer", "conv2d", accepted=tuple(SUBSAMPLING))],
-        position_embeddings="absolute",
+        position_embeddings=positions,
         scale_input=True,
         hidden_dropout=(dropout := encoder.number("dropout_rate", 0.1)),
         activation_dropout=dropout,
@@ -237,16 +317,16 @@ def _config(encoder: Section, *, vocab_size: int, extractor: ConformerFeatureExt
         hop_length=extractor.hop_length,
     )
     encoder.finish()
-    try:
-        return ConformerConfig(**options)
-    except ValueError as error:
-        raise ValueError(f"train.yaml: encoder_conf cannot be imported: {error}") from error
+    return options
 
 
-def _extractor(top: Section, input_dim: int | None) -> ConformerFeatureExtractor:
+def _extractor(top: Section, input_dim: int | None, ours: Section) -> ConformerFeatureExtractor:
     """Return an extractor of the features that torchaudio computes for WeNet.
 
     The first versions of WeNet describe them in `collate_conf`.
+
+    Args:
+        ours: Options of our extractor that WeNet's features do not have; they take precedence.
     """
     dataset, collate = top.section("dataset_conf"), top.section("collate_conf")
     dataset.take("feats_type", "fbank", accepted=("fbank",))
@@ -259,7 +339,7 @@ def _extractor(top: Section, input_dim: int | None) -> ConformerFeatureExtractor
     bins = fbank.count("num_mel_bins", old_bins)
     if input_dim is not None and input_dim != bins:
         raise ValueError(f"train.yaml: input_dim is {input_dim!r}, but the features have {bins} mel bins")
-    extractor = ConformerFeatureExtractor(
+    options = dict(
         num_mel_bins=bins,
         sampling_rate=resample.count("resample_rate", 16000),
         frame_length=fbank.number("frame_length", old.number("frame_length", 25), least=1),
@@ -271,9 +351,14 @@ def _extractor(top: Section, input_dim: int | None) -> ConformerFeatureExtractor
         energy_floor=2**-23,
         min_duration=0.0,
     )
-    for section in (resample, fbank, dataset, old, collate):
+    known = inspect.signature(ConformerFeatureExtractor).parameters
+    options |= {key: ours.pop(key) for key in list(ours) if key in known}
+    for section in (resample, fbank, dataset, old, collate, ours):
         section.finish()
-    return extractor
+    try:
+        return ConformerFeatureExtractor(**options)
+    except ValueError as error:
+        raise ValueError(f"train.yaml: the features cannot be imported: {error}") from error
 
 
 def _cmvn(top: Section) -> tuple[bool, str | None]:

@@ -68,7 +68,11 @@ def read_units(path: Path) -> dict[str, int]:
 
 
 def read_tokenizer(
-    vocabulary: dict[str, int], *, special_tokens: dict[str, int] | None = None, pieces: Path | None = None
+    vocabulary: dict[str, int],
+    *,
+    special_tokens: dict[str, int] | None = None,
+    pieces: Path | None = None,
+    text_normalization: str = "none",
 ) -> ConformerTokenizer:
     """Make a tokenizer with the units and ids of `units.txt`.
 
@@ -77,9 +81,11 @@ def read_tokenizer(
             `<sos/eos>` the last unit.
         pieces: The sentencepiece model that splits transcripts into units of several characters. Without it, a model
             with such units can transcribe, but its fine-tuning needs a new vocabulary.
+        text_normalization: Rule of the tokenizer.
 
     Raises:
-        ValueError: A special token has no unit, or `pieces` is not a sentencepiece model.
+        ValueError: A special token has no unit, `<sos>` is another token than `<eos>`, or `pieces` is not a
+            sentencepiece model.
     """
     names = {place: token for token, place in vocabulary.items()}
     special_tokens = special_tokens or {}
@@ -89,7 +95,13 @@ def read_tokenizer(
     unknown_id = special_tokens.get("<unk>", vocabulary.get("<unk>"))
     if unknown_id is None:
         raise ValueError("units.txt has no <unk>: give it an id in train.yaml (tokenizer_conf, special_tokens)")
-    sos_eos, unknown = names[special_tokens.get("<eos>", max(names))], names[unknown_id]
+    sos, eos = (special_tokens.get(token, max(names)) for token in ("<sos>", "<eos>"))
+    if sos != eos and "<sos>" in special_tokens:
+        raise ValueError(
+            f"train.yaml: tokenizer_conf.special_tokens has <sos>: {sos} and <eos>: {eos}, but only one token for both "
+            "can be imported"
+        )
+    sos_eos, unknown = names[eos], names[unknown_id]
     are_pieces = any(len(token) > 1 and not re.fullmatch(r"<.+>|\[.+\]", token) for token in vocabulary)
     if are_pieces and pieces is not None:
         tokenizer = _piece_tokenizer(vocabulary, unknown, pieces)
@@ -100,7 +112,7 @@ def read_tokenizer(
                 "can transcribe, but fine-tuning it needs --vocabulary new"
             )
         tokenizer = character_backend(vocabulary, unknown=unknown)
-    tokenizer.normalizer = text_normalizer("none")
+    tokenizer.normalizer = text_normalizer(text_normalization)
     if are_pieces:  # WeNet converts such text to capitals, and its pieces have no space next to Han
         tokenizer.normalizer = normalizers.Sequence([tokenizer.normalizer, NO_SPACES_AT_HAN])
     return ConformerTokenizer(
@@ -110,7 +122,7 @@ def read_tokenizer(
         bos_token=sos_eos,
         eos_token=sos_eos,
         clean_up_tokenization_spaces=False,
-        text_normalization="none",
+        text_normalization=text_normalization,
         **({"in_capitals": True} if are_pieces else {}),
     )
 

@@ -79,9 +79,10 @@ def start_at_prior(model: PreTrainedModel, prior: Prior) -> None:
     blank = model.config.pad_token_id
     counts = dict(prior.counts)
     _set_bias(ctc_head(model), counts, special=blank, share=prior.blank)
-    if is_conformer(model.config) and model.config.decoder_layers:
+    if is_conformer(model.config):
         total = prior.counts.total() + prior.utterances  # each utterance ends with `<sos/eos>`
-        _set_bias(model.decoder.lm_head, counts, special=model.config.eos_token_id, share=prior.utterances / total)
+        for decoder in model.decoders():
+            _set_bias(decoder.lm_head, counts, special=model.config.eos_token_id, share=prior.utterances / total)
 
 
 @torch.no_grad()

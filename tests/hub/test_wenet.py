@@ -10,13 +10,15 @@ import pytest
 import torch
 import yaml
 from torchaudio.compliance import kaldi
-from transformers.convert_slow_tokenizer import import_protobuf
 
 from hf_asr import ConformerForCTC, ConformerTokenizer
-from hf_asr.hub.wenet import convert_state_dict, import_wenet, read_cmvn
+from hf_asr.hub.wenet import import_wenet, read_cmvn
 from hf_asr.hub.wenet_recipe import parse_recipe
 from hf_asr.hub.wenet_units import find_pieces, read_tokenizer, read_units
+from hf_asr.hub.wenet_weights import from_wenet
 from hf_asr.training.vocabulary import check_spells, unknown_characters
+
+from .wenet_folder import PIECES, sentencepiece_model
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = Path(os.environ.get("HF_ASR_WENET_REFERENCE", ROOT.parent / "shared" / "wenet_reference"))
@@ -153,13 +155,8 @@ def test_the_projection_of_subsampling_6_and_8_is_imported(input_layer, factor, 
     config = parse_recipe(recipe, vocab_size=len(state["ctc.ctc_lo.bias"])).config
     assert config.subsampling_factor == factor
     model = ConformerForCTC(config)
-    model.load_state_dict(convert_state_dict(state, config), strict=True)
+    model.load_state_dict(from_wenet(state, config), strict=True)
     assert torch.equal(model.encoder.subsampling.out.weight, state["encoder.embed.linear.weight"])
-
-
-def test_a_warning_reports_that_the_decoder_is_not_imported(caplog):
-    import_wenet(REFERENCE / NAMES[1])
-    assert "weights of the attention decoder are not imported" in caplog.text
 
 
 def test_the_cmvn_file_agrees_with_the_weights(imported):
@@ -181,7 +178,7 @@ def test_ids_of_units_are_kept_and_survive_a_reload(imported, tmp_path):
 
 REFUSED = {  # part of the message: the change to the recipe
     "encoder: 'branchformer'": {"encoder": "branchformer"},
-    "model: 'transducer'": {"model": "transducer"},
+    "model: 'paraformer'": {"model": "paraformer"},
     "lfmmi_dir: 'lf'": {"lfmmi_dir": "lf"},
     "mlp_type: 'moe'": {"encoder_conf": {"mlp_type": "moe", "n_expert": 4}},
     "num_experts: 4": {"encoder_conf": {"num_experts": 4}},
@@ -448,24 +445,9 @@ def test_no_folder_is_overwritten_or_left_half_written(variant, tmp_path, monkey
     assert not list((tmp_path / "new").iterdir())
 
 
-UNITS = ["<blank>", "<unk>", "'", "THE", "▁", "▁CAT", "▁THE", "S", "打", "开", "<sos/eos>"]
-
-
-def sentencepiece_model(path: Path, model_type: str) -> Path:
-    """Write a model that merges ▁T and HE, which are not in UNITS, to ▁THE; it has the other UNITS, but no blank."""
-    pieces = ["▁T", "HE", "▁THE", "▁C", "AT", "▁CAT", "THE", *"▁TCHEAS'"]
-    proto = import_protobuf().ModelProto()
-    proto.trainer_spec.model_type = {"unigram": 1, "bpe": 2}[model_type]
-    for i, piece in enumerate(["<unk>", "<s>", "</s>", *pieces]):
-        kind = {"<unk>": 2, "<s>": 3, "</s>": 3}.get(piece, 1)
-        proto.pieces.add(piece=piece, score=0.0 if kind > 1 else -float(i), type=kind)
-    path.write_bytes(proto.SerializeToString())
-    return path
-
-
 @pytest.mark.parametrize("model_type", ["unigram", "bpe"])
 def test_units_of_several_characters_are_split_by_sentencepiece(model_type, tmp_path):
-    (tmp_path / "units.txt").write_text("".join(f"{unit} {i}\n" for i, unit in enumerate(UNITS)))
+    (tmp_path / "units.txt").write_text("".join(f"{unit} {i}\n" for i, unit in enumerate(PIECES)))
     sentencepiece_model(tmp_path / "train_960.model", model_type)
     pieces = find_pieces(tmp_path, "/their/disk/train_960.model")
     read_tokenizer(read_units(tmp_path / "units.txt"), pieces=pieces).save_pretrained(tmp_path / "saved")
@@ -486,7 +468,7 @@ def test_units_of_several_characters_are_split_by_sentencepiece(model_type, tmp_
 
 
 def test_without_a_sentencepiece_model_such_units_only_transcribe(tmp_path, caplog):
-    (tmp_path / "units.txt").write_text("".join(f"{unit} {i}\n" for i, unit in enumerate(UNITS)))
+    (tmp_path / "units.txt").write_text("".join(f"{unit} {i}\n" for i, unit in enumerate(PIECES)))
     tokenizer = read_tokenizer(read_units(tmp_path / "units.txt"), pieces=find_pieces(tmp_path, None))
     assert "no sentencepiece .model beside it" in caplog.text
     assert tokenizer.decode([6, 0, 5, 7]) == "THE CATS"

@@ -186,7 +186,7 @@ def test_intermediate_layers_share_the_ctc_loss(batch):
 
 @pytest.mark.parametrize("options", TRAINING_OPTIONS.values(), ids=TRAINING_OPTIONS)
 def test_training_options_do_not_change_the_evaluation_loss(batch, options):
-    """Check that evaluation losses are comparable: always the CTC loss, with the loss of the decoders if there are any."""
+    """Check that evaluation losses are comparable: always the CTC loss, with the decoders' loss if there are any."""
     with torch.inference_mode():
         kept = ("decoder_layers", "reverse_decoder_layers", "reverse_weight", "ctc_weight", "block_type")
         plain = {key: value for key, value in options.items() if key in kept}

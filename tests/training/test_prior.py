@@ -51,20 +51,22 @@ def probabilities(logits: torch.Tensor) -> torch.Tensor:
 
 def test_new_heads_give_the_prior():
     torch.manual_seed(0)
-    model = ConformerForCTC(ConformerConfig(vocab_size=6, hidden_size=64, num_hidden_layers=2, decoder_layers=1)).eval()
+    decoders = {"decoder_layers": 1, "reverse_decoder_layers": 1}
+    model = ConformerForCTC(ConformerConfig(vocab_size=6, hidden_size=64, num_hidden_layers=2, **decoders)).eval()
     prior = best_prior([40, 40], [[3, 3, 3, 4], [3, 4]])
     start_at_prior(model, prior)
-    for head in (model.ctc_head, model.decoder.lm_head):
+    for head in (model.ctc_head, model.decoder.lm_head, model.reverse_decoder.lm_head):
         torch.nn.init.zeros_(head.weight)
     with torch.inference_mode():
         output = model(torch.randn(2, 100, 80), labels=torch.tensor([[3, 3, 4]] * 2))
         found = probabilities(output.logits)
-        decoded = probabilities(model.decoder(torch.tensor([[2, 3]]), torch.randn(1, 20, 64)))
+        inputs = torch.tensor([[2, 3]]), torch.randn(1, 20, 64)
+        decoded, reverse = (probabilities(decoder(*inputs)) for decoder in model.decoders())
     rest = (1 - prior.blank) / (6 + 3 * 0.5)  # three tokens never occur, and count as half a one
     expected = torch.tensor([prior.blank, 0.5 * rest, 0.5 * rest, 4 * rest, 2 * rest, 0.5 * rest])
     assert prior.blank > 0.8
     torch.testing.assert_close(found, expected)
-    assert decoded[2].item() == pytest.approx(2 / 8)  # two utterances end, and have six tokens
+    assert decoded[2].item() == reverse[2].item() == pytest.approx(2 / 8)  # two utterances end, and have six tokens
 
 
 @pytest.mark.parametrize("family", FAMILIES)

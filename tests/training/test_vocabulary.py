@@ -20,7 +20,8 @@ def tokenizer(*texts, **options) -> ConformerTokenizer:
 def model(size: int) -> ConformerForCTC:
     torch.manual_seed(0)
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    return ConformerForCTC(ConformerConfig(**small, subsampling_channels=4, vocab_size=size, decoder_layers=1))
+    small |= {"decoder_layers": 1, "reverse_decoder_layers": 1}
+    return ConformerForCTC(ConformerConfig(**small, subsampling_channels=4, vocab_size=size))
 
 
 def fit(network, old, texts, choice="auto") -> ConformerTokenizer:
@@ -31,7 +32,8 @@ def fit(network, old, texts, choice="auto") -> ConformerTokenizer:
     return fitted
 
 
-ROWS = ("ctc_head", "decoder.lm_head", "decoder.embed_tokens")
+DECODER_ROWS = ("decoder.lm_head", "decoder.embed_tokens", "reverse_decoder.lm_head", "reverse_decoder.embed_tokens")
+ROWS = ("ctc_head", *DECODER_ROWS)
 
 
 def rows(network) -> dict[str, torch.Tensor]:
