@@ -6,7 +6,7 @@
 `steps` uses random weights, one thread, and the same left context of 5.1 s for each chunk size. It computes each chunk
 in PyTorch, in onnxruntime and in int8, alone and several streams in one forward, and lets sherpa-onnx's online
 recogniser decode the same graph, which computes one stream at a time. A core carries as many streams as their chunks
-are computed while a chunk is spoken, if the 99th percentile of a step is below half of a chunk.
+are computed while a chunk is spoken, if the 99th percentile of a step is below a chunk.
 
 `hours` gives one stream ten hours of speech, a recording again and again, and reports the memory of the process after
 each hour, and whether the last minute has the text that it has on its own.
@@ -92,7 +92,7 @@ def print_row(chunk_size: int, name: str, streams: int, times: np.ndarray) -> No
     """Print the percentiles of steps in milliseconds, and how many streams a core carries."""
     chunk = 40 * chunk_size
     p50, p95, p99 = np.percentile(1000 * times, [50, 95, 99])
-    carried = f"{streams * chunk / p50:.1f}" if p99 < chunk / 2 else "-"
+    carried = f"{streams * chunk / p50:.1f}" if p99 < chunk else "-"
     print(f"| {chunk} ms | {name} | {streams} | {p50:.1f} ms | {p95:.1f} ms | {p99:.1f} ms | {carried} |", flush=True)
 
 

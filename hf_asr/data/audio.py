@@ -82,11 +82,13 @@ class Recording:
         damage: What is missing or could not be decoded. Training skips and reports such a recording; inference uses it
             and reports the damage.
         remarks: How the recording was read, if that was unusual.
+        file_rate: Sampling rate of the file, in Hz; 0 if it is unknown.
     """
 
     waveform: np.ndarray
     damage: list[str]
     remarks: list[str]
+    file_rate: int = 0
 
 
 def read_recording(
@@ -129,16 +131,22 @@ class LongRecording:
     Attributes:
         duration: In seconds.
         sampling_rate: Of its pieces, in Hz.
-        damage, remarks: See `Recording`.
+        damage, remarks, file_rate: See `Recording`.
         progress_path: File from which an interrupted recognition goes on; None for none.
     """
 
     progress_path: Path | None = None
 
     def __init__(
-        self, pieces: Callable[[], Iterator[np.ndarray]], *, duration: float, sampling_rate: int, notes: Notes
+        self,
+        pieces: Callable[[], Iterator[np.ndarray]],
+        *,
+        duration: float,
+        sampling_rate: int,
+        notes: Notes,
+        file_rate: int = 0,
     ):
-        self._pieces, self.duration, self.sampling_rate = pieces, duration, sampling_rate
+        self._pieces, self.duration, self.sampling_rate, self.file_rate = pieces, duration, sampling_rate, file_rate
         self.damage, self.remarks = notes.damage, notes.remarks
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -386,7 +394,7 @@ def _recording(
         waveform = np.concatenate([*resampled(mono, sampling_rate), NO_SAMPLES])
     peak = float(max(waveform.max(), -waveform.min())) if len(waveform) else 0.0  # NaN if a sample is
     _check_samples(len(waveform), peak, notes)
-    return Recording(np.ascontiguousarray(waveform, dtype=np.float32), notes.damage, notes.remarks)
+    return Recording(np.ascontiguousarray(waveform, dtype=np.float32), notes.damage, notes.remarks, mix.rate)
 
 
 def _long_recording(
@@ -419,7 +427,7 @@ def _long_recording(
         except Exception as error:  # as in `_decoded`; the file may be gone, too
             raise AudioError(f"cannot be read any more: {_reason(error)}") from error
 
-    return LongRecording(waveforms, duration=duration, sampling_rate=sampling_rate, notes=notes)
+    return LongRecording(waveforms, duration=duration, sampling_rate=sampling_rate, notes=notes, file_rate=mix.rate)
 
 
 def _check_part(start: float | None, end: float | None) -> None:

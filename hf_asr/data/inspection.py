@@ -2,7 +2,7 @@
 
 import json
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -75,6 +75,15 @@ class Inspection:
         """Return the share of rows that are skipped, 0 to 1."""
         return 1 - len(self.kept) / max(1, len(self.rows))
 
+    def leave_out(self, places: Set[int]) -> None:
+        """Remove rows from those to use."""
+        left = [i for i, place in enumerate(self.kept) if place not in places]
+        labels = TokenIds()
+        for i in left:
+            labels.append(self.labels[i])
+        self.kept, self.durations = ([values[i] for i in left] for values in (self.kept, self.durations))
+        self.labels = labels
+
     def check(self, max_unusable_share: float) -> None:
         """Raise ValueError, with the reasons and an example of each, if a larger share of the rows is skipped."""
         if self.unusable_share > max_unusable_share:
@@ -111,6 +120,7 @@ def inspect(
     show_progress: bool = True,
     is_shared: bool = False,
     first_row: int = 0,
+    measured: Sequence[Measurement] | None = None,
 ) -> Inspection:
     """Return which rows can be trained on, with their durations and token ids.
 
@@ -124,15 +134,17 @@ def inspect(
             for a hundred thousand rows, but an undecodable recording is only found when it is trained on.
         is_shared: All processes that train together call this function with the same rows, and each decodes a share.
         first_row: Number in the split of the first row of `rows`.
+        measured: Of each row, if the recordings were measured before.
 
     Raises:
         ValueError: With `is_shared`, the processes have different rows.
     """
     sampling_rate = processor.feature_extractor.sampling_rate
     min_seconds = getattr(processor.feature_extractor, "min_duration", 0.0)
-    options = {"sampling_rate": sampling_rate, "decode": decode, "show_progress": show_progress}
-    options["label"] = f"Inspecting {split}"
-    measured = measure_together(rows, **options) if is_shared else measure(rows, **options)
+    if measured is None:
+        options = {"sampling_rate": sampling_rate, "decode": decode, "show_progress": show_progress}
+        options["label"] = f"Inspecting {split}"
+        measured = measure_together(rows, **options) if is_shared else measure(rows, **options)
     inspection = Inspection(rows, split)
     ids, texts = column_values(rows, "utterance_id"), column_values(rows, "text")
 

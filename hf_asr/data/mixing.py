@@ -63,6 +63,7 @@ class Mix:
     def __init__(self, channel: int | None):
         self.channel = channel
         self.channels = 0
+        self.rate = 0  # of the last piece, in Hz
         self.energies = np.zeros(0)  # of each channel
         self.loudest_power = self.cancelled_power = 0.0  # of the loudest block, and of the loudest block that cancels
         self.is_judged = False
@@ -76,7 +77,7 @@ class Mix:
         """Yield one channel (samples,) and the rate of each piece (samples, channels)."""
         for samples, rate in pieces:
             channels = samples.shape[1]
-            self.channels = max(self.channels, channels)
+            self.channels, self.rate = max(self.channels, channels), rate
             if self.channel is not None:
                 yield samples[:, min(self.channel, channels - 1)], rate
             elif channels == 1:

@@ -4,14 +4,16 @@ import logging
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from markupsafe import Markup
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
+from ..files import DATA_REPORT
 from ..html import audio_uri, histogram, write_page
 from ..model.spelling_conformer import HAN
 from ..model.tokenization_conformer import SPELLS_NUMBERS, VIRAMAS
@@ -36,6 +38,21 @@ class _Example:
 
 
 @dataclass
+class Doubtful:
+    """Show a row whose transcript is doubtful, with a player.
+
+    Attributes:
+        note: Why.
+        alignment: The transcript and what a model reads, as `scoring.metrics.align` returns them.
+    """
+
+    utterance_id: str
+    note: str
+    audio: str
+    alignment: list[tuple[str, str, str]]
+
+
+@dataclass
 class _Split:
     """Collect what the page shows about a split."""
 
@@ -52,14 +69,20 @@ def report_data(
     processor: ProcessorMixin,
     path: str | Path,
     speaker_column: str = "speaker",
-    more_facts: Sequence[tuple[str, str]] = (),
+    more_facts: Mapping[str, Sequence[tuple[str, str]]] = MappingProxyType({}),
+    more_charts: Mapping[str, Sequence[Markup]] = MappingProxyType({}),
+    worst: Sequence[Doubtful] = (),
+    table: str = DATA_REPORT,
 ) -> None:
     """Log one table of all splits and write data_report.html.
 
     Args:
         inspections: One inspection for each purpose ("training", "evaluation"), training first.
         speaker_column: Column with the speaker, if there is one.
-        more_facts: More rows of the table for the first split, as label and value.
+        more_facts: More rows of the table, as label and value, by the name of the inspection.
+        more_charts: More charts, by the name of the inspection.
+        worst: Rows to show first.
+        table: Name of the file with all findings, of which the page shows the first ones.
     """
     texts = {name: _texts(inspection, processor) for name, inspection in inspections.items()}
     trained_on = set(next(iter(texts.values())))
@@ -69,14 +92,15 @@ def report_data(
         if splits:
             unseen = sum(text not in trained_on for text in texts[name])
             split.facts.append(("sentences not in training", f"{unseen} of {len(texts[name])}"))
-        else:
-            split.facts += more_facts
+        split.facts += more_facts.get(name, ())
         if inspection.kept:
             _illustrate(split, inspection, texts[name])
+        split.charts += more_charts.get(name, ())
         _account(split, inspection)
         splits.append(split)
     logger.info("\n".join(_table(splits)))
-    write_page(path, "data_report.html", splits=splits, folder=str(Path(path).parent))
+    values = {"splits": splits, "worst": worst, "table": table, "folder": str(Path(path).parent)}
+    write_page(path, "data_report.html", **values)
 
 
 def _texts(inspection: Inspection, processor: ProcessorMixin) -> list[str]:

@@ -301,7 +301,7 @@ def _report(
     findings = [] if is_stream else [*training.findings]
     findings += evaluation.findings + (warm_start.findings if warm_start else [])
     write_findings(folder / DATA_REPORT, findings)
-    facts = [("synthetic speech", warm_start.summary())] if warm_start else []
+    facts = {"training": [("synthetic speech", warm_start.summary())]} if warm_start else {}
     inspections = {"training": training, "evaluation": evaluation}
     report_data(inspections, processor=processor, path=folder / DATA_REPORT_PAGE, more_facts=facts)
 

@@ -50,7 +50,9 @@ def test_unknown_characters_are_left_out_and_short_recordings_padded(recognizer)
 def test_the_limit_is_between_right_and_wrong_transcripts():
     right, wrong = np.linspace(-2, 0, 101), np.linspace(-9, -5, 101)
     assert implausible_limit(right, wrong) == pytest.approx((-1.8 - 5.2) / 2)
-    assert implausible_limit(wrong, wrong) == np.median(wrong)  # the model separates nothing
+    mixed = [*right[:85], *wrong[::7]]  # more than a tenth is wrong
+    assert implausible_limit(mixed, wrong) == np.median(wrong)
+    assert implausible_limit(wrong, wrong) is implausible_limit([], wrong) is None  # the model cannot judge
     assert (separation(right, wrong), separation(wrong, right)) == (1, 0)
     assert separation(right, right) == pytest.approx(0.5)
 
