@@ -107,7 +107,7 @@ def test_a_job_goes_on_inside_a_long_recording(checkpoint, tmp_path, monkeypatch
     main([*command, str(tmp_path / "whole")])
     kept, keep = [], GreedyDecoder.keep
 
-    def interrupted(decoder, log_probs):
+    def interrupted(decoder, log_probs, states=None):
         kept.append(len(log_probs))
         if len(kept) == 25:
             raise KeyboardInterrupt
