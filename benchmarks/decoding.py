@@ -11,7 +11,7 @@ other half; with a checkpoint that has an attention decoder, it includes rescori
 split that occur in a single utterance, and compares how many of them are recognised with and without them as
 hotwords, and the CER of the other utterances. `agreement` compares the texts with those of flashlight-text with the
 same language model, which has to be of characters. `speed` decodes the log-probabilities of the split again and
-again, beside flashlight-text, in turn; --vocab_size adds improbable tokens.
+again, beside flashlight-text and ctc-beam-decoder, in turn; --vocab_size adds improbable tokens.
 """
 
 import argparse
@@ -39,6 +39,7 @@ from hf_asr.decoding.recognizer import Recognizer, load
 from hf_asr.decoding.rescoring import RescoringDecoder
 from hf_asr.decoding.streams import Encoded
 from hf_asr.decoding.transcript import to_text
+from hf_asr.model.tokenization_conformer import SPACE
 from hf_asr.scoring.metrics import bootstrap_interval, count_errors, split_words
 from hf_asr.scoring.tuning import tune, tune_ctc_weight
 
@@ -277,6 +278,7 @@ def decoders_of(recognizer: Recognizer, args: argparse.Namespace, *, vocab_size:
     if isinstance(recognizer.decoder, RescoringDecoder):
         found[f"{size}, rescoring"] = run(replace(recognizer.decoder, beam=replace(plain, nbest=args.beam_size)))
     peers = {"flashlight-text": flashlight(args, tokenizer, vocab_size)}
+    peers["ctc-beam-decoder"] = ctc_beam_decoder(args, tokenizer, vocab_size)
     if beam.scorers:
         found[f"{size}, language model"] = run(beam)
         peers["flashlight-text, language model"] = flashlight(args, tokenizer, vocab_size, weight=0.5)
@@ -325,6 +327,23 @@ def flashlight(
     def decode(encoded: Sequence[Encoded]) -> list:
         contiguous = [each.log_probs.contiguous() for each in encoded]
         return [decoder.decode(values.data_ptr(), len(values), vocab_size)[0] for values in contiguous]
+
+    return decode
+
+
+def ctc_beam_decoder(args: argparse.Namespace, tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> Callable | None:
+    """Return ctc-beam-decoder's search, with its pruning of improbable tokens and texts; None without the package."""
+    try:
+        from ctc_beam_decoder import build_ctcdecoder
+    except ImportError:
+        return None
+    labels = [tokenizer.convert_ids_to_tokens(token) for token in range(min(vocab_size, len(tokenizer)))]
+    labels = [" " if label == SPACE else label for label in labels]
+    labels[tokenizer.pad_token_id] = ""
+    decoder = build_ctcdecoder(labels + [f"<{token}>" for token in range(len(labels), vocab_size)])
+
+    def decode(encoded: Sequence[Encoded]) -> list:
+        return [decoder.decode_beams(each.log_probs.numpy(), beam_width=args.beam_size)[0] for each in encoded]
 
     return decode
 
