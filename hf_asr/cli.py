@@ -12,7 +12,7 @@ COMMANDS = {
     "prepare": "turn a public corpus into a dataset",
     "train": "train a recogniser and score it",
     "evaluate": "score a checkpoint on a split of a dataset",
-    "transcribe": "transcribe recordings and folders",
+    "transcribe": "transcribe recordings, folders and datasets",
     "align": "align transcripts with their recordings",
     "check-data": "find defects of a dataset and wrong transcripts",
     "compare": "report which of two checkpoints is better",

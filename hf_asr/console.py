@@ -18,6 +18,7 @@ EXTRAS = {  # package: the extra of setup.cfg that installs it
         ("fastapi", "fastapi_offline", "prometheus_client", "python_multipart", "starlette", "uvicorn"), "serve"
     ),
     "gradio": "demo",
+    "ray": "ray",
 }
 
 

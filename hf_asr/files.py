@@ -3,6 +3,7 @@
 import contextlib
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ LOGS = "runs/**/events.out.tfevents.*"  # what TensorBoard reads
 DATA_REPORT = "data_report.jsonl"
 DATA_REPORT_PAGE = "data_report.html"
 DATA_ARGUMENTS = "data_arguments.json"
+# Of the transcription of a dataset
+TRANSCRIPTION = "transcription.json"
 # Of `hf-asr lm`
 LANGUAGE_MODEL = "lm.arpa.gz"
 # Of `hf-asr tune-decoding`, in the folder of the checkpoint
@@ -31,10 +34,15 @@ TOKENS = "tokens.txt"
 
 
 @contextlib.contextmanager
-def written_beside(path: str | Path) -> Iterator[Path]:
-    """Yield a path to write to, with the same suffix; it is renamed to `path` if the block ends without an error."""
+def written_beside(path: str | Path, *, is_shared: bool = False) -> Iterator[Path]:
+    """Yield a path to write to, with the same suffix; it is renamed to `path` if the block ends without an error.
+
+    Args:
+        is_shared: Yield a path that no other process gets, without the suffix: several may write the file at once.
+    """
     path = Path(path)
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    name = f"{path.name}.{uuid.uuid4().hex}" if is_shared else f"{path.stem}.partial{path.suffix}"
+    partial = path.with_name(name)
     try:
         yield partial
     except BaseException:

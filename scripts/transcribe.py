@@ -1,6 +1,7 @@
-"""Transcribe recordings and folders.
+"""Transcribe recordings, folders and datasets.
 
 python scripts/transcribe.py --model_name_or_path M a.wav folder/ --output_format srt
+accelerate launch scripts/transcribe.py --model_name_or_path M --dataset_name D --output_dir R
 """
 
 import sys

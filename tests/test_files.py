@@ -17,6 +17,15 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     assert path.read_text(encoding="utf-8") == "新" and list(tmp_path.iterdir()) == [path]
 
 
+def test_several_processes_may_write_a_file_at_once(tmp_path):
+    path = tmp_path / "part.parquet"
+    with written_beside(path, is_shared=True) as first, written_beside(path, is_shared=True) as second:
+        first.write_bytes(b"same")
+        second.write_bytes(b"same")
+        assert not list(tmp_path.glob("*.parquet"))  # nobody reads what is not complete
+    assert path.read_bytes() == b"same" and list(tmp_path.iterdir()) == [path]
+
+
 def test_any_text_is_written_and_json_reads_it_back_unchanged(tmp_path):
     text = "caf\udce9.wav, half \ud83d, 新\u2028\r\n"
     write_text(tmp_path / "x.json", json.dumps({"name": text}, ensure_ascii=False))

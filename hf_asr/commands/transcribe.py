@@ -1,26 +1,31 @@
-"""Transcribe recordings: files and folders, to standard output or into files."""
+"""Transcribe recordings: files and folders to standard output or into files, and datasets into parquet files."""
 
 import hashlib
 import json
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import datasets
 from huggingface_hub.constants import HF_HOME
 from tqdm.auto import tqdm
 
 from ..arguments import Parser, add_dataclasses, to_dataclasses
-from ..console import on_one_line, prints_unicode
+from ..console import on_one_line, print_json, prints_unicode
 from ..data.audio import AudioError, LongRecording, Recording, read_or_open
+from ..data.sources import Source
 from ..decoding.arguments import DecodingArguments
 from ..decoding.bulk import recognize_all
+from ..decoding.parts import DatasetJob, transcribe_dataset
 from ..decoding.paths import RecordingFile, find_recordings, output_paths
 from ..decoding.recognizer import load
 from ..decoding.subtitles import to_srt, to_vtt
 from ..decoding.transcript import Transcript
 from ..files import write_text
+from .source import add_recordings_arguments
 
 FORMATS = ("text", "json", "srt", "vtt")
 
@@ -28,26 +33,39 @@ FORMATS = ("text", "json", "srt", "vtt")
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("--model_name_or_path", required=True, help="Checkpoint or exported graph: folder or Hub id.")
     parser.add_argument(
-        "paths", nargs="+", type=Path, metavar="FILE|FOLDER", help="Recordings, and folders to search for recordings."
+        "paths", nargs="*", type=Path, metavar="FILE|FOLDER", help="Recordings, and folders to search for recordings."
     )
+    add_recordings_arguments(parser, is_required=False)
+    parser.add_argument("--eval_split_name", default="validation", help="Split of the dataset to transcribe.")
     add_dataclasses(parser, [DecodingArguments])
-    parser.add_argument("--output_format", choices=FORMATS, default="text", help="Format of the transcripts.")
+    parser.add_argument(
+        "--output_format", choices=FORMATS, help="Format of the transcripts of files and folders; text by default."
+    )
     parser.add_argument(
         "--output_dir",
         type=Path,
         help="Folder for one file per recording, at the recording's path below the folder that was searched; without "
-        "it, transcripts are printed.",
+        "it, transcripts are printed. Of a dataset, the folder for the parquet files.",
     )
     parser.add_argument(
         "--skip_existing",
         action="store_true",
         help="After an interruption, leave out recordings whose file in --output_dir is newer than the recording, and "
-        "go on inside a long one.",
+        "go on inside a long one. A dataset is always continued.",
+    )
+    parser.add_argument(
+        "--rows_per_part", type=int, default=256, help="Recordings of a dataset in each parquet file of --output_dir."
+    )
+    parser.add_argument(
+        "--ray_workers", type=int, default=0, help="Recognisers that Ray Data starts in a Ray cluster, for a dataset."
     )
 
 
 def run(args: Namespace) -> None:
     (arguments,) = to_dataclasses(args, [DecodingArguments])
+    if args.dataset_name is not None:
+        return _run_dataset(args, arguments)
+    args.output_format = args.output_format or "text"
     files, places = find_files(args)
     if args.skip_existing:
         files, places = unfinished(files, places)
@@ -86,12 +104,42 @@ def run(args: Namespace) -> None:
         sys.exit("; ".join(f"{count} of {len(files)} files could not be {what}" for count, what in problems if count))
 
 
+def _run_dataset(args: Namespace, arguments: DecodingArguments) -> None:
+    """Transcribe a dataset, and print counts as one JSON object.
+
+    Raises:
+        ValueError: Recordings or a format are given as well, or there is no folder for the transcripts.
+    """
+    if args.paths or args.output_format:
+        raise ValueError("give either files and folders, with an --output_format, or --dataset_name")
+    if args.output_dir is None:
+        raise ValueError("--dataset_name needs --output_dir, a folder for parquet files")
+    datasets.disable_progress_bars()
+    # A folder is the same by any path, and for workers that run elsewhere.
+    name, model = (
+        os.path.abspath(each) if os.path.exists(each) else each for each in (args.dataset_name, args.model_name_or_path)
+    )
+    job = DatasetJob(
+        Source(name, args.dataset_config_name, audio_column_name=args.audio_column_name),
+        args.eval_split_name,
+        model_name_or_path=model,
+        folder=args.output_dir.resolve(),
+        arguments=arguments,
+        rows_per_part=args.rows_per_part,
+    )
+    counts = transcribe_dataset(job, ray_workers=args.ray_workers)
+    if counts is not None:
+        print_json(counts)
+
+
 def find_files(args: Namespace) -> tuple[list[RecordingFile], Sequence[Path | None]]:
     """Return the recordings, and the file for each one's transcript: None to print it.
 
     Raises:
         ValueError: There is no recording, or no file for each of several transcripts.
     """
+    if not args.paths:
+        raise ValueError("give recordings or folders to transcribe, or --dataset_name")
     files = find_recordings(args.paths)
     if not files:
         raise ValueError(f"no audio files in {', '.join(map(str, args.paths))}")

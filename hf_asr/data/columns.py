@@ -32,7 +32,7 @@ ARRAY_FIELDS = {"array", "sampling_rate"}
 
 
 def standardize_table(
-    rows: datasets.Dataset, *, root: str | None, audio_column: str, text_column: str, dataset_name: str
+    rows: datasets.Dataset, *, root: str | None, audio_column: str, text_column: str | None, dataset_name: str
 ) -> datasets.Dataset:
     """Return a table with the columns of every source.
 
@@ -40,6 +40,7 @@ def standardize_table(
 
     Args:
         root: Folder that relative audio paths start from.
+        text_column: None leaves the transcripts empty.
         dataset_name: Name for messages.
 
     Raises:
@@ -52,8 +53,8 @@ def standardize_table(
             logger.info(f"{dataset_name}: column {name!r} is left out: its type cannot be read")
             rows = rows.remove_columns(name)
     ids = next((rows[name][:] for name in ("utterance_id", "id") if name in rows.column_names), [None] * len(rows))
-    texts = _texts(dataset_name, rows, text_column)
-    if text_column not in ("text", audio_column):
+    texts = [""] * len(rows) if text_column is None else _texts(dataset_name, rows, text_column)
+    if text_column not in (None, "text", audio_column):
         rows = rows.remove_columns(text_column)
     rows = _with_standard_audio(dataset_name, rows, root, audio_column)
     ids = [
@@ -65,7 +66,7 @@ def standardize_table(
 
 
 def standardize_stream(
-    rows: datasets.IterableDataset, *, root: str | None, audio_column: str, text_column: str
+    rows: datasets.IterableDataset, *, root: str | None, audio_column: str, text_column: str | None
 ) -> datasets.IterableDataset:
     """Return a stream with the columns of every source; see `standardize_table`.
 
@@ -81,7 +82,7 @@ def standardize_stream(
         label=features.get(text_column),
         has_parts=PART not in features or _is_own(PART, features[PART]),
     )
-    removed = [name for name in dict.fromkeys((audio_column, text_column)) if name not in ("audio", "text")]
+    removed = [name for name in dict.fromkeys((audio_column, text_column)) if name not in ("audio", "text", None)]
     return rows.map(standardize, batched=True, batch_size=16, with_indices=True, remove_columns=removed)
 
 
@@ -94,7 +95,7 @@ class _StandardizeBatch:
 
     root: str | None
     audio_column: str
-    text_column: str
+    text_column: str | None
     label: Any
     has_parts: bool
     seen: Counter[str] = field(default_factory=Counter)
@@ -103,7 +104,8 @@ class _StandardizeBatch:
         if places[0] == 0:
             self.seen.clear()  # a new pass or a new shard: ids that repeat in another shard are not detected
         parts = list(batch[PART]) if self.has_parts and PART in batch else [None] * len(places)
-        texts = [_stream_text(text, self.label) for text in batch[self.text_column]]
+        transcripts = [""] * len(places) if self.text_column is None else batch[self.text_column]
+        texts = [_stream_text(text, self.label) for text in transcripts]
         for number, text in enumerate(texts):
             if text is None:
                 parts[number] = part(problem=f"its transcript is not text (column {self.text_column!r})")[PART]

@@ -59,10 +59,13 @@ class Source:
         """
         return list(self._readers(streaming))
 
-    def load(self, split: str, *, streaming: bool = False) -> Rows:
+    def load(self, split: str, *, streaming: bool = False, needs_text: bool = True) -> Rows:
         """Return a split with the columns that every source has; with `streaming`, as an `IterableDataset`.
 
         Relative paths in a manifest or in a folder's metadata start from the file that contains them.
+
+        Args:
+            needs_text: False leaves the transcripts empty, whether the dataset has any or not.
 
         Raises:
             SourceError: The dataset, the split or a column does not exist, or contains no audio or no text.
@@ -79,7 +82,7 @@ class Source:
         options = {
             "root": root,
             "audio_column": self._column(columns, "audio_column_name", known=AUDIO_COLUMNS),
-            "text_column": self._column(columns, "text_column_name", known=TEXT_COLUMNS),
+            "text_column": self._column(columns, "text_column_name", known=TEXT_COLUMNS) if needs_text else None,
         }
         if isinstance(rows, datasets.IterableDataset):
             return standardize_stream(rows, **options)

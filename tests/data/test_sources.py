@@ -57,6 +57,15 @@ def test_a_folder_without_splits_is_read(recordings):
     check(recordings)
 
 
+def test_recordings_without_transcripts_are_read_where_none_are_needed(recordings, tmp_path):
+    (tmp_path / "m.jsonl").write_text(json.dumps({"audio": str(recordings / "a.wav"), "n": 1}) + "\n")
+    with pytest.raises(SourceError, match="has no column 'text'"):
+        Source(str(tmp_path / "m.jsonl")).load("train")
+    for streaming in (False, True):
+        (row,) = Source(str(tmp_path / "m.jsonl")).load("train", streaming=streaming, needs_text=False)
+        assert row["text"] == "" and len(read_row(row, sampling_rate=16000)) == 1600
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv"])
 def test_a_manifest_is_read(recordings, suffix):
     path = recordings / f"manifest{suffix}"

@@ -1,0 +1,38 @@
+"""`hf-asr transcribe --dataset_name`; what it does with files and folders is in tests/test_cli.py."""
+
+import json
+
+import pytest
+
+from hf_asr.cli import main
+
+
+def test_a_dataset_becomes_parquet_files_and_counts(checkpoint, corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(corpus.parent)
+    command = ["transcribe", "--model_name_or_path", str(checkpoint), "--dataset_name", corpus.name]
+    main([*command, "--output_dir", str(tmp_path / "out"), "--rows_per_part", "5"])
+    counts = json.loads(capsys.readouterr().out)
+    assert (counts["rows"], counts["parts"], counts["unreadable"]) == (8, 2, 0)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "part-00000.parquet",
+        "part-00001.parquet",
+        "transcription.json",
+    }
+    # The same folder by another path
+    main([*command[:-1], str(corpus), "--output_dir", str(tmp_path / "out"), "--rows_per_part", "5"])
+    assert json.loads(capsys.readouterr().out) == counts
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "give recordings or folders to transcribe, or --dataset_name"),
+        (["--dataset_name", "D"], "--dataset_name needs --output_dir, a folder for parquet files"),
+        (["--dataset_name", "D", "a.wav"], "give either files and folders, with an --output_format, or --dataset_name"),
+        (["--dataset_name", "D", "--output_format", "srt"], "give either files and folders"),
+    ],
+)
+def test_a_dataset_and_files_are_not_mixed(checkpoint, more, message):
+    with pytest.raises(SystemExit) as error:
+        main(["transcribe", "--model_name_or_path", str(checkpoint), *more])
+    assert message in str(error.value.code)
