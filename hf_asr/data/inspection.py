@@ -203,10 +203,20 @@ def write_findings(path: str | Path, findings: Sequence[Finding]) -> None:
 
 
 def append_findings(path: str | Path, findings: Sequence[Finding]) -> None:
-    """Append one JSON object per line and finding; half a surrogate pair becomes an escape, as in `write_text`."""
-    with open(path, "a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        file.write(_json_lines(findings))
+    """Append one JSON object per line and finding; half a surrogate pair becomes an escape, as in `write_text`.
+
+    A finding that the file contains is left out, because a resumed stream reads some rows again.
+    """
+    with open(path, "a+", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        file.seek(0)
+        known = set(file)
+        lines = (line.encode(errors="backslashreplace").decode() for line in map(_json_line, findings))
+        file.writelines(line for line in lines if line not in known)
 
 
 def _json_lines(findings: Sequence[Finding]) -> str:
-    return "".join(json.dumps(asdict(finding), ensure_ascii=False) + "\n" for finding in findings)
+    return "".join(map(_json_line, findings))
+
+
+def _json_line(finding: Finding) -> str:
+    return json.dumps(asdict(finding), ensure_ascii=False) + "\n"

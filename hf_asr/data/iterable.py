@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -16,6 +17,11 @@ from .concatenation import ConcatenatedDataset, ConcatenationArguments
 from .dataset import SpeechCollator, SpeechDataset
 from .inspection import append_findings, inspect
 
+STATE = "stream_state"  # of a batch
+# Batches of this worker; number of the epoch, state of the rows and number of the row at which the current buffer
+# starts; batches of that buffer.
+START = {"batches": 0, "epoch": 0, "rows": None, "first_row": 0, "used": 0}
+
 
 class StreamedBatches(torch.utils.data.IterableDataset):
     """Yield batches without end: each buffer of the stream is inspected, bucketed and shuffled like a small dataset.
@@ -23,6 +29,10 @@ class StreamedBatches(torch.utils.data.IterableDataset):
     A buffer as large as the stream gives the same batches as reading all rows at once. Processes and workers divide the
     shards of the stream among them (processes divide the rows if the number of shards does not fit). Every pass over
     the stream is an epoch, which visits the shards in a different order.
+
+    Each batch has an entry `STATE` beside its tensors: the place after it in the stream of its worker. A stream that is
+    given the last state of each worker (`resume`) goes on there. It reads the current buffer again, and not the rows
+    before it. In a random mixture of several sources, only the batches of an epoch's first buffer have a state.
 
     Args:
         required_samples: See `inspect`.
@@ -56,7 +66,9 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         max_unusable_share: float = 0.1,
         compute_features: bool = True,
     ):
-        self.rows = rows.shuffle(seed=seed, buffer_size=1) if rows.num_shards > 1 else rows  # order of shards only
+        # Shards are visited one after the other, because a worker of datasets 5.2 cannot resume a mixture of them.
+        order = {"seed": seed, "buffer_size": 1, "max_buffer_input_shards": 1}
+        self.rows = rows.shuffle(**order) if rows.num_shards > 1 else rows
         if num_replicas > 1:
             self.rows = split_dataset_by_node(self.rows, rank=rank, world_size=num_replicas)
         self.split, self.processor, self.augment, self.concatenation = split, processor, augment, concatenation
@@ -66,6 +78,15 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         self.max_unusable_share = max_unusable_share
         self.num_replicas, self.rank = num_replicas, rank
         self.collate = SpeechCollator(processor, compute_features)
+        self.states: dict[int, dict] = {}
+
+    def resume(self, states: Sequence[dict]) -> None:
+        """Go on after the last batches of an earlier training, given the last state of each worker.
+
+        Each worker first yields an empty batch for each one that it has yielded before, so that the order of the
+        workers is the same. Trainer skips them.
+        """
+        self.states = {state["worker"]: state for state in states}
 
     def check_shares(self, workers: int) -> None:
         """Raise ValueError if this process or one of its workers has no row: the other processes would wait for it."""
@@ -76,21 +97,38 @@ class StreamedBatches(torch.utils.data.IterableDataset):
                 f"use more rows or shards, or fewer processes or dataloader workers (there are {workers})"
             )
 
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        for epoch in itertools.count():
-            self.rows.set_epoch(epoch)
-            rows, count, kept = iter(self.rows), 0, 0
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker = torch.utils.data.get_worker_info()
+        number = worker.id if worker else 0
+        place = START | {"worker": number} | self.states.get(number, {})
+        yield from ({} for _ in range(place["batches"]))
+        while True:
+            rows, is_kept = self._rows_from(place), place["used"] > 0
             while buffer := list(itertools.islice(rows, self.buffer_size)):
-                count += len(buffer)
-                for batch in self._batches(buffer, epoch, first_row=count - len(buffer)):
-                    kept += len(batch["labels"])
-                    yield batch
+                for batch in self._batches(buffer, **{name: place[name] for name in ("epoch", "first_row", "used")}):
+                    is_kept = True
+                    place |= {"batches": place["batches"] + 1, "used": place["used"] + 1}
+                    # datasets 5.2 may draw other rows if a random mixture of sources is resumed twice in an epoch.
+                    is_random = "bit_generator_state" in str(place["rows"])
+                    yield batch if is_random else batch | {STATE: dict(place)}
+                place |= {"rows": self.rows.state_dict(), "first_row": place["first_row"] + len(buffer), "used": 0}
+            count = place["first_row"]
             if not count:  # more workers than shards: this worker has none, and `check_shares` counted the others' rows
                 return
-            if not kept:
+            if not is_kept:
                 raise ValueError(f"none of {count} streamed rows can be trained on: see {self.report}")
+            place |= {"epoch": place["epoch"] + 1, "rows": None, "first_row": 0}
 
-    def _batches(self, buffer: list[dict], epoch: int, *, first_row: int) -> Iterator[dict[str, torch.Tensor]]:
+    def _rows_from(self, place: dict) -> Iterator[dict]:
+        """Return an iterator over the rows of an epoch, from the current buffer."""
+        self.rows.set_epoch(place["epoch"])
+        self.rows.load_state_dict(place["rows"])
+        return iter(self.rows)
+
+    def _batches(
+        self, buffer: list[dict], *, epoch: int, first_row: int, used: int
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield the batches of a buffer except for the first `used` ones."""
         inspection = inspect(
             buffer,
             split=self.split,
@@ -119,5 +157,5 @@ class StreamedBatches(torch.utils.data.IterableDataset):
             durations = dataset.durations
         sampler = DurationBatchSampler(durations, max_batch_seconds=self.max_batch_seconds, seed=self.seed)
         sampler.set_epoch(epoch)
-        for batch in sampler:
+        for batch in itertools.islice(sampler, used, None):
             yield self.collate([dataset[key] for key in batch])

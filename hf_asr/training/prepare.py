@@ -14,7 +14,7 @@ from ..data.augment import Augmentation, build_augmentation, longest_durations
 from ..data.concatenation import ConcatenatedDataset
 from ..data.dataset import SpeechCollator, SpeechDataset, feature_statistics
 from ..data.folders import Rows
-from ..data.inspection import Inspection, inspect, write_findings
+from ..data.inspection import Inspection, append_findings, inspect, write_findings
 from ..data.iterable import StreamedBatches
 from ..data.report import report_data
 from ..data.spoken import speak_sentences
@@ -300,7 +300,9 @@ def _report(
     # The findings of a stream are appended when its rows are read.
     findings = [] if is_stream else [*training.findings]
     findings += evaluation.findings + (warm_start.findings if warm_start else [])
-    write_findings(folder / DATA_REPORT, findings)
+    # Of a resumed stream, the file exists, and the rows of before are not read again.
+    write = append_findings if is_stream else write_findings
+    write(folder / DATA_REPORT, findings)
     facts = {"training": [("synthetic speech", warm_start.summary())]} if warm_start else {}
     inspections = {"training": training, "evaluation": evaluation}
     report_data(inspections, processor=processor, path=folder / DATA_REPORT_PAGE, more_facts=facts)

@@ -25,6 +25,7 @@ from transformers.utils.hub import PushInProgress
 
 from ..data.batching import DurationBatchSampler, MixedBatchSampler
 from ..data.dataset import JoinedDataset, extract_features
+from ..data.iterable import STATE as STREAM_STATE
 from ..data.iterable import StreamedBatches
 from ..decoding.recognizer import Recognizer
 from ..families import is_conformer, model_inputs, summed_ctc_loss
@@ -38,6 +39,7 @@ from .devices import keep_random_state
 from .parameter_groups import parameter_groups
 from .plateau import Plateau, measure_batch
 from .run_folder import STATE, UNFINISHED, is_inside, list_checkpoints, replace_result, step_of
+from .stream_place import load_place, save_place
 from .warm_start import WarmStart
 
 logger = logging.getLogger("hf_asr")
@@ -106,6 +108,7 @@ class ConformerTrainer(Trainer):
         self.skipped_steps = self._skipped_in_a_row = 0
         self._is_writing_checkpoint = False
         self.scored: list[tuple[str, str]] = []  # reference and prediction of each row in the last evaluation
+        self.stream_states: dict[int, dict] = {}  # of each dataloader worker, after its last batch
         self.average: WeightAverage | None = None
         self.plateau = plateau
         if plateau is not None:
@@ -164,6 +167,13 @@ class ConformerTrainer(Trainer):
             fade_steps=schedule.fade_steps,
             gradient_accumulation_steps=self.args.gradient_accumulation_steps,
         )
+
+    def get_batch_samples(self, *args, **kwargs) -> tuple[list, torch.Tensor | int | None]:
+        """Return the batches of a step and their number of tokens; remember the place of a stream after them."""
+        batches, count = super().get_batch_samples(*args, **kwargs)
+        states = [batch.pop(STREAM_STATE) for batch in batches if STREAM_STATE in batch]
+        self.stream_states |= {state["worker"]: state for state in states}
+        return batches, count
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         if "waveforms" in inputs:  # first, because DeepSpeed's Trainer would convert the samples to fp16
@@ -308,6 +318,8 @@ class ConformerTrainer(Trainer):
         self._is_writing_checkpoint = True
         with self._writing(run / name):
             super()._save_checkpoint(model, trial)
+            if self.stream_states:
+                save_place(run / UNFINISHED / name, list(self.stream_states.values()), self.args)
             self._choose_best([*self._saved_checkpoints(), run / name])
             self.accelerator.wait_for_everyone()  # until each process has written the state of its random numbers
             if self.args.should_save:
@@ -412,6 +424,10 @@ class ConformerTrainer(Trainer):
             there = list_checkpoints(Path(resume_from_checkpoint).parent)
             there = [folder for folder in there if step_of(folder) <= self.state.global_step]
             self._choose_best(there, are_checked=True)
+            if isinstance(self.train_dataset, StreamedBatches):
+                states = load_place(Path(resume_from_checkpoint), self.args)
+                self.stream_states = {state["worker"]: state for state in states}
+                self.train_dataset.resume(states)
         return (num_train_epochs, 0) if self.state.global_step >= max_steps else result
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:

@@ -1,6 +1,10 @@
+import io
+import itertools
 import json
 import pickle
+import tarfile
 from functools import partial
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -12,7 +16,7 @@ from hf_asr.data.batching import DurationBatchSampler
 from hf_asr.data.concatenation import ConcatenatedDataset, ConcatenationArguments
 from hf_asr.data.dataset import SpeechCollator, SpeechDataset
 from hf_asr.data.inspection import inspect
-from hf_asr.data.iterable import StreamedBatches
+from hf_asr.data.iterable import STATE, StreamedBatches
 from hf_asr.data.sources import Source
 from hf_asr.families import pad_to_labels, required_samples
 
@@ -173,4 +177,114 @@ def test_batches_of_a_stream_can_be_sent_to_a_worker_as_a_pickle(stream, options
     """macOS and Windows start workers so."""
     batches = StreamedBatches(stream, **options)
     (expected,), (batch,) = first(batches, 1), first(pickle.loads(pickle.dumps(batches)), 1)
-    assert all(torch.equal(expected[name], batch[name]) for name in expected)
+    assert_same(batch, expected)
+
+
+def assert_same(batch: dict, expected: dict) -> None:
+    """Compare the tensors, and the place after the batch; one place among the rows has several forms."""
+    (batch, place), (expected, expected_place) = (
+        ({name: value for name, value in of.items() if name != STATE}, of[STATE] | {"rows": None})
+        for of in (batch, expected)
+    )
+    assert place == expected_place and batch.keys() == expected.keys()
+    assert all(torch.equal(batch[name], value) for name, value in expected.items())
+
+
+@pytest.fixture
+def reads(monkeypatch) -> list[str]:
+    """The ids of the rows that are read, in this process alone; without the 5 s that datasets waits for Arrow."""
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+    rows, original = [], StreamedBatches._rows_from
+
+    def counted(batches, place):
+        for row in original(batches, place):
+            rows.append(row["utterance_id"])
+            yield row
+
+    monkeypatch.setattr(StreamedBatches, "_rows_from", counted)
+    return rows
+
+
+def as_jsonl(rows: datasets.Dataset, folder: Path) -> None:
+    lines = [json.dumps({"audio": row["audio"]["path"], "text": row["text"]}) for row in rows]
+    (folder / "train.jsonl").write_text("\n".join(lines))
+
+
+def as_parquet(rows: datasets.Dataset, folder: Path) -> None:
+    for number in range(4):
+        rows.shard(4, number).select_columns(["audio", "text"]).to_parquet(folder / f"train-{number}.parquet")
+
+
+def as_tar(rows: datasets.Dataset, folder: Path) -> None:
+    for number in range(4):
+        with tarfile.open(folder / f"train-{number}.tar", "w") as shard:
+            for place, row in enumerate(rows.shard(4, number)):
+                name = f"{number}-{place}"
+                shard.add(row["audio"]["path"], f"{name}.flac")
+                text = row["text"].encode()
+                entry = tarfile.TarInfo(f"{name}.txt")
+                entry.size = len(text)
+                shard.addfile(entry, io.BytesIO(text))
+
+
+@pytest.mark.parametrize("write", [as_jsonl, as_parquet, as_tar])
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_a_resumed_stream_continues_with_the_same_batches_and_without_the_rows_before(
+    corpus, options, tmp_path, reads, write, world_size
+):
+    """In the first epoch, and in the second one; 3 processes divide the rows and not the shards."""
+    write(Source(str(corpus)).load("train"), tmp_path)
+
+    def batches() -> StreamedBatches:
+        rows = Source(str(tmp_path)).load("train", streaming=True)
+        return StreamedBatches(rows, **options, buffer_size=6, num_replicas=world_size)
+
+    whole = first(batches(), 50)
+    assert whole[-1][STATE]["epoch"] >= 2
+    for used in (1, 4, 10, 25):
+        resumed, state = batches(), json.loads(json.dumps(whole[used - 1][STATE]))
+        resumed.resume([state])
+        reads.clear()
+        found = first(resumed, used + 3)
+        assert found[:used] == [{}] * used
+        for expected, batch in zip(whole[used:], found[used:], strict=False):
+            assert_same(batch, expected)
+        assert len(reads) <= 4 * 6
+
+
+def test_a_resumed_mixture_of_sources_reads_its_epoch_again(corpus, options):
+    rows = Source(str(corpus)).load("train").select_columns(["audio", "text", "utterance_id"])
+    parts = [rows.select(range(10)), rows.select(range(10, 40))]
+
+    def batches() -> StreamedBatches:
+        streams = [part.to_iterable_dataset() for part in parts]
+        rows = datasets.interleave_datasets(streams, [0.3, 0.7], seed=1, stopping_strategy="all_exhausted")
+        return StreamedBatches(rows, **options, buffer_size=10)
+
+    whole, resumed = first(batches(), 16), batches()
+    last = [batch[STATE] for batch in whole[:12] if STATE in batch][-1]
+    assert 0 < last["batches"] < 12 and last["rows"] is None
+    resumed.resume([last])
+    for expected, batch in zip(whole[12:], first(resumed, 16)[12:], strict=True):
+        expected.pop(STATE, None), batch.pop(STATE, None)
+        assert all(torch.equal(batch[name], value) for name, value in expected.items())
+
+
+def test_resumed_workers_continue_in_their_order(corpus, options):
+    rows = Source(str(corpus)).load("train")
+
+    def batches() -> StreamedBatches:
+        return StreamedBatches(rows.to_iterable_dataset(num_shards=4), **options, buffer_size=6)
+
+    def loaded(dataset: StreamedBatches, count: int) -> list[dict]:
+        loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=2, prefetch_factor=2)
+        return list(itertools.islice(loader, count))
+
+    whole, used = loaded(batches(), 14), 7
+    assert [batch[STATE]["worker"] for batch in whole] == [0, 1] * 7
+    resumed = batches()
+    resumed.resume([batch[STATE] for batch in whole[used - 2 : used]])
+    found = loaded(resumed, 14)
+    assert found[:used] == [{}] * used
+    for expected, batch in zip(whole[used:], found[used:], strict=True):
+        assert_same(batch, expected)

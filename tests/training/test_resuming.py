@@ -183,25 +183,46 @@ if __name__ == "__main__":
 """
 
 
-def test_two_processes_with_workers_in_bf16_resume_to_the_same_weights(corpus, tmp_path, torchrun):
-    """With concatenated utterances, a moving average, and batch norm, whose statistics differ until they are scored."""
+@pytest.fixture
+def launch(corpus, tmp_path, torchrun):
+    """A function that trains in two processes."""
     (tmp_path / "train.py").write_text(SCRIPT)
-    model = RECIPE["model"] | {"hidden_size": 128, "conv_norm": "batch_norm"}
-    options = {"precision": "bf16", "dataloader_num_workers": 1, "ema_decay": 0.5, "max_steps": 4, "use_cpu": True}
-    options |= {"concatenation": {"share": 0.4, "max_seconds": 6.0, "max_gap_seconds": 0.5}}
 
-    def launch(folder: Path, *more: str) -> None:
-        recipe = RECIPE | {"dataset_name": str(corpus), "output_dir": str(folder), "model": model} | options
+    def launch(folder: Path, *more: str, **options) -> None:
+        recipe = RECIPE | {"dataset_name": str(corpus), "output_dir": str(folder), "use_cpu": True} | options
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
         torchrun(tmp_path / "train.py", "--config", tmp_path / "recipe.yaml", *more, processes=2, timeout=600)
 
+    return launch
+
+
+def test_a_stream_in_two_processes_resumes_to_the_same_weights(corpus, tmp_path, launch):
+    """In the middle of a buffer and of an optimiser step's batches; the rows before the buffer are not read again."""
+    options = {"streaming": True, "streaming_buffer_size": 4, "max_steps": 4, "gradient_accumulation_steps": 2}
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    launch(whole)
+    launch(whole, **options, max_batch_seconds=6)
+    shutil.copytree(whole / "checkpoint-2", resumed / "checkpoint-2")
+    places = [json.loads((whole / "checkpoint-2" / f"stream-{rank}.json").read_text()) for rank in range(2)]
+    assert all(place["states"][0]["batches"] == 4 and place["states"][0]["first_row"] for place in places)
+    launch(resumed, "--resume_from_checkpoint", "true", **options, max_batch_seconds=6)
+    assert_same(whole / "checkpoint-4" / "model.safetensors", resumed / "checkpoint-4" / "model.safetensors")
+    with pytest.raises(ValueError, match="read with processes 2: .*ignore_data_skip true"):
+        run(corpus, resumed, resume_from_checkpoint="true", **options | {"max_steps": 5})
+
+
+def test_two_processes_with_workers_in_bf16_resume_to_the_same_weights(tmp_path, launch):
+    """With concatenated utterances, a moving average, and batch norm, whose statistics differ until they are scored."""
+    model = RECIPE["model"] | {"hidden_size": 128, "conv_norm": "batch_norm"}
+    options = {"precision": "bf16", "dataloader_num_workers": 1, "ema_decay": 0.5, "max_steps": 4, "model": model}
+    options |= {"concatenation": {"share": 0.4, "max_seconds": 6.0, "max_gap_seconds": 0.5}}
+
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    launch(whole, **options)
     shutil.copytree(whole / "checkpoint-2", resumed / "checkpoint-2")
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= set(
         json.loads((whole / "checkpoint-2" / "checksums.json").read_text())
     )
-    launch(resumed, "--resume_from_checkpoint", "true")
+    launch(resumed, "--resume_from_checkpoint", "true", **options)
     for name in ("checkpoint-4/model.safetensors", "checkpoint-4/average.safetensors", "model.safetensors"):
         assert_same(whole / name, resumed / name)
     scored = [torch.load(whole / f"buffers-4-{rank}.pt") for rank in range(2)]
