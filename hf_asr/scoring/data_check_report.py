@@ -89,7 +89,7 @@ def _facts(found: CheckedSplit) -> list[tuple[str, str]]:
     facts = [
         ("sampling rates", ", ".join(f"{rate} Hz: {count}" for rate, count in rates.most_common(5))),
         ("different sentences", str(len(set(found.texts)))),
-        ("characters that occur once", f"{len(rare)} ({' '.join(rare[:10])}{' …' if len(rare) > 10 else ''})"),
+        ("characters that occur once", f"{len(rare)} {' '.join(rare[:10])}{' …' if len(rare) > 10 else ''}".strip()),
     ]
     if found.limit is not None:
         facts.append(("limit of the score", f"{found.limit:.2f}"))
