@@ -17,7 +17,7 @@ import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -179,17 +179,27 @@ def measure_hours(args: argparse.Namespace) -> None:
     recognizer = load(args.model_name_or_path, arguments=DecodingArguments(**options))
     minute = spoken_minute(args.recording)
     stream, process, first = StreamingRecognizer(recognizer), psutil.Process(), None
-    for number in tqdm(range(60 * args.hours), unit="minute"):
+    # One minute more, so that the last one begins with a chunk: four minutes are a whole number of chunks.
+    for number in tqdm(range(60 * args.hours + 1), unit="minute"):
         results = say(stream, minute)
         memory = process.memory_info().rss / 2**20
         first = first or memory
         if number == 0 or (number + 1) % 60 == 0:
             tqdm.write(f"after {number + 1} minutes: {memory:.0f} MB, {memory / first:.3f} times the first minute's")
-    alone = StreamingRecognizer(recognizer)
-    texts = [" ".join(result.text for result in each if result.is_final) for each in (results, say(alone, minute))]
-    print(f"the last minute's text {'equals' if texts[0] == texts[1] else 'differs from'} that of the minute alone")
-    if texts[0] != texts[1]:
-        print(*texts, sep="\n")
+    last = finals(results)
+    for before in (0, 4):
+        fresh = StreamingRecognizer(recognizer)
+        for _ in range(before + 1):
+            results = say(fresh, minute)
+        verb = "equals" if finals(results) == last else "differs from"
+        print(f"the last minute's text {verb} that of the minute in a new stream, {before} minutes after its begin")
+        if finals(results) != last:
+            print(last, finals(results), sep="\n")
+
+
+def finals(results: Sequence[StreamingResult]) -> str:
+    """Return the text of the utterances that ended."""
+    return " ".join(result.text for result in results if result.is_final)
 
 
 def spoken_minute(recording: Path | None) -> np.ndarray:
