@@ -56,7 +56,7 @@ class Acoustics:
 
     @property
     def is_silent(self) -> bool:
-        """Return whether nothing can be heard."""
+        """Return whether the recording is silent."""
         return self.level < INAUDIBLE
 
     @property

@@ -82,8 +82,8 @@ def write_rows(path: Path, rows: datasets.Dataset) -> None:
 
 
 def _facts(found: CheckedSplit) -> list[tuple[str, str]]:
-    heard = [each for each in found.acoustics if each is not None]
-    rates = Counter(each.file_rate for each in heard)
+    measured = [each for each in found.acoustics if each is not None]
+    rates = Counter(each.file_rate for each in measured)
     characters = Counter(character for text in found.texts for character in text if character != " ")
     rare = [character for character, count in characters.items() if count == 1]
     facts = [
@@ -97,12 +97,12 @@ def _facts(found: CheckedSplit) -> list[tuple[str, str]]:
 
 
 def _charts(found: CheckedSplit) -> list[Markup]:
-    heard = [each for each in found.acoustics if each is not None]
+    measured = [each for each in found.acoustics if each is not None]
     charts = []
-    if heard:
+    if measured:
         charts = [
-            histogram([each.snr for each in heard], label="signal to noise, dB"),
-            histogram([each.level for each in heard], label="level, dB of full scale"),
+            histogram([each.snr for each in measured], label="signal to noise, dB"),
+            histogram([each.level for each in measured], label="level, dB of full scale"),
         ]
     if scores := [score for score in found.scores if score is not None]:
         charts.append(histogram(scores, label="score of the transcript"))

@@ -30,10 +30,10 @@ logger = logging.getLogger("hf_asr")
 # Settings that change how a checkpoint is trained, but not its architecture. The layers with a CTC loss are not among
 # them: a layer that was trained without one would disturb the others.
 TRAINING_SETTINGS = re.compile(
-    r"drop|mask|spec_augment|dynamic_|full_context|^(ctc|consistency)_weight$|^delay_penalty$"
+    r"drop|mask|spec_augment|dynamic_|full_context|^(ctc|reverse|consistency)_weight$|^delay_penalty$"
 )
 CHUNK_SETTINGS = ("causal_conv", "chunk_size", "num_left_chunks")  # taken where a checkpoint learns to stream
-DECODER_SETTINGS = re.compile(r"^(reverse_)?decoder_|^reverse_weight$")  # taken where a checkpoint has no decoder
+DECODER_SETTINGS = re.compile(r"^(reverse_)?decoder_")  # taken where a checkpoint has no decoder
 
 
 def build(

@@ -131,11 +131,12 @@ def test_an_offline_checkpoint_learns_to_stream(checkpoint, caplog):
 
 def test_a_checkpoint_without_a_decoder_gets_one(checkpoint, caplog):
     caplog.set_level("INFO", logger="hf_asr")
-    options = {"decoder_layers": 2, "ctc_weight": 0.3}
+    options = {"decoder_layers": 2, "reverse_decoder_layers": 1, "ctc_weight": 0.3, "reverse_weight": 0.2}
     arguments = ModelArguments(model_name_or_path=str(checkpoint), model=options, vocabulary="keep")
     _, model, _ = build(arguments, TEXTS)
     assert "an attention decoder of 2 layers is new" in caplog.text
-    assert len(model.decoder.layers) == 2 and model.config.ctc_weight == 0.3
+    assert (len(model.decoder.layers), len(model.reverse_decoder.layers)) == (2, 1)
+    assert (model.config.ctc_weight, model.config.reverse_weight) == (0.3, 0.2)
     assert model.decoder.lm_head.weight.std() > 0
     source = ConformerForCTC.from_pretrained(checkpoint).state_dict()
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in source.items())
