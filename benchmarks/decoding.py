@@ -262,7 +262,9 @@ def decoders_of(recognizer: Recognizer, args: argparse.Namespace, *, vocab_size:
     beam, tokenizer = beam_of(recognizer), recognizer.processor.tokenizer
     plain, blank = replace(beam, scorers=()), tokenizer.pad_token_id
     texts = [row for row in Source(args.dataset_name).load(args.eval_split_name)["text"]]
-    hotwords = {count: [Hotword(phrase, 1.0) for phrase in phrases_like(texts, count)] for count in (30, 1000)}
+    hotwords = {
+        count: tuple(Hotword(phrase, 1.0) for phrase in phrases_like(texts, count)) for count in (30, 1000)
+    }  # as a recogniser has them
 
     def run(decoder: Decoder, phrases: Sequence[Hotword] = ()) -> Callable:
         def decode(encoded: Sequence[Encoded]) -> list:

@@ -178,10 +178,14 @@ class HotwordCompiler:
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self._tokenizer, self._pieces = tokenizer, read_vocabulary(tokenizer)
         self._remembered = functools.lru_cache(maxsize=SETS_KEPT)(self._compile)
+        self._last: tuple[tuple[Hotword, ...], HotwordSet] | None = None
 
     def compile(self, hotwords: Iterable[Hotword]) -> HotwordSet:
-        """Return the automaton of hotwords."""
-        return self._remembered(tuple(hotwords))
+        """Return the automaton of hotwords; the same tuple again is not even compared."""
+        hotwords, last = tuple(hotwords), self._last
+        if last is None or last[0] is not hotwords:
+            self._last = last = hotwords, self._remembered(hotwords)
+        return last[1]
 
     def _compile(self, hotwords: tuple[Hotword, ...]) -> HotwordSet:
         pieces = self._pieces

@@ -70,7 +70,7 @@ class Recognizer:
             reverse_weight=self.arguments.reverse_weight,
             seconds_per_frame=self.seconds_per_frame,
         )
-        self.hotwords = named_hotwords(self.arguments.hotwords or "", self.arguments.hotword_boost)
+        self.hotwords = tuple(named_hotwords(self.arguments.hotwords or "", self.arguments.hotword_boost))
         for remark in self.compile_hotwords(self.hotwords):
             logger.warning(remark)
         if self.arguments.streaming:
@@ -111,7 +111,7 @@ class Recognizer:
         """Return a recogniser with the same model and decoder, whose recordings have these hotwords."""
         self.compile_hotwords(hotwords)
         copied = copy.copy(self)
-        copied.hotwords = list(hotwords)
+        copied.hotwords = tuple(hotwords)
         return copied
 
     def split(self, waveform: np.ndarray) -> list[Window]:

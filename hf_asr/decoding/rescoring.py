@@ -69,7 +69,7 @@ class RescoringDecoder:
 
     def begin(self, hotwords: Sequence[Hotword] | None = None) -> SegmentedSearch:
         """Begin a recording."""
-        return SegmentedSearch(list(hotwords or ()))
+        return SegmentedSearch(tuple(hotwords or ()))
 
     def advance(self, searches: Sequence[SegmentedSearch], kept: Sequence[KeptWindow]) -> None:
         """Search one more window of each recording, in place, and end the segments that are long enough."""
