@@ -194,7 +194,7 @@ def plain_setup(
         prepared.train_dataset,
         batch_size=max(1, round(args.max_batch_seconds / np.mean(prepared.durations))),
         shuffle=True,
-        collate_fn=prepared.collator,
+        collate_fn=replace(prepared.collator, compute_features=True),  # also for a GPU
         num_workers=args.dataloader_num_workers,
         generator=torch.Generator().manual_seed(args.seed if data_seed is None else data_seed),
     )
@@ -222,13 +222,13 @@ class BlockWithoutMask(nn.Module):
 
 
 def plain_loop(model: nn.Module, loader: DataLoader, *, learning_rate: float, steps: int, skip: int = 0) -> float:
-    """Train; return the steps per second after the first `skip` steps."""
+    """Train on the model's device; return the steps per second after the first `skip` steps."""
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     model.train()
     batches = itertools.chain.from_iterable(loader for _ in itertools.count())
     started = time.perf_counter()
     for step, batch in enumerate(itertools.islice(batches, steps), start=1):
-        loss = model(**batch).loss
+        loss = model(**{name: value.to(model.device) for name, value in batch.items()}).loss
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

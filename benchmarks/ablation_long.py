@@ -2,6 +2,7 @@
 
     python benchmarks/ablation_long.py --data ../shared/data [--minutes 30] [--tasks sentences_zh sentences_en spoken]
         [--variants recipe "without SpecAugment" …] [--seeds 0 1] [--only_finished]
+    python benchmarks/ablation_long.py … --gpu --jobs 12    # with the speeds that a CPU has measured
 
 This is the second part of ablation.py, whose five minutes are too short for many levers: the models stay on CTC's
 plateau. All variants have the same data, model and time. First the speed of each variant is measured with one thread:
@@ -9,7 +10,8 @@ leave the machine idle until "speeds" is printed. The time is then converted to 
 does not change the results. Then two runs at a time are trained, with one thread each.
 
 Speeds and finished runs are stored in --output_dir and are not repeated; a run of the recipe that was interrupted
-continues from its last checkpoint. The seeds of a variant are averaged.
+continues from its last checkpoint. With --gpu the runs are trained on a GPU, for as many steps as one CPU thread
+computes in the time. The seeds of a variant are averaged.
 
 Tasks: sentences_zh; sentences_en, whose validation has speakers that are not in the training; and the synthetic corpus
 of ablation.py with voices left out, clean and with noise at 5 dB that is not in the training.
@@ -91,9 +93,10 @@ class Run:
         return output_dir / "runs" / f"{file_name(*asdict(self).values())}.json"
 
 
-def load_task(name: str, data: Path, output_dir: Path, *, seed: int = 0) -> Task:
+def load_task(name: str, data: Path, output_dir: Path, *, seed: int = 0, on_gpu: bool = False) -> Task:
     """Return a task with the recipe for a few hours."""
-    recipe = load_recipe(RECIPE) | ONE_THREAD | {"inspect_audio": False, "seed": seed}
+    place = {"dataloader_num_workers": 1} if on_gpu else ONE_THREAD
+    recipe = load_recipe(RECIPE) | place | {"inspect_audio": False, "seed": seed}
     if name == "spoken":
         files, noises = split_noise(data / "noise")
         task = spoken_task(output_dir, files, noises)
@@ -107,15 +110,16 @@ def load_task(name: str, data: Path, output_dir: Path, *, seed: int = 0) -> Task
     return task
 
 
-def run_one(run: Run, data: Path, output_dir: Path, steps: int) -> dict:
+def run_one(run: Run, data: Path, output_dir: Path, steps: int, on_gpu: bool) -> dict:
     """Train a variant, and return what it scored."""
     datasets.disable_progress_bars()
-    task = load_task(run.task, data, output_dir, seed=run.seed)
+    task = load_task(run.task, data, output_dir, seed=run.seed, on_gpu=on_gpu)
     folder = run.path(output_dir).with_suffix("")
     left_at = None
     if run.variant in PLAIN:
         prepared, loader = plain_setup(task, folder, starts_as_ours=run.variant == OUR_START)
-        plain_loop(prepared.model, loader, learning_rate=PLAIN[run.variant], steps=steps)
+        model = prepared.model.to("cuda" if on_gpu else "cpu")
+        plain_loop(model, loader, learning_rate=PLAIN[run.variant], steps=steps)
         model, processor = prepared.model, prepared.processor
     else:
         recipe = changed(task.recipe, variants(run.task, steps)[run.variant])
@@ -215,6 +219,7 @@ def main() -> None:
     parser.add_argument("--speed_rounds", type=int, default=3)
     parser.add_argument("--plateau_steps", type=int, default=1000, help="estimated steps in which CR-CTC is not in use")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, with one thread each")
+    parser.add_argument("--gpu", action="store_true", help="train on a GPU, for as many steps as a CPU thread computes")
     parser.add_argument("--only_finished", action="store_true", help="report on the finished runs only")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/ablation_long"))
     args = parser.parse_args()
@@ -231,11 +236,11 @@ def main() -> None:
     if not args.only_finished:
         os.environ["OMP_NUM_THREADS"] = "1"
         args.output_dir.mkdir(parents=True, exist_ok=True)
-        speeds = speeds_of(runs, args)
+        speeds = speeds_of(runs, args)  # on the CPU; stored ones are read
         jobs = {}
         for run in runs:
             steps = steps_of(run, speeds[run.task], plateau_steps=args.plateau_steps)
-            jobs[run.path(args.output_dir)] = (run, args.data, args.output_dir, steps)
+            jobs[run.path(args.output_dir)] = (run, args.data, args.output_dir, steps, args.gpu)
         run_missing(run_one, jobs, workers=args.jobs)
     report(runs, args.output_dir)
 

@@ -26,7 +26,7 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -102,10 +102,11 @@ class PlateauRun:
     steps: int
     is_full: bool
     seed: int
+    on_gpu: bool = False
 
     def path(self, output_dir: Path) -> Path:
         """Return where the result is stored."""
-        return output_dir / "plateau" / f"{file_name(*asdict(self).values())}.json"
+        return output_dir / "plateau" / f"{file_name(*list(asdict(self).values())[:-1])}.json"
 
     def recipe(self) -> dict:
         """Return the recipe of the run."""
@@ -134,7 +135,7 @@ class PlateauRun:
             "regularization_ramp_steps": recipe.get("regularization_ramp_steps", 500),
             "inspect_audio": False,
             "seed": self.seed,
-            **ONE_THREAD,
+            **({} if self.on_gpu else ONE_THREAD),
         }
 
 
@@ -199,12 +200,13 @@ def validation_loss(prepared: Prepared, model: nn.Module) -> float:
     inspection = prepared.evaluation
     rows = prepared.splits.evaluation.select(inspection.kept)
     dataset = SpeechDataset(rows, processor=prepared.processor, labels=inspection.labels)
-    sums = torch.zeros(4)
+    collator, sums = replace(prepared.collator, compute_features=True), torch.zeros(4)
     model.eval()
     for places in DurationBatchSampler(inspection.durations, max_batch_seconds=BATCH_SECONDS):
-        batch = prepared.collator([dataset[place] for place in places])
+        batch = collator([dataset[place] for place in places])
         labels = batch.pop("labels")
-        sums += measure_batch(model, model(**batch).logits, batch["attention_mask"], labels)
+        batch = {name: value.to(model.device) for name, value in batch.items()}
+        sums += measure_batch(model, model(**batch).logits, batch["attention_mask"], labels).cpu()
     return (sums[0] / sums[1]).item()
 
 
@@ -212,7 +214,7 @@ def measure_plateau(args: argparse.Namespace) -> None:
     """Train what is missing, and print the table."""
     shapes = product(args.layers, args.widths, args.block_types, args.subsampling_factors, args.seeds, args.remedies)
     runs = [
-        PlateauRun(layers, width, remedy, block, factor, args.steps, args.full, seed)
+        PlateauRun(layers, width, remedy, block, factor, args.steps, args.full, seed, args.gpu)
         for layers, width, block, factor, seed, remedy in shapes
     ]
     if not args.only_finished:
@@ -381,6 +383,7 @@ def main() -> None:
     part.add_argument("--steps", type=int, default=1500, help="maximum number of steps of a run")
     part.add_argument("--full", action="store_true", help="train all steps, also after the plateau is left")
     part.add_argument("--jobs", type=int, default=2, help="runs at a time, with one thread each")
+    part.add_argument("--gpu", action="store_true", help="train on a GPU")
     part = parts.add_parser("language", parents=[both])
     part.set_defaults(run=measure_language)
     part.add_argument("--language", choices=LETTERS, default="de")
