@@ -12,8 +12,14 @@ import threading
 import urllib.parse
 from pathlib import Path
 
-# Tests run in several processes, see pyproject.toml. Before torch is imported: it reads this once.
+# Tests run in several processes, see pyproject.toml. Each of them, with what it starts, has its own cores: threads that
+# wait for one another in a loop would take the cores of the other one. Before torch is imported, which reads both once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if hasattr(os, "sched_setaffinity") and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
+    number, count = int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) >= count:
+        os.sched_setaffinity(0, cores[number::count])
 
 import psutil
 import pytest
