@@ -4,9 +4,9 @@
     python benchmarks/streaming.py hours --model_name_or_path runs/streaming [--hours 10] [--recording FILE]
 
 `steps` uses random weights, one thread, and the same left context of 5.1 s for each chunk size. It computes each chunk
-in PyTorch, in onnxruntime and in int8, alone and several streams in one forward, and lets sherpa-onnx's online
-recogniser decode the same graph, which computes one stream at a time. A core carries as many streams as their chunks
-are computed while a chunk is spoken, if the 99th percentile of a step is below a chunk.
+in PyTorch, also in bfloat16, in onnxruntime and in int8, alone and several streams in one forward, and lets
+sherpa-onnx's online recogniser decode the same graph, which computes one stream at a time. A core carries as many
+streams as their chunks are computed while a chunk is spoken, if the 99th percentile of a step is below a chunk.
 
 `hours` gives one stream ten hours of speech, a recording again and again, and reports the memory of the process after
 each hour, and whether the last minute has the text that it has on its own.
@@ -142,6 +142,7 @@ def runtimes(args: argparse.Namespace, chunk_size: int, folder: Path) -> Iterato
         with contextlib.redirect_stdout(sys.stderr):
             export(parser.parse_args(list(map(str, command))))
     yield "PyTorch", Recognizer(model, processor)
+    yield "PyTorch, bfloat16", load(folder / "checkpoint", arguments=DecodingArguments(dtype="bfloat16"))
     for name, file in (("onnxruntime", STREAMING_GRAPH), ("onnxruntime, int8", "model-streaming.int8.onnx")):
         yield name, load(folder / "onnx" / file)
 

@@ -26,7 +26,7 @@ logger = logging.getLogger("hf_asr")
 
 
 def load_checkpoint(
-    model_name_or_path: str, *, device: str | torch.device | None = None
+    model_name_or_path: str, *, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32
 ) -> tuple[PreTrainedModel, ConformerProcessor]:
     """Return a model in evaluation mode and its processor.
 
@@ -35,21 +35,28 @@ def load_checkpoint(
 
     Args:
         device: Where the PyTorch model computes; CUDA if it is available and None is given.
+        dtype: Precision of the PyTorch model, whatever that of the file is.
 
     Raises:
-        ValueError: The name is not a checkpoint, or the checkpoint is damaged or has no tokenizer.
+        ValueError: The name is not a checkpoint, or the checkpoint is damaged or has no tokenizer; or it is a graph,
+            which has its own precision, and the dtype is another one than float32.
         ImportError: An exported graph needs onnxruntime, which is not installed.
     """
-    path = Path(model_name_or_path)
-    if path.suffix == ".onnx":
-        return load_graph(path)
+    path = graph = Path(model_name_or_path)
     if (path / "config.json").is_file() and not list(path.glob("*.safetensors")) and list(path.glob("*.onnx")):
         is_streaming = not (path / GRAPH).is_file() and (path / STREAMING_GRAPH).is_file()
-        return load_graph(path / (STREAMING_GRAPH if is_streaming else GRAPH))
+        graph = path / (STREAMING_GRAPH if is_streaming else GRAPH)
+    if graph.suffix == ".onnx":
+        if dtype != torch.float32:
+            raise ValueError(
+                f"{graph} is an exported graph, which has its own precision: leave dtype out, or export another one "
+                "with --quantize int8 or fp16"
+            )
+        return load_graph(graph)
     check_is_checkpoint(model_name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with loading(model_name_or_path):
-        model = AutoModelForCTC.from_pretrained(model_name_or_path, dtype=torch.float32).to(device).eval()
+        model = AutoModelForCTC.from_pretrained(model_name_or_path, dtype=dtype).to(device).eval()
         return model, load_processor(model_name_or_path, model.config)
 
 

@@ -35,6 +35,8 @@ def run(args: Namespace) -> None:
     metrics |= {"split": args.eval_split_name, "selection": selection, **chunks_of(recognizer)}
     if arguments.vad:
         metrics["vad"] = True
+    if arguments.dtype != "float32":
+        metrics["dtype"] = arguments.dtype
     if recognizer.hotwords:
         metrics |= {"hotwords": len(recognizer.hotwords), "hotword_boost": arguments.hotword_boost}
     metrics |= measured_on(

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 
 from ..checkpoint import load_checkpoint
 from ..data.audio import LongRecording, Recording, read_or_open
-from ..families import model_inputs, output_lengths, samples_per_frame, shortest_input
+from ..families import is_conformer, model_inputs, output_lengths, samples_per_frame, shortest_input
 from ..model import ConformerForCTC
 from .arguments import ChunkArguments, DecodingArguments
 from .decoders import Decoder, build_decoder
@@ -150,6 +150,8 @@ class Recognizer:
             return_attention_mask=True,
             device=self.model.device,
         ).to(self.model.device)
+        if not is_conformer(self.model.config):  # ours normalises its features in float32 and rounds them then
+            inputs = inputs.to(self.model.dtype)
         options = {"output_hidden_states": True} if self.decoder.needs_states else {}
         output = self.model(**model_inputs(inputs, extractor), **options)
         log_probs = F.log_softmax(output.logits, dim=-1, dtype=torch.float32)  # (B, S, V)
@@ -165,7 +167,8 @@ class Recognizer:
     def _silence(self, window: Window) -> Encoded:
         """Return the blanks of a pause, which is not encoded."""
         frames = round(window.pause / samples_per_frame(self.model.config))
-        states = torch.zeros(0, getattr(self.model.config, "hidden_size", 0), device=self.model.device)
+        like = {"device": self.model.device, "dtype": self.model.dtype}
+        states = torch.zeros(0, getattr(self.model.config, "hidden_size", 0), **like)
         return Encoded(self._blanks(frames, self.model.config.vocab_size), states)
 
     def _with_all_frames(self, log_probs: torch.Tensor, window: Window) -> torch.Tensor:
@@ -387,6 +390,8 @@ def load(
             model is damaged or of other tokens.
         ImportError: An exported graph needs onnxruntime, which is not installed.
     """
-    model, processor = load_checkpoint(str(model_name_or_path), device=device)
-    arguments = (arguments or DecodingArguments()).resolved(read_tuned(model_name_or_path))
+    arguments = arguments or DecodingArguments()
+    dtype = getattr(torch, arguments.dtype)
+    model, processor = load_checkpoint(str(model_name_or_path), device=device, dtype=dtype)
+    arguments = arguments.resolved(read_tuned(model_name_or_path))
     return Recognizer(model, processor, arguments=arguments, name=str(model_name_or_path))

@@ -154,3 +154,19 @@ def test_a_recording_that_is_recognised_while_it_is_read_has_the_same_transcript
 def test_an_opened_recording_of_another_rate_is_refused(tiny_model, processor, recording):
     with pytest.raises(ValueError, match="open it with sampling_rate=16000"):
         Recognizer(tiny_model, processor).transcribe(open_recording(recording, sampling_rate=8000))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_checkpoint_is_loaded_in_half_precision(checkpoint, waveforms, dtype):
+    exact = hf_asr.load(checkpoint)
+    halved = hf_asr.load(checkpoint, arguments=DecodingArguments(dtype=dtype))
+    assert halved.model.ctc_head.weight.dtype == getattr(torch, dtype) and exact.model.dtype == torch.float32
+    assert halved.model.encoder.feature_mean.dtype == torch.float32  # log-mel values would keep two digits
+    windows = [window for waveform in waveforms for window in exact.split(waveform)]
+    for expected, found in zip(exact.log_probs(windows), halved.log_probs(windows), strict=True):
+        assert found.dtype == torch.float32 and 0 < (found - expected).abs().max() < 0.05
+
+
+def test_another_precision_than_those_of_models_is_refused(checkpoint):
+    with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16, not 'int8'"):
+        DecodingArguments(dtype="int8")

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from hf_asr.checkpoint import load_checkpoint
-from hf_asr.decoding.recognizer import Recognizer
+from hf_asr.decoding.arguments import DecodingArguments
+from hf_asr.decoding.recognizer import Recognizer, load
 from hf_asr.export.onnx import export_onnx
 
 
@@ -30,6 +31,8 @@ def test_the_chunks_of_a_streaming_graph_replace_those_of_the_configuration(stre
     assert not model.takes_cache and model.config.chunk_size == -1
     output = model(torch.zeros(1, 50, 80))
     assert output.logits.shape[:2] == (1, 11) and output.cache is None
+    with pytest.raises(ValueError, match="model.onnx is an exported graph, which has its own precision"):
+        load(tmp_path, arguments=DecodingArguments(dtype="bfloat16"))
 
 
 @pytest.mark.slow

@@ -228,8 +228,9 @@ def test_a_model_of_another_family_is_fine_tuned_scored_and_transcribes(family, 
     main(["evaluate", "--model_name_or_path", str(run), *data])
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["cer"] == metrics["cer"]
     recording = str(next((corpus / "validation").glob("*.flac")))
-    main(["transcribe", "--model_name_or_path", str(run), recording, "--output_format", "json"])
-    assert {"text", "words"} <= set(json.loads(capsys.readouterr().out))
+    for more in ([], ["--dtype", "bfloat16"]):
+        main(["transcribe", "--model_name_or_path", str(run), recording, "--output_format", "json", *more])
+        assert {"text", "words"} <= set(json.loads(capsys.readouterr().out))
     main(["evaluate", "--model_name_or_path", str(source), *data])  # the original checkpoint with its own tokenizer
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["utterances"] == 8
 
