@@ -22,7 +22,11 @@ from few_hours import RECIPE
 
 from hf_asr.data.synthetic import SyntheticCorpusArguments, make_corpus
 
-SETTINGS = {"GNU's default": {"GOMP_SPINCOUNT": "300000"}, "hf_asr": {}, "asleep": {"OMP_WAIT_POLICY": "passive"}}
+SETTINGS = {
+    "GNU's default": {"GOMP_SPINCOUNT": "300000"},
+    "hf_asr": {"GOMP_SPINCOUNT": "3000"},
+    "asleep": {"OMP_WAIT_POLICY": "passive"},
+}
 BUSY = [sys.executable, "-c", "while True: pass"]
 
 
@@ -57,7 +61,9 @@ def steps_per_second(args: argparse.Namespace, corpus: Path, environment: dict, 
     busy = subprocess.Popen(BUSY) if is_beside else None
     try:
         command = [sys.executable, __file__, "--measured", corpus, "--threads", args.threads, "--steps", args.steps]
-        inherited = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}  # hf_asr set it
+        inherited = {
+            name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"
+        }  # that of this process
         done = subprocess.run(list(map(str, command)), env=inherited | environment, stdout=subprocess.PIPE, check=True)
         return json.loads(done.stdout.splitlines()[-1])
     finally:

@@ -20,7 +20,7 @@ import hf_asr
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "not set")],
+    [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "not set")],
     ids=str,
 )
 def test_waiting_threads_sleep_soon_unless_the_user_has_chosen(given, expected):

@@ -15,7 +15,9 @@ from hf_asr.serving.options import ServerOptions
 from hf_asr.serving.ray_serve import ReplicaOptions, read_options
 
 SCRIPT = """
-import concurrent.futures, json, sys, time, urllib.request
+import concurrent.futures, json, os, sys, time, urllib.request
+if hasattr(os, "sched_setaffinity"):  # all cores: Ray starts a dozen processes, and tests/conftest.py gives us one
+    os.sched_setaffinity(0, range(os.cpu_count()))
 import ray
 from ray import serve
 from hf_asr.serving.ray_serve import build
