@@ -1,7 +1,7 @@
 """Measure what leads a model from nothing off CTC's plateau, and what the recipe for a few hours gives.
 
     python benchmarks/few_hours.py plateau --dataset_name ../shared/data/sentences_zh [--layers 4 8 12 18]
-        [--widths 128 256] [--steps 1500]
+        [--widths 128 256] [--steps 1500] [--gpu]
     pip install plone.app.locales django && python benchmarks/few_hours.py language --language de [--max_steps 12000]
 
 `plateau` trains a model for each number of layers, width and remedy, without augmentation, dropout and SpecAugment, on
@@ -106,7 +106,8 @@ class PlateauRun:
 
     def path(self, output_dir: Path) -> Path:
         """Return where the result is stored."""
-        return output_dir / "plateau" / f"{file_name(*list(asdict(self).values())[:-1])}.json"
+        values = [value for name, value in asdict(self).items() if name != "on_gpu"]  # the steps do not depend on it
+        return output_dir / "plateau" / f"{file_name(*values)}.json"
 
     def recipe(self) -> dict:
         """Return the recipe of the run."""

@@ -61,9 +61,7 @@ def steps_per_second(args: argparse.Namespace, corpus: Path, environment: dict, 
     busy = subprocess.Popen(BUSY) if is_beside else None
     try:
         command = [sys.executable, __file__, "--measured", corpus, "--threads", args.threads, "--steps", args.steps]
-        inherited = {
-            name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"
-        }  # that of this process
+        inherited = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
         done = subprocess.run(list(map(str, command)), env=inherited | environment, stdout=subprocess.PIPE, check=True)
         return json.loads(done.stdout.splitlines()[-1])
     finally:
