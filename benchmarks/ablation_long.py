@@ -118,9 +118,8 @@ def run_one(run: Run, data: Path, output_dir: Path, steps: int, on_gpu: bool) ->
     left_at = None
     if run.variant in PLAIN:
         prepared, loader = plain_setup(task, folder, starts_as_ours=run.variant == OUR_START)
-        model = prepared.model.to("cuda" if on_gpu else "cpu")
+        model, processor = prepared.model.to("cuda" if on_gpu else "cpu"), prepared.processor
         plain_loop(model, loader, learning_rate=PLAIN[run.variant], steps=steps)
-        model, processor = prepared.model, prepared.processor
     else:
         recipe = changed(task.recipe, variants(run.task, steps)[run.variant])
         saving = {"save_strategy": "steps", "save_steps": max(1, steps // CHECKPOINTS), "save_total_limit": 1}

@@ -1,7 +1,7 @@
 """Measure what leads a model from nothing off CTC's plateau, and what the recipe for a few hours gives.
 
     python benchmarks/few_hours.py plateau --dataset_name ../shared/data/sentences_zh [--layers 4 8 12 18]
-        [--widths 128 256] [--steps 1500] [--gpu]
+        [--widths 128 256] [--steps 1500]
     pip install plone.app.locales django && python benchmarks/few_hours.py language --language de [--max_steps 12000]
 
 `plateau` trains a model for each number of layers, width and remedy, without augmentation, dropout and SpecAugment, on
@@ -26,7 +26,7 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 
@@ -102,12 +102,10 @@ class PlateauRun:
     steps: int
     is_full: bool
     seed: int
-    on_gpu: bool = False
 
     def path(self, output_dir: Path) -> Path:
         """Return where the result is stored."""
-        values = [value for name, value in asdict(self).items() if name != "on_gpu"]  # the steps do not depend on it
-        return output_dir / "plateau" / f"{file_name(*values)}.json"
+        return output_dir / "plateau" / f"{file_name(*asdict(self).values())}.json"
 
     def recipe(self) -> dict:
         """Return the recipe of the run."""
@@ -136,7 +134,7 @@ class PlateauRun:
             "regularization_ramp_steps": recipe.get("regularization_ramp_steps", 500),
             "inspect_audio": False,
             "seed": self.seed,
-            **({} if self.on_gpu else ONE_THREAD),
+            **ONE_THREAD,
         }
 
 
@@ -201,13 +199,12 @@ def validation_loss(prepared: Prepared, model: nn.Module) -> float:
     inspection = prepared.evaluation
     rows = prepared.splits.evaluation.select(inspection.kept)
     dataset = SpeechDataset(rows, processor=prepared.processor, labels=inspection.labels)
-    collator, sums = replace(prepared.collator, compute_features=True), torch.zeros(4)
+    sums = torch.zeros(4)
     model.eval()
     for places in DurationBatchSampler(inspection.durations, max_batch_seconds=BATCH_SECONDS):
-        batch = collator([dataset[place] for place in places])
+        batch = prepared.collator([dataset[place] for place in places])
         labels = batch.pop("labels")
-        batch = {name: value.to(model.device) for name, value in batch.items()}
-        sums += measure_batch(model, model(**batch).logits, batch["attention_mask"], labels).cpu()
+        sums += measure_batch(model, model(**batch).logits, batch["attention_mask"], labels)
     return (sums[0] / sums[1]).item()
 
 
@@ -215,7 +212,7 @@ def measure_plateau(args: argparse.Namespace) -> None:
     """Train what is missing, and print the table."""
     shapes = product(args.layers, args.widths, args.block_types, args.subsampling_factors, args.seeds, args.remedies)
     runs = [
-        PlateauRun(layers, width, remedy, block, factor, args.steps, args.full, seed, args.gpu)
+        PlateauRun(layers, width, remedy, block, factor, args.steps, args.full, seed)
         for layers, width, block, factor, seed, remedy in shapes
     ]
     if not args.only_finished:
@@ -384,7 +381,6 @@ def main() -> None:
     part.add_argument("--steps", type=int, default=1500, help="maximum number of steps of a run")
     part.add_argument("--full", action="store_true", help="train all steps, also after the plateau is left")
     part.add_argument("--jobs", type=int, default=2, help="runs at a time, with one thread each")
-    part.add_argument("--gpu", action="store_true", help="train on a GPU")
     part = parts.add_parser("language", parents=[both])
     part.set_defaults(run=measure_language)
     part.add_argument("--language", choices=LETTERS, default="de")

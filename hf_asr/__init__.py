@@ -3,7 +3,7 @@
 import os
 
 # Threads of GNU OpenMP, which PyTorch uses on Linux, wait for one another in a loop, by default for so long that a
-# training with all cores beside another busy process takes ten times as long. PyTorch reads this when it is imported.
+# training with all cores beside another busy process takes eight times as long. PyTorch reads this when it is imported.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-# Print how long OpenMP's threads shall wait in a loop when torch is imported, which reads it, and end.
+# This program imports hf_asr, prints GOMP_SPINCOUNT at the moment when torch is imported, and ends.
 WATCH = """
 import os, sys
 class Watch:
