@@ -184,8 +184,8 @@ def plain_setup(
 
     The model has the weights that PyTorch draws; with `starts_as_ours` those of hf_asr.
     """
-    plain_changes = {"model": task.plain_model, "precision": "fp32", "augmentations": [], "warm_start": None}
-    plain = changed(task.recipe, plain_changes)
+    no_levers = {"precision": "fp32", "augmentations": [], "concatenation": None, "warm_start": None}
+    plain = changed(task.recipe, no_levers | {"model": task.plain_model})
     model_args, data_args, args = arguments(task, plain, output_dir / "plain", 1)
     prepared = prepare(model_args, data_args, args)
     if not starts_as_ours:
@@ -276,8 +276,9 @@ def measure_speeds(task: Task, output_dir: Path, levers: dict[str, dict], *, ste
 
 
 def epoch_batches(task: Task, recipe: dict, output_dir: Path) -> int:
-    """Return the number of batches of an epoch of the recordings."""
-    model_args, data_args, args = arguments(task, recipe, output_dir, 1, warm_start=None)
+    """Return the number of batches of an epoch of the recordings, each of them once."""
+    once = {"concatenation": None, "warm_start": None}
+    model_args, data_args, args = arguments(task, recipe | once, output_dir, 1)
     prepared = prepare(model_args, data_args, args)
     return len(DurationBatchSampler(prepared.durations, max_batch_seconds=args.max_batch_seconds))
 

@@ -185,3 +185,12 @@ def test_cr_ctc_costs_a_second_pass_only_off_the_plateau(benchmark):
         for variant in ("recipe", "plain, rate 0.001", "with CR-CTC")
     }
     assert steps == {"recipe": 3600, "plain, rate 0.001": 1800, "with CR-CTC": 1000 + 1300}
+
+
+def test_the_plain_loop_trains_on_each_recording_as_it_is(benchmark, corpus, tmp_path):
+    ablation = benchmark("ablation")
+    recipe = ablation.load_recipe("configs/few_hours.yaml")
+    assert recipe["concatenation"] and recipe["augmentations"]
+    _, loader = ablation.plain_setup(ablation.Task("spoken", str(corpus), recipe), tmp_path)
+    batches = list(loader)
+    assert sum(len(batch["labels"]) for batch in batches) == len(list((corpus / "train").rglob("*.flac")))
