@@ -96,7 +96,8 @@ class ConcatenatedDataset(torch.utils.data.Dataset):
         min_frames = 0
         if self.dataset.pad_to_labels is not None:
             waveform, min_frames = self.dataset.pad_to_labels(waveform, labels)
-        return {"waveform": waveform, "labels": labels, "min_frames": min_frames}
+        phonemes = self.dataset.phoneme_labels(*(i for _, i in examples))
+        return {"waveform": waveform, "labels": labels, "min_frames": min_frames} | phonemes
 
     def _draw(self, generator: np.random.Generator) -> list[int]:
         """Return the utterances of an example, which fit into it with all pauses at their longest."""

@@ -13,6 +13,7 @@ from transformers import BatchFeature
 from ..model.feature_extraction_conformer import denoise
 from ..model.processing_conformer import ConformerProcessor
 from .audio import AudioError
+from .inspection import TokenIds
 from .sources import read_row
 
 logger = logging.getLogger("hf_asr")
@@ -34,6 +35,8 @@ class SpeechDataset(torch.utils.data.Dataset):
         pad_to_labels: Function of waveform and labels that adds the silence that CTC needs to align them, and returns
             the waveform and `min_frames` (for training only; see `families.pad_to_labels`).
         labels: Token ids of each row, from `Inspection.labels`. None tokenises a transcript whenever it is read.
+        encode_phonemes: Function that maps texts to the ids of their phonemes, from `phoneme_encoder`; with it, an item
+            also holds `phoneme_labels`.
 
     Raises:
         ValueError: There are not as many labels as rows.
@@ -47,11 +50,18 @@ class SpeechDataset(torch.utils.data.Dataset):
         augment: Callable[[np.ndarray, int, int, str], np.ndarray] | None = None,
         pad_to_labels: Callable[[np.ndarray, list[int]], tuple[np.ndarray, int]] | None = None,
         labels: Sequence[list[int]] | None = None,
+        encode_phonemes: Callable[[Sequence[str]], list[list[int]]] | None = None,
     ):
         if labels is not None and len(labels) != len(rows):
             raise ValueError(f"{len(labels)} labels for {len(rows)} rows")
         self.rows, self.processor, self.augment, self.pad_to_labels = rows, processor, augment, pad_to_labels
         self.labels = labels
+        self.phonemes = None
+        if encode_phonemes is not None:
+            texts = rows["text"][:] if isinstance(rows, datasets.Dataset) else [row["text"] for row in rows]
+            self.phonemes = TokenIds()
+            for ids in encode_phonemes(texts):
+                self.phonemes.append(ids)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -65,7 +75,7 @@ class SpeechDataset(torch.utils.data.Dataset):
         except AudioError as error:
             logger.warning(f"skipped {row['utterance_id']} ({(row['audio'] or {}).get('path')}): {error}")
             silence = np.zeros(extractor.sampling_rate // 2, np.float32)
-            return {"waveform": silence, "labels": [], "min_frames": 0}
+            return {"waveform": silence, "labels": [], "min_frames": 0} | self.phoneme_labels()
         if self.augment is not None:
             waveform = self.augment(waveform, extractor.sampling_rate, epoch, row["utterance_id"])
         if getattr(extractor, "denoise", False):
@@ -74,7 +84,14 @@ class SpeechDataset(torch.utils.data.Dataset):
         min_frames = 0
         if self.pad_to_labels is not None:
             waveform, min_frames = self.pad_to_labels(waveform, labels)
-        return {"waveform": waveform, "labels": labels, "min_frames": min_frames}
+        example = {"waveform": waveform, "labels": labels, "min_frames": min_frames}
+        return example | self.phoneme_labels(index)
+
+    def phoneme_labels(self, *places: int) -> dict[str, list[int]]:
+        """Return `phoneme_labels` of an item that consists of these rows; nothing without phonemes."""
+        if self.phonemes is None:
+            return {}
+        return {"phoneme_labels": [number for place in places for number in self.phonemes[place]]}
 
 
 class JoinedDataset(torch.utils.data.Dataset):
@@ -137,7 +154,9 @@ class SpeechCollator:
             inputs = extract_features(self.processor, waveforms, min_frames=min_frames)
         else:
             inputs = {"waveforms": [torch.from_numpy(waveform) for waveform in waveforms], "min_frames": min_frames}
-        return {**inputs, "labels": self.processor.pad_labels([example["labels"] for example in examples])}
+        names = [name for name in ("labels", "phoneme_labels") if name in examples[0]]
+        labels = {name: self.processor.pad_labels([example[name] for example in examples]) for name in names}
+        return {**inputs, **labels}
 
 
 def feature_statistics(

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import soxr
+from tqdm.auto import tqdm
 
 from .espeak_words import NO_PHONEME, Event, spoken_words
 from .word_times import TimedWord
@@ -144,9 +146,7 @@ def speak_with_times(
     try:
         samples, espeak_rate, spans = _synthesize(library, folder, text, voice=voice, rate_wpm=rate_wpm, pitch=pitch)
     finally:
-        # espeak keeps the phase of its pitch flutter from one sentence to the next, and has no call to reset it. The
-        # audio would depend on the previous sentences, so the library is unloaded, which takes 1 ms.
-        (_ctypes.FreeLibrary if os.name == "nt" else _ctypes.dlclose)(library._handle)
+        _unload(library)
     sounding = np.flatnonzero(samples)
     if not len(sounding):
         raise SilentSpeechError(f"espeak-ng produced only silence for {text!r}; pass text with words in it.")
@@ -158,6 +158,61 @@ def speak_with_times(
     samples = samples[first:last].astype(np.float32) / 32_768
     words = [TimedWord(word, seconds(start), seconds(end)) for word, start, end in spans]
     return np.clip(soxr.resample(samples, espeak_rate, SAMPLE_RATE), -1, 1), words
+
+
+def phonemize(texts: Sequence[str], *, language: str) -> list[list[str]]:
+    """Return the phonemes of each text, by espeak-ng's names, without stress and pauses; tones belong to vowels.
+
+    A text without letters that espeak-ng knows has none.
+
+    Args:
+        language: Code of a language, see `voice_name`.
+
+    Raises:
+        ValueError: The language is unknown.
+        ImportError: `espeakng-loader` is not installed.
+        RuntimeError: espeak-ng does not start.
+    """
+    loader, voice = _loader(), voice_name(language)
+    library = ctypes.CDLL(loader.get_library_path())
+    try:
+        _start(library, Path(loader.get_data_path()), voice=voice)
+        try:
+            found, is_quick = {}, len(texts) < 10_000
+            for text in tqdm(dict.fromkeys(texts), desc="Phonemes", unit="text", leave=False, disable=is_quick):
+                # espeak-ng spells some words in capitals, and does not know combining marks.
+                names = _phoneme_names(library, unicodedata.normalize("NFC", text.lower()))
+                found[text] = [name.lstrip("',%=") for name in names]
+        finally:
+            library.espeak_Terminate()
+    finally:
+        _unload(library)
+    return [found[text] for text in texts]
+
+
+def _start(library: ctypes.CDLL, folder: Path, *, voice: str) -> int:
+    """Start espeak-ng with a voice; return the rate of its samples in Hz."""
+    home = str(folder.parent).encode()
+    options = _INITIALIZE_PHONEME_EVENTS | _INITIALIZE_DONT_EXIT
+    rate = library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, home, options)
+    if rate <= 0:
+        raise RuntimeError(
+            f"espeak-ng did not start with the data in {folder}; reinstall espeakng-loader, "
+            "in a folder whose path is shorter than 160 characters."
+        )
+    if library.espeak_SetVoiceByName(voice.encode()) != 0:
+        library.espeak_Terminate()
+        raise RuntimeError(f"espeak-ng has no voice {voice}; reinstall espeakng-loader.")
+    return rate
+
+
+def _unload(library: ctypes.CDLL) -> None:
+    """Unload espeak-ng, which takes 1 ms.
+
+    It keeps the phase of its pitch flutter from one sentence to the next, and has no call to reset it: the audio would
+    depend on the previous sentences.
+    """
+    (_ctypes.FreeLibrary if os.name == "nt" else _ctypes.dlclose)(library._handle)
 
 
 def _synthesize(
@@ -176,18 +231,9 @@ def _synthesize(
             found.append(Event(event.sample, event.text_position - 1, name))
         return 0
 
-    home = str(folder.parent).encode()
-    options = _INITIALIZE_PHONEME_EVENTS | _INITIALIZE_DONT_EXIT
-    rate = library.espeak_Initialize(_AUDIO_OUTPUT_SYNCHRONOUS, 0, home, options)
-    if rate <= 0:
-        raise RuntimeError(
-            f"espeak-ng did not start with the data in {folder}; reinstall espeakng-loader, "
-            "in a folder whose path is shorter than 160 characters."
-        )
+    rate = _start(library, folder, voice=voice)
     try:
         library.espeak_SetSynthCallback(collect)
-        if library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise RuntimeError(f"espeak-ng has no voice {voice}; reinstall espeakng-loader.")
         library.espeak_SetParameter(_PARAMETER_RATE, rate_wpm, 0)
         library.espeak_SetParameter(_PARAMETER_PITCH, pitch, 0)
         library.espeak_ng_SetRandSeed(ctypes.c_long(1))
@@ -202,12 +248,17 @@ def _synthesize(
 
 def _count_phonemes(library: ctypes.CDLL, word: str) -> int:
     """Return the number of phonemes of a word that is spoken alone, without synthesising it."""
+    return len(_phoneme_names(library, word))
+
+
+def _phoneme_names(library: ctypes.CDLL, text: str) -> list[str]:
+    """Return the names of the phonemes of a text, with marks of stress, without synthesising it."""
     library.espeak_TextToPhonemes.restype = ctypes.c_char_p
-    rest, count = ctypes.c_char_p(word.encode()), 0
+    rest, names = ctypes.c_char_p(text.encode(errors="replace")), []
     while rest.value is not None:  # one clause after another
         phonemes = library.espeak_TextToPhonemes(ctypes.byref(rest), _CHARS_UTF8, ord("\n") << 8)
-        count += sum(not name.startswith(NO_PHONEME) for name in phonemes.decode().split())
-    return count
+        names += [name for name in phonemes.decode(errors="replace").split() if not name.startswith(NO_PHONEME)]
+    return names
 
 
 def make_recording(

@@ -36,7 +36,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
 
     Args:
         required_samples: See `inspect`.
-        pad_to_labels: See `SpeechDataset`.
+        pad_to_labels, encode_phonemes: See `SpeechDataset`.
         concatenation: How utterances of a buffer are concatenated; None for utterances alone.
         max_batch_seconds: See `DurationBatchSampler`.
         buffer_size: Number of rows.
@@ -54,6 +54,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         processor: ConformerProcessor,
         required_samples: Callable[[Sequence[int]], int],
         pad_to_labels: Callable[[np.ndarray, list[int]], tuple[np.ndarray, int]] | None = None,
+        encode_phonemes: Callable[[Sequence[str]], list[list[int]]] | None = None,
         max_batch_seconds: float,
         max_duration_seconds: float,
         augment: Augmentation | None = None,
@@ -73,6 +74,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
             self.rows = split_dataset_by_node(self.rows, rank=rank, world_size=num_replicas)
         self.split, self.processor, self.augment, self.concatenation = split, processor, augment, concatenation
         self.required_samples, self.pad_to_labels = required_samples, pad_to_labels
+        self.encode_phonemes = encode_phonemes
         self.max_batch_seconds, self.max_duration_seconds = max_batch_seconds, max_duration_seconds
         self.buffer_size, self.seed, self.report = buffer_size, seed, report
         self.max_unusable_share = max_unusable_share
@@ -149,6 +151,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
             augment=self.augment,
             pad_to_labels=self.pad_to_labels,
             labels=inspection.labels,
+            encode_phonemes=self.encode_phonemes,
         )
         durations = longest_durations(inspection.durations, self.augment)
         if self.concatenation is not None:

@@ -8,7 +8,6 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +19,11 @@ from huggingface_hub.constants import HF_HOME
 from huggingface_hub.utils import WeakFileLock
 from tqdm.auto import tqdm
 
-from ..model.spelling_conformer import HAN
 from ..model.tokenization_conformer import normalize_text
 from .encodings import EncodingError, read_lines
 from .espeak import CLEAR_VARIANTS, SilentSpeechError, make_recording, voice_name, write_recording
 from .inspection import Finding
-from .languages import are_english
+from .languages import LETTERS, find_language, letters_of
 from .sources import Source
 
 logger = logging.getLogger("hf_asr")
@@ -33,7 +31,6 @@ logger = logging.getLogger("hf_asr")
 SPEECH_VERSION = 1  # increase it when the speech of a sentence changes, so that an old cache is not used
 SPLIT = "synthetic speech"  # the name of these rows in the reports
 RATES_WPM, PITCHES = (130, 231), (20, 81)  # see `espeak.speak`; wider than in the synthetic corpus
-KANA_AND_HANGUL = re.compile("[\u3040-\u30ff\u31f0-\u31ff\uac00-\ud7af]")
 # Speech of espeak-ng is clean and always the same: other rooms, microphones, telephones, noises and vocal tracts.
 DEFAULT_AUGMENTATIONS = [
     {"name": "SpeedPerturbation", "factors": [0.9, 1.0, 1.1]},
@@ -172,19 +169,10 @@ def _without(validation: Sequence[str], texts: list[str]) -> list[str]:
 
 
 def choose_language(sentences: Sequence[str]) -> str:
-    """Return `zh` for sentences with Han characters, and `en` for those with frequent English words and only a to z.
-
-    Raises:
-        ValueError: Another language, Japanese and Korean included.
-    """
-    characters = set(unicodedata.normalize("NFC", "".join(sentences)).lower())
-    letters = {character for character in characters if character.isalpha()}
-    if any(HAN.match(character) for character in letters) and not KANA_AND_HANGUL.search("".join(letters)):
-        chosen = "zh"
-    elif letters <= set("abcdefghijklmnopqrstuvwxyz") and are_english(sentences):
-        chosen = "en"
-    else:
-        others = " ".join(sorted(letters - set("abcdefghijklmnopqrstuvwxyz"))[:10]) or "few frequent English words"
+    """Return the language of the sentences; raise ValueError if `find_language` does not know it."""
+    chosen = find_language(sentences)
+    if chosen is None:
+        others = " ".join(sorted(letters_of(sentences) - LETTERS)[:10]) or "few frequent English words"
         raise ValueError(f"warm_start: give the language of the sentences, such as de or hi: they contain {others}")
     logger.info(f"warm_start: the language {chosen} is chosen from the sentences")
     return chosen

@@ -28,6 +28,7 @@ logger = logging.getLogger("hf_asr")
 PIECES = "bpe.model"
 FEATURES = ConformerFeatureExtractor(high_freq=0.0, snip_edges=True, energy_floor=2**-23, min_duration=0.0)
 CHOSEN = ("num_mel_bins", "sampling_rate", "frame_length", "frame_shift", "window_type")  # WeNet has options for these
+PHONEME_OPTIONS = ("phoneme_language", "phonemes", "intermediate_ctc_layers")
 EPS = 1e-5  # of the norms of all versions of WeNet
 
 
@@ -52,7 +53,7 @@ def export_wenet(
     check_model(config)
     check_features(processor.feature_extractor, allow_other_features=allow_other_features)
     units = units_of(tokenizer, config)
-    state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    state = {name: value.detach().cpu() for name, value in model.state_dict().items() if "phoneme_head" not in name}
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     with folder_written_beside(output_dir) as folder:
         torch.save(widen_subsampling(to_wenet(state, config), config), folder / "final.pt")
@@ -197,7 +198,9 @@ def recipe_of(model: ConformerForCTC, processor: ConformerProcessor) -> dict[str
         "output_dim": config.vocab_size,
     }
     understood = parse_recipe(recipe, vocab_size=config.vocab_size)
-    names = [name for name in ConformerConfig.__annotations__ if not name.endswith("_token_id")]
+    # Layers that were trained to recognise phonemes are ordinary layers in WeNet, which has no head for them.
+    unknown = PHONEME_OPTIONS if config.phonemes else ()
+    names = [name for name in ConformerConfig.__annotations__ if not name.endswith("_token_id") and name not in unknown]
     pairs = {name: (_plain(getattr(config, name)), _plain(getattr(understood.config, name))) for name in names}
     return recipe | {
         "hf_asr": {

@@ -80,6 +80,10 @@ class ConformerConfig(PreTrainedConfig):
             does not converge with it at the first steps.
         intermediate_ctc_layers: Layers, counted from 1, whose outputs have a CTC loss too (Lee and Watanabe 2021).
         intermediate_ctc_weight: Weight of the mean of these losses; the loss of the last layer has the rest.
+        phoneme_language: Code of the language (`zh`, `en`, `de`) in whose phonemes, by espeak-ng, these losses are
+            computed instead of in tokens (hierarchical CTC, Krishna et al. 2018, https://arxiv.org/abs/1807.06234).
+            None means tokens. In a recipe, `auto` recognises Mandarin and English, and is None otherwise.
+        phonemes: Names of the phonemes, which the training finds in the transcripts; the id of the first one is 1.
         chunk_size: Encoder frames of the chunks in which a recording is encoded: a frame attends to its own chunk and
             to `num_left_chunks` before it. -1 is full context: one chunk. It can be changed at any time in a model that
             was trained with `use_dynamic_chunk`.
@@ -146,6 +150,8 @@ class ConformerConfig(PreTrainedConfig):
     delay_penalty: float | int = 0.0
     intermediate_ctc_layers: list[int] | tuple[int, ...] = ()
     intermediate_ctc_weight: float | int = 0.3
+    phoneme_language: str | None = None
+    phonemes: list[str] | tuple[str, ...] = ()
     chunk_size: int = -1
     num_left_chunks: int = -1
     use_dynamic_chunk: bool = False

@@ -389,6 +389,8 @@ class ConformerForCTC(ConformerPreTrainedModel):
         super().__init__(config)
         self.encoder = ConformerModel(config)
         self.ctc_head = nn.Linear(config.hidden_size, config.vocab_size)
+        if config.phonemes:
+            self.phoneme_head = nn.Linear(config.hidden_size, len(config.phonemes) + 1)
         if config.decoder_layers:
             self.decoder = ConformerDecoder(config, num_layers=config.decoder_layers)
         if config.reverse_decoder_layers:
@@ -405,6 +407,7 @@ class ConformerForCTC(ConformerPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        phoneme_labels: torch.Tensor | None = None,
     ) -> ConformerCTCOutput | tuple:
         """Return the logits (batch, frames', vocab_size) and, with labels, the loss.
 
@@ -422,9 +425,11 @@ class ConformerForCTC(ConformerPreTrainedModel):
             output_attentions: As in `ConformerModel`.
             output_hidden_states: As in `ConformerModel`.
             return_dict: As in `ConformerModel`.
+            phoneme_labels: (batch, phonemes), padded with -100: ids of the phonemes for the intermediate CTC losses.
+                Training needs them if the configuration has phonemes.
 
         Raises:
-            ValueError: A label is outside the vocabulary.
+            ValueError: A label is outside the vocabulary, or the phonemes are missing.
         """
         if labels is not None and self.training and self.config.consistency_weight * self.regularization:
             # CR-CTC trains on two copies of the batch, whose SpecAugment masks and dropout differ.
@@ -442,7 +447,7 @@ class ConformerForCTC(ConformerPreTrainedModel):
         loss, hidden_states, attentions = None, encoded.hidden_states, encoded.attentions
         if labels is not None:
             tokens = (labels >= 0).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
-            loss = self.summed_loss(logits, encoded, labels) / tokens
+            loss = self.summed_loss(logits, encoded, labels, phoneme_labels) / tokens
             logits = logits[: len(labels)]
             hidden_states = hidden_states and tuple(states[: len(labels)] for states in hidden_states)
             attentions = attentions and tuple(weights[: len(labels)] for weights in attentions)
@@ -520,7 +525,13 @@ class ConformerForCTC(ConformerPreTrainedModel):
             config.vocab_size = size
         return self.ctc_head
 
-    def summed_loss(self, logits: torch.Tensor, encoded: ConformerModelOutput, labels: torch.Tensor) -> torch.Tensor:
+    def summed_loss(
+        self,
+        logits: torch.Tensor,
+        encoded: ConformerModelOutput,
+        labels: torch.Tensor,
+        phoneme_labels: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Return the loss, summed over the batch, see `losses_conformer.py`.
 
         It is the CTC loss; with a decoder, `ctc_weight * CTC loss + (1 - ctc_weight) * decoder loss`. In training the
@@ -531,31 +542,38 @@ class ConformerForCTC(ConformerPreTrainedModel):
             logits: (copies * B, S, V).
             encoded: The encoder's output for all copies.
             labels: (B, U), padded with -100.
+            phoneme_labels: (B, P), padded with -100, for the intermediate losses of a model with phonemes.
         """
         config, copies = self.config, len(logits) // len(labels)
         mask = encoded.attention_mask
         if mask is None:
             mask = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
         all_labels = labels.repeat(copies, 1)
+        head, lower_labels, lower_blank = self.ctc_head, all_labels, config.pad_token_id  # of the intermediate losses
+        if config.phonemes and encoded.intermediate_hidden_states:
+            if phoneme_labels is None:
+                raise ValueError("phoneme_labels: the intermediate CTC losses of this model need them")
+            head, lower_labels, lower_blank = self.phoneme_head, phoneme_labels.repeat(copies, 1), 0
         strength = self.regularization if self.training else 0.0
         smoothing = config.label_smoothing * strength
 
-        def ctc(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def ctc(logits: torch.Tensor, labels: torch.Tensor, blank: int) -> tuple[torch.Tensor, torch.Tensor]:
             """Return the smoothed CTC loss, the mean over the copies, and the log-probabilities."""
             log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32)  # (B, S, V)
             loss = early_ctc_loss(
                 log_probs,
                 mask.sum(-1),
-                all_labels,
-                blank=config.pad_token_id,
+                labels,
+                blank=blank,
                 penalty=config.delay_penalty * strength,
                 zero_infinity=config.ctc_zero_infinity,
             )
             return smoothed(loss, log_probs, mask, factor=smoothing) / copies, log_probs
 
-        loss, log_probs = ctc(logits)
+        loss, log_probs = ctc(logits, all_labels, config.pad_token_id)
         if encoded.intermediate_hidden_states:
-            losses = [ctc(self.ctc_head(hidden))[0] for hidden in encoded.intermediate_hidden_states]
+            lower = [head(hidden) for hidden in encoded.intermediate_hidden_states]
+            losses = [ctc(logits, lower_labels, lower_blank)[0] for logits in lower]
             weight = config.intermediate_ctc_weight
             loss = (1 - weight) * loss + weight * sum(losses) / len(losses)
         if config.decoder_layers:

@@ -16,6 +16,7 @@ from ..data.dataset import SpeechCollator, SpeechDataset, feature_statistics
 from ..data.folders import Rows
 from ..data.inspection import Inspection, append_findings, inspect, write_findings
 from ..data.iterable import StreamedBatches
+from ..data.phonemes import phoneme_encoder
 from ..data.report import report_data
 from ..data.spoken import speak_sentences
 from ..data.synthetic import SyntheticCorpusArguments, make_corpus
@@ -250,6 +251,7 @@ def build_training_set(
     if augment is not None:
         augment.set_voices(usable)
     augmented = {"augment": augment, "pad_to_labels": partial(pad_to_labels, config=config)}
+    augmented["encode_phonemes"] = phoneme_encoder(config)
     unchanged = {"processor": collator.processor, "labels": inspection.labels}
     plain_dataset = SpeechDataset(usable, **unchanged)
     concatenation = data_args.concatenation_arguments()

@@ -9,7 +9,7 @@ import soundfile
 
 from hf_asr.data import concatenation
 from hf_asr.data.concatenation import ConcatenatedDataset, ConcatenationArguments
-from hf_asr.data.dataset import SpeechDataset
+from hf_asr.data.dataset import SpeechCollator, SpeechDataset
 from hf_asr.families import pad_to_labels
 
 RATE = 16000
@@ -70,6 +70,19 @@ def test_an_example_depends_on_seed_epoch_and_index_alone(utterances):
     again = concatenated(utterances)[2, index]
     assert np.array_equal(first["waveform"], again["waveform"]) and first["labels"] == again["labels"]
     assert not np.array_equal(concatenated(utterances)[3, index]["waveform"][:RATE], first["waveform"][:RATE])
+
+
+def test_phonemes_are_in_the_order_of_the_words(utterances):
+    ids = {word: [2 * number, 2 * number + 1] for number, word in enumerate(WORDS, start=1)}
+    encode = {"encode_phonemes": lambda texts: [ids[text] for text in texts]}
+    spoken = SpeechDataset(utterances.rows, processor=utterances.processor, **encode)
+    assert spoken[1]["phoneme_labels"] == ids["quick"]
+    example = concatenated(spoken)[0, 7]
+    words = utterances.processor.tokenizer.decode(example["labels"]).split()
+    assert len(words) > 1 and example["phoneme_labels"] == [number for word in words for number in ids[word]]
+    batch = SpeechCollator(utterances.processor)([spoken[1], example])
+    assert batch["phoneme_labels"][0].tolist() == ids["quick"] + [-100] * (len(example["phoneme_labels"]) - 2)
+    assert "phoneme_labels" not in utterances[1]
 
 
 @pytest.mark.parametrize("level", [-60.0, -40.0])

@@ -8,6 +8,7 @@ from hf_asr.data.espeak import (
     SAMPLE_RATE,
     VOICE_VARIANTS,
     make_recording,
+    phonemize,
     speak,
     speak_with_times,
     voice_name,
@@ -28,6 +29,26 @@ def test_speech_depends_on_its_arguments_only():
     first = speak("打开客厅的灯", language="zh", **VOICE)
     speak("turn on the light", language="en", voice_variant="m3", rate_wpm=120, pitch=30)
     np.testing.assert_array_equal(speak("打开客厅的灯", language="zh", **VOICE), first)
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "phonemes"),
+    [
+        ("zh", "你好。打开", ["n", "i214", "X", "Au214", "t", "A214", "kh", "ai55"]),
+        ("en", "IT is", ["I", "t#", "I", "z"]),
+        ("de", "A\u0308pfel", ["E", "p", "f", "@", "l"]),
+        ("en", "…", []),
+        ("en", "", []),
+    ],
+)
+def test_a_text_has_phonemes_without_stress_and_pauses(language, text, phonemes):
+    assert phonemize([text, "one", text], language=language)[::2] == [phonemes, phonemes]
+
+
+def test_phonemes_do_not_disturb_speech():
+    first = speak("one", language="en", **VOICE)
+    phonemize(["zwei"], language="de")
+    np.testing.assert_array_equal(speak("one", language="en", **VOICE), first)
 
 
 def test_hanzi_are_read_as_one_syllable_each():

@@ -77,6 +77,17 @@ def test_a_checkpoint_comes_back_bit_for_bit(options, tmp_path):
     assert other.tokenizer.normalize("The Fox, 26 度!") == processor.tokenizer.normalize("The Fox, 26 度!")
 
 
+def test_a_checkpoint_comes_back_without_its_phonemes(tmp_path):
+    model, processor = make(num_hidden_layers=2, intermediate_ctc_layers=[1], phoneme_language="en", phonemes=["a"])
+    export_wenet(model, processor, tmp_path / "wenet", allow_other_features=True)
+    again, _ = import_wenet(tmp_path / "wenet")
+    assert {name for name in model.state_dict() if name not in again.state_dict()} == {
+        "phoneme_head.weight",
+        "phoneme_head.bias",
+    }
+    assert not again.config.phonemes and not again.config.intermediate_ctc_layers
+
+
 @pytest.mark.parametrize("model_type", [None, "unigram", "bpe"])
 @pytest.mark.parametrize("is_both_ways", [False, True])
 def test_an_imported_model_goes_back_with_the_same_weights(is_both_ways, model_type, tmp_path):

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from hf_asr import ConformerConfig, ConformerForCTC
 from hf_asr.model.decoder_conformer import reverse_labels
 from hf_asr.model.layers_conformer import set_regularization
+from hf_asr.model.losses_conformer import ctc_loss
 from hf_asr.model.spec_augment_conformer import spec_augment
 
 BASE = {
@@ -182,6 +183,27 @@ def test_intermediate_layers_share_the_ctc_loss(batch):
         model.encoder.layers = model.encoder.layers[:layers]
         losses.append(model.train()(**batch).loss)
     torch.testing.assert_close(whole, 0.75 * losses[2] + 0.25 * (losses[0] + losses[1]) / 2)
+
+
+def test_phonemes_replace_the_tokens_of_the_intermediate_losses(batch):
+    options = {"intermediate_ctc_layers": [1], "intermediate_ctc_weight": 0.25, "consistency_weight": 0.2}
+    model = build(**options, phoneme_language="en", phonemes=["a", "b", "c"]).train()
+    with pytest.raises(ValueError, match="phoneme_labels: .* need them"):
+        model(**batch)
+    phoneme_labels = torch.where(batch["labels"] < 0, -100, 1 + batch["labels"] % 3)
+    whole = model(**batch, phoneme_labels=phoneme_labels).loss
+    plain = build(**options).train()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    tokens_only = plain(**batch).loss
+    states = model.encoder(batch["input_features"], batch["attention_mask"])
+    sums = []
+    for head, labels in ((model.phoneme_head, phoneme_labels), (model.ctc_head, batch["labels"])):
+        log_probs = head(states.intermediate_hidden_states[0]).log_softmax(-1)
+        sums.append(ctc_loss(log_probs, states.attention_mask.sum(-1), labels, blank=0))
+    tokens = (batch["labels"] >= 0).sum()
+    torch.testing.assert_close(whole - tokens_only, 0.25 * (sums[0] - sums[1]) / tokens)
+    with torch.inference_mode():  # which needs no phonemes
+        torch.testing.assert_close(model.eval()(**batch).loss, plain.eval()(**batch).loss)
 
 
 @pytest.mark.parametrize("options", TRAINING_OPTIONS.values(), ids=TRAINING_OPTIONS)

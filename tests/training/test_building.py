@@ -165,3 +165,52 @@ def test_what_cannot_learn_to_stream_is_refused(checkpoint, tmp_path):
 def test_chunks_without_causal_convolutions_are_refused(checkpoint):
     with pytest.raises(ValueError, match="use_dynamic_chunk needs causal_conv: true"):
         build(ModelArguments(model_name_or_path=str(checkpoint), model={"use_dynamic_chunk": True}), TEXTS)
+
+
+PHONEMES = {"phoneme_language": "auto", "intermediate_ctc_layers": [1]}
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "phoneme"),
+    [("把空调打开", "zh", "kh"), ("open the window and the door", "en", "D"), ("mach das fenster auf", None, None)],
+)
+def test_the_lower_layers_recognise_the_phonemes_of_the_transcripts(text, language, phoneme, caplog):
+    caplog.set_level("INFO", logger="hf_asr")
+    config = build(ModelArguments(model=SMALL | PHONEMES), [text])[1].config
+    assert config.phoneme_language == language
+    assert phoneme is None or phoneme in config.phonemes
+    assert ("set model: {phoneme_language: …}" in caplog.text) == (language is None)
+
+
+def test_phonemes_are_those_of_the_named_language():
+    german = SMALL | PHONEMES | {"phoneme_language": "de"}
+    model = build(ModelArguments(model=german), ["mach das Fenster auf"])[1]
+    assert "aU" in model.config.phonemes
+    assert model.phoneme_head.out_features == 1 + len(model.config.phonemes)
+    with pytest.raises(ValueError, match="espeak-ng does not speak the language 'deutsch'"):
+        build(ModelArguments(model=german | {"phoneme_language": "deutsch"}), ["mach"])
+    for without in ({"phoneme_language": None}, {"intermediate_ctc_layers": []}):
+        assert not hasattr(build(ModelArguments(model=german | without), ["mach"])[1], "phoneme_head")
+
+
+def test_a_checkpoint_that_is_fine_tuned_has_the_phonemes_of_its_new_language(tmp_path):
+    texts = ["open the window and the door", "it is the end of the day"]
+    processor, model, _ = build(ModelArguments(model=SMALL | PHONEMES), texts)
+    for part in (processor, model):
+        part.save_pretrained(tmp_path)
+
+    def tuned(language: str, texts: list[str]) -> ConformerForCTC:
+        options = {"model_name_or_path": str(tmp_path), "model": PHONEMES | {"phoneme_language": language}}
+        return build(ModelArguments(**options), texts)[1]
+
+    same = tuned("auto", ["the lamp is on and the tea is hot"])
+    assert same.config.phonemes == model.config.phonemes
+    assert torch.equal(same.phoneme_head.weight, model.phoneme_head.weight)
+    german = tuned("de", ["mach das Fenster auf"])
+    assert german.config.phoneme_language == "de"
+    old, new = (["", *tested.config.phonemes].index("n") for tested in (model, german))
+    assert torch.equal(german.phoneme_head.weight[new], model.phoneme_head.weight[old])
+    unknown = tuned("auto", ["mach das fenster auf"])
+    assert not hasattr(unknown, "phoneme_head")
+    assert not unknown.config.intermediate_ctc_layers

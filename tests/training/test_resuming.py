@@ -18,6 +18,7 @@ from hf_asr.training.trainer import ConformerTrainer
 
 from .test_run import RECIPE as SHORT_RUN
 
+PHONEMES = {"num_hidden_layers": 2, "intermediate_ctc_layers": [1], "phoneme_language": "auto"}
 RECIPE = SHORT_RUN | {"report_to": "tensorboard", "inspect_audio": False}
 
 
@@ -199,6 +200,7 @@ def launch(corpus, tmp_path, torchrun):
 def test_a_stream_in_two_processes_resumes_to_the_same_weights(corpus, tmp_path, launch):
     """In the middle of a buffer and of an optimiser step's batches; the rows before the buffer are not read again."""
     options = {"streaming": True, "streaming_buffer_size": 4, "max_steps": 4, "gradient_accumulation_steps": 2}
+    options["model"] = RECIPE["model"] | PHONEMES
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     launch(whole, **options, max_batch_seconds=6)
     shutil.copytree(whole / "checkpoint-2", resumed / "checkpoint-2")
@@ -212,7 +214,7 @@ def test_a_stream_in_two_processes_resumes_to_the_same_weights(corpus, tmp_path,
 
 def test_two_processes_with_workers_in_bf16_resume_to_the_same_weights(tmp_path, launch):
     """With concatenated utterances, a moving average, and batch norm, whose statistics differ until they are scored."""
-    model = RECIPE["model"] | {"hidden_size": 128, "conv_norm": "batch_norm"}
+    model = RECIPE["model"] | PHONEMES | {"hidden_size": 128, "conv_norm": "batch_norm"}
     options = {"precision": "bf16", "dataloader_num_workers": 1, "ema_decay": 0.5, "max_steps": 4, "model": model}
     options |= {"concatenation": {"share": 0.4, "max_seconds": 6.0, "max_gap_seconds": 0.5}}
 

@@ -1,0 +1,50 @@
+"""Turn transcripts into phonemes, which the lower layers of a model are trained to recognise."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from ..model import ConformerConfig
+from .espeak import phonemize, voice_name
+from .languages import find_language
+
+logger = logging.getLogger("hf_asr")
+
+TEXTS = 20_000  # transcripts in which the phonemes of a language are found
+
+
+def choose_phonemes(language: str | None, texts: Sequence[str]) -> dict:
+    """Return the settings `phoneme_language` and `phonemes` of a model for a language and its transcripts.
+
+    Args:
+        language: Code of a language, "auto" or None; with "auto", Mandarin and English are recognised, and other
+            languages have no phonemes.
+
+    Raises:
+        ValueError: espeak-ng does not speak the language.
+        ImportError: `espeakng-loader` is not installed.
+    """
+    if language == "auto":
+        language = find_language(texts)
+        if language is None:
+            advice = "set model: {phoneme_language: …}, such as de or hi, if espeak-ng speaks it"
+            logger.info(f"phoneme_language: none, because the language of the transcripts is not known; {advice}")
+    if language is None:
+        return {"phoneme_language": None, "phonemes": []}
+    found = sorted({name for phonemes in phonemize(texts[:TEXTS], language=language) for name in phonemes})
+    logger.info(f"phoneme_language: {language}: {len(found)} phonemes (espeak-ng's voice {voice_name(language)})")
+    return {"phoneme_language": language, "phonemes": found}
+
+
+def phoneme_encoder(config: ConformerConfig) -> Callable[[Sequence[str]], list[list[int]]] | None:
+    """Return a function that maps texts to the ids of their phonemes, without unknown ones; None without phonemes."""
+    if not getattr(config, "phonemes", ()):
+        return None
+    ids = {name: number for number, name in enumerate(config.phonemes, start=1)}  # 0 is the blank
+
+    return partial(_encode, language=config.phoneme_language, ids=ids)
+
+
+def _encode(texts: Sequence[str], *, language: str, ids: Mapping[str, int]) -> list[list[int]]:
+    found = phonemize(texts, language=language)
+    return [[ids[name] for name in phonemes if name in ids] for phonemes in found]
