@@ -13,7 +13,6 @@ from transformers import BatchFeature
 from ..model.feature_extraction_conformer import denoise
 from ..model.processing_conformer import ConformerProcessor
 from .audio import AudioError
-from .inspection import TokenIds
 from .sources import read_row
 
 logger = logging.getLogger("hf_asr")
@@ -35,8 +34,7 @@ class SpeechDataset(torch.utils.data.Dataset):
         pad_to_labels: Function of waveform and labels that adds the silence that CTC needs to align them, and returns
             the waveform and `min_frames` (for training only; see `families.pad_to_labels`).
         labels: Token ids of each row, from `Inspection.labels`. None tokenises a transcript whenever it is read.
-        encode_phonemes: Function that maps texts to the ids of their phonemes, from `phoneme_encoder`; with it, an item
-            also holds `phoneme_labels`.
+        phonemes: Phoneme ids of each row, from `phonemes.encode`; with them, an item also holds `phoneme_labels`.
 
     Raises:
         ValueError: There are not as many labels as rows.
@@ -50,18 +48,12 @@ class SpeechDataset(torch.utils.data.Dataset):
         augment: Callable[[np.ndarray, int, int, str], np.ndarray] | None = None,
         pad_to_labels: Callable[[np.ndarray, list[int]], tuple[np.ndarray, int]] | None = None,
         labels: Sequence[list[int]] | None = None,
-        encode_phonemes: Callable[[Sequence[str]], list[list[int]]] | None = None,
+        phonemes: Sequence[list[int]] | None = None,
     ):
         if labels is not None and len(labels) != len(rows):
             raise ValueError(f"{len(labels)} labels for {len(rows)} rows")
         self.rows, self.processor, self.augment, self.pad_to_labels = rows, processor, augment, pad_to_labels
-        self.labels = labels
-        self.phonemes = None
-        if encode_phonemes is not None:
-            texts = rows["text"][:] if isinstance(rows, datasets.Dataset) else [row["text"] for row in rows]
-            self.phonemes = TokenIds()
-            for ids in encode_phonemes(texts):
-                self.phonemes.append(ids)
+        self.labels, self.phonemes = labels, phonemes
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -36,7 +36,8 @@ class StreamedBatches(torch.utils.data.IterableDataset):
 
     Args:
         required_samples: See `inspect`.
-        pad_to_labels, encode_phonemes: See `SpeechDataset`.
+        pad_to_labels: See `SpeechDataset`.
+        encode_phonemes: Function that returns the `phonemes` of rows; None for a model without phonemes.
         concatenation: How utterances of a buffer are concatenated; None for utterances alone.
         max_batch_seconds: See `DurationBatchSampler`.
         buffer_size: Number of rows.
@@ -54,7 +55,7 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         processor: ConformerProcessor,
         required_samples: Callable[[Sequence[int]], int],
         pad_to_labels: Callable[[np.ndarray, list[int]], tuple[np.ndarray, int]] | None = None,
-        encode_phonemes: Callable[[Sequence[str]], list[list[int]]] | None = None,
+        encode_phonemes: Callable[[Sequence[dict]], Sequence[list[int]] | None] | None = None,
         max_batch_seconds: float,
         max_duration_seconds: float,
         augment: Augmentation | None = None,
@@ -145,13 +146,14 @@ class StreamedBatches(torch.utils.data.IterableDataset):
         inspection.check(self.max_unusable_share)
         if not inspection.kept:
             return
+        usable = [buffer[i] for i in inspection.kept]
         dataset = SpeechDataset(
-            [buffer[i] for i in inspection.kept],
+            usable,
             processor=self.processor,
             augment=self.augment,
             pad_to_labels=self.pad_to_labels,
             labels=inspection.labels,
-            encode_phonemes=self.encode_phonemes,
+            phonemes=self.encode_phonemes and self.encode_phonemes(usable),
         )
         durations = longest_durations(inspection.durations, self.augment)
         if self.concatenation is not None:

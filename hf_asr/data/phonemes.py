@@ -1,11 +1,13 @@
 """Turn transcripts into phonemes, which the lower layers of a model are trained to recognise."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
+
+import datasets
 
 from ..model import ConformerConfig
 from .espeak import phonemize, voice_name
+from .inspection import TokenIds
 from .languages import find_language
 
 logger = logging.getLogger("hf_asr")
@@ -36,15 +38,13 @@ def choose_phonemes(language: str | None, texts: Sequence[str]) -> dict:
     return {"phoneme_language": language, "phonemes": found}
 
 
-def phoneme_encoder(config: ConformerConfig) -> Callable[[Sequence[str]], list[list[int]]] | None:
-    """Return a function that maps texts to the ids of their phonemes, without unknown ones; None without phonemes."""
+def encode(rows: datasets.Dataset | Sequence[dict], config: ConformerConfig) -> TokenIds | None:
+    """Return the phoneme ids of each row's transcript, without unknown phonemes; None for a model without phonemes."""
     if not getattr(config, "phonemes", ()):
         return None
+    texts = rows["text"][:] if isinstance(rows, datasets.Dataset) else [row["text"] for row in rows]
     ids = {name: number for number, name in enumerate(config.phonemes, start=1)}  # 0 is the blank
-
-    return partial(_encode, language=config.phoneme_language, ids=ids)
-
-
-def _encode(texts: Sequence[str], *, language: str, ids: Mapping[str, int]) -> list[list[int]]:
-    found = phonemize(texts, language=language)
-    return [[ids[name] for name in phonemes if name in ids] for phonemes in found]
+    encoded = TokenIds()
+    for phonemes in phonemize(texts, language=config.phoneme_language):
+        encoded.append([ids[name] for name in phonemes if name in ids])
+    return encoded

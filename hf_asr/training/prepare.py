@@ -16,7 +16,7 @@ from ..data.dataset import SpeechCollator, SpeechDataset, feature_statistics
 from ..data.folders import Rows
 from ..data.inspection import Inspection, append_findings, inspect, write_findings
 from ..data.iterable import StreamedBatches
-from ..data.phonemes import phoneme_encoder
+from ..data.phonemes import encode
 from ..data.report import report_data
 from ..data.spoken import speak_sentences
 from ..data.synthetic import SyntheticCorpusArguments, make_corpus
@@ -27,7 +27,7 @@ from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 from .building import build, describe
 from .checkpoints import find_checkpoint
 from .lora import add_lora
-from .prior import Prior, best_prior, frames_of, start_at_prior
+from .prior import Prior, best_prior, frames_of, start_at_prior, start_head_at_prior
 from .replay import score_before
 from .run_folder import finish_overwriting, prepare_folder
 from .splits import Splits, first_transcripts, load_splits
@@ -109,9 +109,12 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: Conforme
         mean, istd = feature_statistics(plain_dataset, processor=processor, seed=args.seed)
         model.encoder.feature_mean.copy_(mean)
         model.encoder.feature_istd.copy_(istd)
-    prior = best_prior(frames_of(training.durations, processor.feature_extractor, model.config), training.labels)
+    frames = frames_of(training.durations, processor.feature_extractor, model.config)
+    prior = best_prior(frames, training.labels)
     if has_new_head:
         start_at_prior(model, prior)
+        if plain_dataset.phonemes is not None:
+            start_head_at_prior(model.phoneme_head, best_prior(frames, plain_dataset.phonemes), blank=0)
     model = model.to(args.device)
     scores = score_before(model, processor, splits, folder=folder, resume_from=resume_from) if is_main else {}
     if model_args.lora is not None:
@@ -251,8 +254,7 @@ def build_training_set(
     if augment is not None:
         augment.set_voices(usable)
     augmented = {"augment": augment, "pad_to_labels": partial(pad_to_labels, config=config)}
-    augmented["encode_phonemes"] = phoneme_encoder(config)
-    unchanged = {"processor": collator.processor, "labels": inspection.labels}
+    unchanged = {"processor": collator.processor, "labels": inspection.labels, "phonemes": encode(usable, config)}
     plain_dataset = SpeechDataset(usable, **unchanged)
     concatenation = data_args.concatenation_arguments()
     if not data_args.streaming:
@@ -265,6 +267,7 @@ def build_training_set(
         rows,
         **options,
         **augmented,
+        encode_phonemes=partial(encode, config=config),
         concatenation=concatenation,
         max_batch_seconds=args.max_batch_seconds,
         buffer_size=data_args.streaming_buffer_size,

@@ -76,13 +76,17 @@ def frames_of(durations: Sequence[float], extractor: FeatureExtractionMixin, con
 
 def start_at_prior(model: PreTrainedModel, prior: Prior) -> None:
     """Set the biases of a new model's heads so that its output starts near the prior."""
-    blank = model.config.pad_token_id
     counts = dict(prior.counts)
-    _set_bias(ctc_head(model), counts, special=blank, share=prior.blank)
+    start_head_at_prior(ctc_head(model), prior, blank=model.config.pad_token_id)
     if is_conformer(model.config):
         total = prior.counts.total() + prior.utterances  # each utterance ends with `<sos/eos>`
         for decoder in model.decoders():
             _set_bias(decoder.lm_head, counts, special=model.config.eos_token_id, share=prior.utterances / total)
+
+
+def start_head_at_prior(head: nn.Linear | nn.Conv1d, prior: Prior, *, blank: int) -> None:
+    """Set the biases of a CTC head so that its output starts near the prior."""
+    _set_bias(head, dict(prior.counts), special=blank, share=prior.blank)
 
 
 @torch.no_grad()

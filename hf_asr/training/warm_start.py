@@ -11,7 +11,7 @@ from ..data.augment import build_augmentation, longest_durations
 from ..data.batching import MixedBatchSampler
 from ..data.dataset import SpeechCollator, SpeechDataset
 from ..data.inspection import Finding, Inspection, column_values, inspect
-from ..data.phonemes import phoneme_encoder
+from ..data.phonemes import encode
 from ..data.spoken import SPLIT, Spoken, WarmStartArguments
 from ..families import pad_to_labels, required_samples
 from .arguments import ConformerTrainingArguments, DataArguments
@@ -86,7 +86,7 @@ def prepare_warm_start(
         augment=augment,
         pad_to_labels=partial(pad_to_labels, config=config),
         labels=inspection.labels,
-        encode_phonemes=phoneme_encoder(config),
+        phonemes=encode(usable, config),
     )
     durations = longest_durations(inspection.durations, augment)
     return WarmStart(arguments, spoken.voice, dataset, durations, inspection, spoken.findings + inspection.findings)

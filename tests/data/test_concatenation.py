@@ -74,8 +74,8 @@ def test_an_example_depends_on_seed_epoch_and_index_alone(utterances):
 
 def test_phonemes_are_in_the_order_of_the_words(utterances):
     ids = {word: [2 * number, 2 * number + 1] for number, word in enumerate(WORDS, start=1)}
-    encode = {"encode_phonemes": lambda texts: [ids[text] for text in texts]}
-    spoken = SpeechDataset(utterances.rows, processor=utterances.processor, **encode)
+    phonemes = [ids[text] for text in utterances.rows["text"]]
+    spoken = SpeechDataset(utterances.rows, processor=utterances.processor, phonemes=phonemes)
     assert spoken[1]["phoneme_labels"] == ids["quick"]
     example = concatenated(spoken)[0, 7]
     words = utterances.processor.tokenizer.decode(example["labels"]).split()

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from hf_asr.training.prepare import prepare
 from hf_asr.training.prior import best_prior, start_at_prior
 
 from .test_families import FAMILIES
-from .test_run import arguments, run, weights
+from .test_run import RECIPE, arguments, run, weights
 
 
 def brute_force_loss(frames: int, labels: list[int], probabilities: dict[int, float]) -> float:
@@ -88,6 +89,16 @@ def test_a_run_from_nothing_starts_on_the_plateau_and_not_above_it(corpus, tmp_p
     with torch.inference_mode():
         loss = prepared.model.eval()(**batch).loss.item()
     assert loss < 1.3 * prepared.prior.loss
+
+
+def test_the_head_of_the_phonemes_starts_with_their_frequencies(corpus, tmp_path):
+    model = RECIPE["model"] | {"num_hidden_layers": 2, "intermediate_ctc_layers": [1], "phoneme_language": "auto"}
+    prepared = prepare(*arguments(corpus, tmp_path, model=model))
+    counts = Counter(number for row in prepared.train_dataset.phonemes for number in row)
+    shares = prepared.model.phoneme_head.bias.softmax(0)
+    assert 0.1 < shares[0] < 0.9
+    expected = torch.tensor([counts[number] for number in range(1, len(shares))]) / counts.total()
+    torch.testing.assert_close(shares[1:] / shares[1:].sum(), expected)
 
 
 def test_the_head_of_a_checkpoint_is_kept(corpus, checkpoint, tmp_path):
