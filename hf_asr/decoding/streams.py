@@ -107,11 +107,14 @@ def step(
     cache = join_caches([stream.cache for stream in streams])
     options = {"output_hidden_states": True} if needs_states else {}
     output = model(features.to(model.device), mask.to(model.device), cache=cache, **options)
-    log_probs = F.log_softmax(output.logits, dim=-1, dtype=torch.float32)  # (B, S, V)
+    is_graph = not isinstance(model, ConformerForCTC)  # its logits are log-probabilities
+    log_probs = output.logits if is_graph else F.log_softmax(output.logits, dim=-1, dtype=torch.float32)  # (B, S, V)
     for stream, row in zip(streams, split_cache(output.cache), strict=True):
-        # New tensors in each step, between others that stay, would fragment the memory (glibc).
-        for kept, new in zip(stream.cache, row, strict=True):
-            kept.copy_(new)
+        if is_graph and len(streams) == 1:
+            stream.cache = row
+        else:  # new tensors of PyTorch in each step, between others that stay, would fragment the memory (glibc)
+            for kept, new in zip(stream.cache, row, strict=True):
+                kept.copy_(new)
         stream.frames = stream.frames[hop:]
     counts = model.get_output_lengths(lengths).tolist()
     states = output.hidden_states[-1] if needs_states else [None] * len(streams)  # (B, S, D)

@@ -1,7 +1,9 @@
 """Write ONNX files in float32; float16 is the export of a model that `graphs.half_precision` converted."""
 
+import contextlib
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -30,7 +32,7 @@ def export_onnx(
     module = config.GRAPH_CLASS(model.eval(), extractor).eval()
     inputs = config.generate_dummy_inputs()
     shapes = {name: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for name, axes in config.inputs.items()}
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), _explicit_attention(model):
         warnings.simplefilter("ignore")
         for name in ("torch.onnx", "onnxscript"):  # they log operators that this export does not use
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -50,6 +52,17 @@ def export_onnx(
     for key, value in config.metadata.items():
         proto.metadata_props.add(key=key, value=value)
     onnx.save(proto, path)
+
+
+@contextlib.contextmanager
+def _explicit_attention(model: ConformerForCTC) -> Iterator[None]:
+    """Let the model compute attention by its own operators: of a fused kernel, ONNX makes ten more in each layer."""
+    own = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(own)
 
 
 def _name_axes(proto: onnx.ModelProto, axes: dict[str, dict[int, str]]) -> None:

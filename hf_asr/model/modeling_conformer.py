@@ -339,9 +339,11 @@ class ConformerModel(ConformerPreTrainedModel):
         self, cache: StreamingCache, caches: list[tuple[torch.Tensor, torch.Tensor]], *, num_frames: int
     ) -> StreamingCache:
         """Return the cache after a step of `num_frames` encoder frames, from the caches of the layers."""
-        attention, convolution = (torch.stack(tensors) for tensors in zip(*caches, strict=True))
-        left = cache.attention.shape[3] if self.config.num_left_chunks >= 0 else attention.shape[3]
-        return StreamingCache(attention[:, :, :, attention.shape[3] - left :], convolution, cache.offset + num_frames)
+        attentions, convolutions = zip(*caches, strict=True)
+        if self.config.num_left_chunks >= 0:
+            oldest = attentions[0].shape[2] - cache.attention.shape[3]
+            attentions = [attention[:, :, oldest:] for attention in attentions]
+        return StreamingCache(torch.stack(attentions), torch.stack(convolutions), cache.offset + num_frames)
 
     def _subsample(self, input_features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Return the first layer's input (B, S, D).

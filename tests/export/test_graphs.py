@@ -1,6 +1,7 @@
 """Graphs give PyTorch's outputs for every batch size and length."""
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -265,6 +266,13 @@ def test_axes_have_names_and_metadata_is_stored(graphs):
     shape = proto.graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_param or dim.dim_value for dim in shape] == ["batch", "frames", 80]
     assert {item.key: item.value for item in proto.metadata_props}["model_type"] == "zipformer2_ctc"
+
+
+def test_attention_is_a_few_operators_and_the_model_keeps_its_kernel(model, processor, tmp_path):
+    export_onnx(model, processor.feature_extractor, tmp_path / "model.onnx")
+    operators = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
+    assert operators.count("Softmax") == model.config.num_hidden_layers and "IsNaN" not in operators
+    assert model.config._attn_implementation == "sdpa"
 
 
 def test_inputs_for_tracing(model):
