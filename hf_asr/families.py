@@ -25,7 +25,7 @@ from .model.tokenization_conformer import SPACE, character_backend, splits_speci
 # Modules that have a row for each token: Parakeet's and our head, wav2vec2's head, and our decoders'.
 HEADS = ("ctc_head", "lm_head", "decoder.lm_head", "decoder.embed_tokens")
 HEADS += ("reverse_decoder.lm_head", "reverse_decoder.embed_tokens")
-_IS_CTC_HEAD = re.compile(r"(^|\.)(ctc_head|lm_head)\.")
+_IS_HEAD = re.compile(r"(^|\.)(ctc_head|lm_head|phoneme_head)\.")
 _WINDOW = 400  # samples, 25 ms: the first frame needs so many samples more than one hop
 _MIN_SECONDS = 0.25  # shorter recordings do not fit into the convolutions of other families
 
@@ -36,8 +36,8 @@ def is_conformer(config: PreTrainedConfig) -> bool:
 
 
 def is_head_parameter(name: str) -> bool:
-    """Return whether a parameter of this name belongs to the CTC head (or to the decoder's output layer)."""
-    return _IS_CTC_HEAD.search(name) is not None
+    """Return whether a parameter of this name belongs to an output layer: of CTC, of the phonemes or of a decoder."""
+    return _IS_HEAD.search(name) is not None
 
 
 def ctc_head(model: PreTrainedModel) -> nn.Linear | nn.Conv1d:

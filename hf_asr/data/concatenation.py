@@ -96,7 +96,7 @@ class ConcatenatedDataset(torch.utils.data.Dataset):
         min_frames = 0
         if self.dataset.pad_to_labels is not None:
             waveform, min_frames = self.dataset.pad_to_labels(waveform, labels)
-        phonemes = self.dataset.phoneme_labels(*(i for _, i in examples))
+        phonemes = self.dataset.phoneme_ids(*(i for _, i in examples))
         return {"waveform": waveform, "labels": labels, "min_frames": min_frames} | phonemes
 
     def _draw(self, generator: np.random.Generator) -> list[int]:

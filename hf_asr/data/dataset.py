@@ -34,7 +34,7 @@ class SpeechDataset(torch.utils.data.Dataset):
         pad_to_labels: Function of waveform and labels that adds the silence that CTC needs to align them, and returns
             the waveform and `min_frames` (for training only; see `families.pad_to_labels`).
         labels: Token ids of each row, from `Inspection.labels`. None tokenises a transcript whenever it is read.
-        phonemes: Phoneme ids of each row, from `phonemes.encode`; with them, an item also holds `phoneme_labels`.
+        phonemes: Phoneme ids of each row, from `phonemes.encode`; with them, an item also holds `phoneme_ids`.
 
     Raises:
         ValueError: There are not as many labels as rows.
@@ -67,7 +67,7 @@ class SpeechDataset(torch.utils.data.Dataset):
         except AudioError as error:
             logger.warning(f"skipped {row['utterance_id']} ({(row['audio'] or {}).get('path')}): {error}")
             silence = np.zeros(extractor.sampling_rate // 2, np.float32)
-            return {"waveform": silence, "labels": [], "min_frames": 0} | self.phoneme_labels()
+            return {"waveform": silence, "labels": [], "min_frames": 0} | self.phoneme_ids()
         if self.augment is not None:
             waveform = self.augment(waveform, extractor.sampling_rate, epoch, row["utterance_id"])
         if getattr(extractor, "denoise", False):
@@ -77,13 +77,13 @@ class SpeechDataset(torch.utils.data.Dataset):
         if self.pad_to_labels is not None:
             waveform, min_frames = self.pad_to_labels(waveform, labels)
         example = {"waveform": waveform, "labels": labels, "min_frames": min_frames}
-        return example | self.phoneme_labels(index)
+        return example | self.phoneme_ids(index)
 
-    def phoneme_labels(self, *places: int) -> dict[str, list[int]]:
-        """Return `phoneme_labels` of an item that consists of these rows; nothing without phonemes."""
+    def phoneme_ids(self, *places: int) -> dict[str, list[int]]:
+        """Return `phoneme_ids` of an item that consists of these rows; nothing without phonemes."""
         if self.phonemes is None:
             return {}
-        return {"phoneme_labels": [number for place in places for number in self.phonemes[place]]}
+        return {"phoneme_ids": [number for place in places for number in self.phonemes[place]]}
 
 
 class JoinedDataset(torch.utils.data.Dataset):
@@ -146,7 +146,7 @@ class SpeechCollator:
             inputs = extract_features(self.processor, waveforms, min_frames=min_frames)
         else:
             inputs = {"waveforms": [torch.from_numpy(waveform) for waveform in waveforms], "min_frames": min_frames}
-        names = [name for name in ("labels", "phoneme_labels") if name in examples[0]]
+        names = [name for name in ("labels", "phoneme_ids") if name in examples[0]]
         labels = {name: self.processor.pad_labels([example[name] for example in examples]) for name in names}
         return {**inputs, **labels}
 

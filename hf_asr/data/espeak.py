@@ -181,13 +181,26 @@ def phonemize(texts: Sequence[str], *, language: str) -> list[list[str]]:
             found, is_quick = {}, len(texts) < 10_000
             for text in tqdm(dict.fromkeys(texts), desc="Phonemes", unit="text", leave=False, disable=is_quick):
                 # espeak-ng spells some words in capitals, and does not know combining marks.
-                names = _phoneme_names(library, unicodedata.normalize("NFC", text.lower()))
-                found[text] = [name.lstrip("',%=") for name in names]
+                names = _own_names(library, unicodedata.normalize("NFC", text.lower()))
+                found[text] = [name.lstrip("',%=") for name in names if not name.startswith(NO_PHONEME)]
         finally:
             library.espeak_Terminate()
     finally:
         _unload(library)
     return [found[text] for text in texts]
+
+
+def _own_names(library: ctypes.CDLL, text: str) -> list[str]:
+    """Return the names as `_phoneme_names` does, without what espeak-ng reads as English although there are no letters.
+
+    espeak-ng does not know some syllables of Mandarin (熊, 穷), nor 儿 at the end of many words: it reads their pinyin
+    in English. Such a text is read character by character, and the unknown ones are left out.
+    """
+    names = _phoneme_names(library, text)
+    if "(en)" not in names or re.search("[a-z]", text):
+        return names
+    each = [_phoneme_names(library, character) for character in text]
+    return [name for names in each if "(en)" not in names for name in names]
 
 
 def _start(library: ctypes.CDLL, folder: Path, *, voice: str) -> int:
@@ -248,16 +261,16 @@ def _synthesize(
 
 def _count_phonemes(library: ctypes.CDLL, word: str) -> int:
     """Return the number of phonemes of a word that is spoken alone, without synthesising it."""
-    return len(_phoneme_names(library, word))
+    return sum(not name.startswith(NO_PHONEME) for name in _phoneme_names(library, word))
 
 
 def _phoneme_names(library: ctypes.CDLL, text: str) -> list[str]:
-    """Return the names of the phonemes of a text, with marks of stress, without synthesising it."""
+    """Return the names of the phonemes of a text, with stress, pauses and other languages, without synthesising it."""
     library.espeak_TextToPhonemes.restype = ctypes.c_char_p
     rest, names = ctypes.c_char_p(text.encode(errors="replace")), []
     while rest.value is not None:  # one clause after another
         phonemes = library.espeak_TextToPhonemes(ctypes.byref(rest), _CHARS_UTF8, ord("\n") << 8)
-        names += [name for name in phonemes.decode(errors="replace").split() if not name.startswith(NO_PHONEME)]
+        names += phonemes.decode(errors="replace").split()
     return names
 
 

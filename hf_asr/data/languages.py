@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from ..model.spelling_conformer import HAN
 
-KANA_AND_HANGUL = re.compile("[\u3040-\u30ff\u31f0-\u31ff\uac00-\ud7af]")
-LETTERS = set("abcdefghijklmnopqrstuvwxyz")
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+FEW = 0.005  # share of letters
 
 # Frequent English words that related languages do not have.
 ENGLISH = {
@@ -23,17 +23,23 @@ def are_english(texts: Sequence[str]) -> bool:
     return sum(words[word] for word in ENGLISH) >= 0.05 * max(1, words.total())
 
 
-def letters_of(texts: Sequence[str]) -> set[str]:
-    """Return the letters of the texts, in lower case."""
-    return {character for character in unicodedata.normalize("NFC", "".join(texts)).lower() if character.isalpha()}
-
-
 def find_language(texts: Sequence[str]) -> str | None:
-    """Return `zh` for texts with Han characters, and `en` for those with frequent English words and only a to z.
+    """Return `zh` for texts with Han characters, and `en` for those with frequent English words.
 
-    None for other languages, Japanese and Korean included.
+    A few letters of another language, one in two hundred, are ignored. None for other languages, Japanese and Korean
+    included.
     """
-    letters = letters_of(texts)
-    if any(HAN.match(character) for character in letters) and not KANA_AND_HANGUL.search("".join(letters)):
+    letters = count_letters(texts)
+    han = sum(count for letter, count in letters.items() if HAN.match(letter))
+    others = letters.total() - han - sum(letters[letter] for letter in LETTERS)
+    if not letters or others > FEW * letters.total():
+        return None
+    if han > FEW * letters.total():
         return "zh"
-    return "en" if letters <= LETTERS and are_english(texts) else None
+    return "en" if are_english(texts) else None
+
+
+def count_letters(texts: Sequence[str]) -> Counter[str]:
+    """Count the letters of the texts, in lower case."""
+    normalized = unicodedata.normalize("NFC", "".join(texts)).lower()
+    return Counter(character for character in normalized if character.isalpha())

@@ -25,7 +25,10 @@ def choose_phonemes(language: str | None, texts: Sequence[str]) -> dict:
     Raises:
         ValueError: espeak-ng does not speak the language.
         ImportError: `espeakng-loader` is not installed.
+        RuntimeError: espeak-ng does not start.
     """
+    if not isinstance(language, str | None):  # YAML reads `no` as false
+        raise ValueError(f"model: phoneme_language must be auto or a code such as de or 'no', not {language!r}")
     if language == "auto":
         language = find_language(texts)
         if language is None:

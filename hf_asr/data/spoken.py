@@ -23,7 +23,7 @@ from ..model.tokenization_conformer import normalize_text
 from .encodings import EncodingError, read_lines
 from .espeak import CLEAR_VARIANTS, SilentSpeechError, make_recording, voice_name, write_recording
 from .inspection import Finding
-from .languages import LETTERS, find_language, letters_of
+from .languages import LETTERS, count_letters, find_language
 from .sources import Source
 
 logger = logging.getLogger("hf_asr")
@@ -172,7 +172,7 @@ def choose_language(sentences: Sequence[str]) -> str:
     """Return the language of the sentences; raise ValueError if `find_language` does not know it."""
     chosen = find_language(sentences)
     if chosen is None:
-        others = " ".join(sorted(letters_of(sentences) - LETTERS)[:10]) or "few frequent English words"
+        others = " ".join(sorted(set(count_letters(sentences)) - set(LETTERS))[:10]) or "few frequent English words"
         raise ValueError(f"warm_start: give the language of the sentences, such as de or hi: they contain {others}")
     logger.info(f"warm_start: the language {chosen} is chosen from the sentences")
     return chosen

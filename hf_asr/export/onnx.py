@@ -29,7 +29,6 @@ def export_onnx(
         exporter: Kind of graph: a key of `graphs.EXPORTERS`.
     """
     config = exporter_config(model, exporter)
-    module = config.GRAPH_CLASS(model.eval(), extractor).eval()
     inputs = config.generate_dummy_inputs()
     shapes = {name: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for name, axes in config.inputs.items()}
     with warnings.catch_warnings(), torch.no_grad(), _explicit_attention(model):
@@ -37,7 +36,7 @@ def export_onnx(
         for name in ("torch.onnx", "onnxscript"):  # they log operators that this export does not use
             logging.getLogger(name).setLevel(logging.ERROR)
         program = torch.onnx.export(
-            module,
+            config.GRAPH_CLASS(model.eval(), extractor).eval(),
             kwargs=inputs,
             dynamo=True,
             dynamic_shapes=shapes,

@@ -1,5 +1,7 @@
 """Write a checkpoint as a WeNet model directory, which `wenet.py` imports again without a difference.
 
+Only the head of the phonemes (`phoneme_language`) is left out, because WeNet has none.
+
 WeNet ignores the section `hf_asr` of `train.yaml`. It has the options that WeNet's other sections cannot express,
 such as the rule of text normalisation.
 """
@@ -55,6 +57,8 @@ def export_wenet(
     units = units_of(tokenizer, config)
     state = {name: value.detach().cpu() for name, value in model.state_dict().items() if "phoneme_head" not in name}
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    if config.phonemes:
+        logger.info("the head of the phonemes is left out: after an import, the lower layers have no loss of their own")
     with folder_written_beside(output_dir) as folder:
         torch.save(widen_subsampling(to_wenet(state, config), config), folder / "final.pt")
         write_text(folder / "train.yaml", yaml.safe_dump(recipe_of(model, processor), sort_keys=False))

@@ -409,7 +409,7 @@ class ConformerForCTC(ConformerPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        phoneme_labels: torch.Tensor | None = None,
+        phoneme_ids: torch.Tensor | None = None,
     ) -> ConformerCTCOutput | tuple:
         """Return the logits (batch, frames', vocab_size) and, with labels, the loss.
 
@@ -423,12 +423,8 @@ class ConformerForCTC(ConformerPreTrainedModel):
             labels: (batch, tokens), padded with -100.
             num_items_in_batch: Divisor of the summed loss: the label tokens of the whole optimiser step, over all ranks
                 and micro-batches; None means the label tokens of this batch.
-            cache: As in `ConformerModel`.
-            output_attentions: As in `ConformerModel`.
-            output_hidden_states: As in `ConformerModel`.
-            return_dict: As in `ConformerModel`.
-            phoneme_labels: (batch, phonemes), padded with -100: ids of the phonemes for the intermediate CTC losses.
-                Training needs them if the configuration has phonemes.
+            cache, output_attentions, output_hidden_states, return_dict: As in `ConformerModel`.
+            phoneme_ids: (batch, phonemes), padded with -100, for the intermediate losses of a model with phonemes.
 
         Raises:
             ValueError: A label is outside the vocabulary, or the phonemes are missing.
@@ -449,7 +445,7 @@ class ConformerForCTC(ConformerPreTrainedModel):
         loss, hidden_states, attentions = None, encoded.hidden_states, encoded.attentions
         if labels is not None:
             tokens = (labels >= 0).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
-            loss = self.summed_loss(logits, encoded, labels, phoneme_labels) / tokens
+            loss = self.summed_loss(logits, encoded, labels, phoneme_ids) / tokens
             logits = logits[: len(labels)]
             hidden_states = hidden_states and tuple(states[: len(labels)] for states in hidden_states)
             attentions = attentions and tuple(weights[: len(labels)] for weights in attentions)
@@ -532,7 +528,7 @@ class ConformerForCTC(ConformerPreTrainedModel):
         logits: torch.Tensor,
         encoded: ConformerModelOutput,
         labels: torch.Tensor,
-        phoneme_labels: torch.Tensor | None = None,
+        phoneme_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the loss, summed over the batch, see `losses_conformer.py`.
 
@@ -544,38 +540,36 @@ class ConformerForCTC(ConformerPreTrainedModel):
             logits: (copies * B, S, V).
             encoded: The encoder's output for all copies.
             labels: (B, U), padded with -100.
-            phoneme_labels: (B, P), padded with -100, for the intermediate losses of a model with phonemes.
+            phoneme_ids: (B, P), padded with -100, for the intermediate losses of a model with phonemes.
         """
         config, copies = self.config, len(logits) // len(labels)
         mask = encoded.attention_mask
         if mask is None:
             mask = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
         all_labels = labels.repeat(copies, 1)
-        head, lower_labels, lower_blank = self.ctc_head, all_labels, config.pad_token_id  # of the intermediate losses
+        tokens = {"labels": all_labels, "blank": config.pad_token_id, "zero_infinity": config.ctc_zero_infinity}
+        lower_head, lower = self.ctc_head, tokens  # of the intermediate losses
         if config.phonemes and encoded.intermediate_hidden_states:
-            if phoneme_labels is None:
-                raise ValueError("phoneme_labels: the intermediate CTC losses of this model need them")
-            head, lower_labels, lower_blank = self.phoneme_head, phoneme_labels.repeat(copies, 1), 0
+            if phoneme_ids is None:
+                raise ValueError(
+                    "phoneme_ids: the intermediate CTC losses of this model need them (hf_asr.data.phonemes.encode), "
+                    "unless config.intermediate_ctc_layers is []"
+                )
+            # There are more phonemes than tokens: a recording can be too short for them.
+            lower = {"labels": phoneme_ids.repeat(copies, 1), "blank": 0, "zero_infinity": True}
+            lower_head = self.phoneme_head
         strength = self.regularization if self.training else 0.0
         smoothing = config.label_smoothing * strength
 
-        def ctc(logits: torch.Tensor, labels: torch.Tensor, blank: int) -> tuple[torch.Tensor, torch.Tensor]:
+        def ctc(logits: torch.Tensor, targets: dict) -> tuple[torch.Tensor, torch.Tensor]:
             """Return the smoothed CTC loss, the mean over the copies, and the log-probabilities."""
             log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32)  # (B, S, V)
-            loss = early_ctc_loss(
-                log_probs,
-                mask.sum(-1),
-                labels,
-                blank=blank,
-                penalty=config.delay_penalty * strength,
-                zero_infinity=config.ctc_zero_infinity,
-            )
+            loss = early_ctc_loss(log_probs, mask.sum(-1), **targets, penalty=config.delay_penalty * strength)
             return smoothed(loss, log_probs, mask, factor=smoothing) / copies, log_probs
 
-        loss, log_probs = ctc(logits, all_labels, config.pad_token_id)
+        loss, log_probs = ctc(logits, tokens)
         if encoded.intermediate_hidden_states:
-            lower = [head(hidden) for hidden in encoded.intermediate_hidden_states]
-            losses = [ctc(logits, lower_labels, lower_blank)[0] for logits in lower]
+            losses = [ctc(lower_head(hidden), lower)[0] for hidden in encoded.intermediate_hidden_states]
             weight = config.intermediate_ctc_weight
             loss = (1 - weight) * loss + weight * sum(losses) / len(losses)
         if config.decoder_layers:

@@ -20,12 +20,11 @@ from transformers import (
 
 from ..arguments import checked
 from ..checkpoint import NoTokenizerError, check_is_checkpoint, load_processor, loading
-from ..data.phonemes import choose_phonemes
 from ..families import disable_layerdrop, is_conformer
 from ..model import ConformerConfig, ConformerFeatureExtractor, ConformerForCTC, ConformerProcessor, ConformerTokenizer
-from ..model.layers_conformer import replace_rows
 from ..provenance import hardware
 from .arguments import ConformerTrainingArguments, ModelArguments
+from .phoneme_head import refit_phonemes, with_phonemes
 from .vocabulary import choose_text_normalization, fit_vocabulary, replace_vocabulary
 
 logger = logging.getLogger("hf_asr")
@@ -45,9 +44,8 @@ def build(
     """Return processor and model, see `build_processor` and `build_model`, and whether the CTC head is new."""
     processor, kept_rows = build_processor(model_args, texts, resume_from=resume_from)
     is_new = model_args.model_name_or_path is None and not is_resumed(model_args, resume_from)
-    if is_new and model_args.model.get("intermediate_ctc_layers"):
-        phonemes = choose_phonemes(model_args.model.get("phoneme_language"), texts)
-        model_args = replace(model_args, model=model_args.model | phonemes)
+    if is_new:
+        model_args = replace(model_args, model=with_phonemes(checked(ConformerConfig, model_args.model), texts))
     model = build_model(model_args, processor, kept_rows=kept_rows, resume_from=resume_from)
     if not is_new and not is_resumed(model_args, resume_from) and getattr(model.config, "phonemes", ()):
         refit_phonemes(model, model_args.model.get("phoneme_language", "auto"), texts)
@@ -134,25 +132,6 @@ def forget_later_frames(model: ConformerForCTC) -> None:
             reach = weight.shape[-1] // 2
             weight.copy_(F.pad(weight[..., : reach + 1], (reach, 0)))
     logger.info("model: the checkpoint's convolutions become causal, so that it learns to recognise live audio")
-
-
-def refit_phonemes(model: ConformerForCTC, language: str | None, texts: list[str]) -> None:
-    """Give a checkpoint that is fine-tuned the phonemes of its new language; without phonemes for it, none.
-
-    Args:
-        language: See `choose_phonemes`.
-    """
-    config, chosen = model.config, choose_phonemes(language, texts)
-    if chosen["phoneme_language"] == config.phoneme_language:
-        return  # with the checkpoint's phonemes
-    old = {name: number for number, name in enumerate(config.phonemes, start=1)}
-    config.update(chosen)
-    if not config.phonemes:  # the layers were not trained to recognise tokens
-        config.intermediate_ctc_layers = []
-        del model.phoneme_head
-        return
-    kept = {number: old[name] for number, name in enumerate(config.phonemes, start=1) if name in old}
-    replace_rows(model.phoneme_head, len(config.phonemes) + 1, kept={0: 0} | kept)  # 0 is the blank
 
 
 def is_resumed(model_args: ModelArguments, resume_from: Path | None) -> bool:
@@ -262,8 +241,8 @@ def _with_training_settings(config: PreTrainedConfig, options: dict) -> PreTrain
     is_ours = is_conformer(config)
     if is_ours:
         options = checked(ConformerConfig, options)
-        if config.phonemes or options.get("phoneme_language") == "auto":
-            options = {name: value for name, value in options.items() if name != "phoneme_language"}  # see `build`
+        if config.phonemes:  # see `refit_phonemes`
+            options = {name: value for name, value in options.items() if name != "phoneme_language"}
     learns_to_stream = is_ours and options.get("use_dynamic_chunk")
     gets_decoder = is_ours and options.get("decoder_layers") and not config.decoder_layers
     if gets_decoder:

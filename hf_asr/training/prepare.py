@@ -27,7 +27,7 @@ from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 from .building import build, describe
 from .checkpoints import find_checkpoint
 from .lora import add_lora
-from .prior import Prior, best_prior, frames_of, start_at_prior, start_head_at_prior
+from .prior import Prior, best_prior, frames_of, start_at_prior
 from .replay import score_before
 from .run_folder import finish_overwriting, prepare_folder
 from .splits import Splits, first_transcripts, load_splits
@@ -97,10 +97,8 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: Conforme
         folder = prepare_folder(Path(args.output_dir), resume_from=resume_from, **options)
     # On a GPU that trains, our extractor computes there and not in the workers.
     collator = SpeechCollator(processor, args.use_cpu or not computes_on_device(processor.feature_extractor))
-    train_dataset, plain_dataset, training = build_training_set(
-        splits.train, collator, config=model.config, data_args=data_args, args=args, augment=augment
-    )
     options = {"config": model.config, "data_args": data_args, "args": args}
+    train_dataset, plain_dataset, training = build_training_set(splits.train, collator, augment=augment, **options)
     warm_start = prepare_warm_start(splits.spoken, collator, **options) if splits.spoken else None
     if is_main:
         _report(training, evaluation, warm_start, folder, processor=processor, is_stream=data_args.streaming)
@@ -112,9 +110,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: Conforme
     frames = frames_of(training.durations, processor.feature_extractor, model.config)
     prior = best_prior(frames, training.labels)
     if has_new_head:
-        start_at_prior(model, prior)
-        if plain_dataset.phonemes is not None:
-            start_head_at_prior(model.phoneme_head, best_prior(frames, plain_dataset.phonemes), blank=0)
+        start_at_prior(model, prior, phonemes=plain_dataset.phonemes and best_prior(frames, plain_dataset.phonemes))
     model = model.to(args.device)
     scores = score_before(model, processor, splits, folder=folder, resume_from=resume_from) if is_main else {}
     if model_args.lora is not None:

@@ -74,19 +74,20 @@ def frames_of(durations: Sequence[float], extractor: FeatureExtractionMixin, con
     return [int(seconds * extractor.sampling_rate / samples_per_frame(config)) for seconds in durations]
 
 
-def start_at_prior(model: PreTrainedModel, prior: Prior) -> None:
-    """Set the biases of a new model's heads so that its output starts near the prior."""
+def start_at_prior(model: PreTrainedModel, prior: Prior, *, phonemes: Prior | None = None) -> None:
+    """Set the biases of a new model's heads so that its output starts near the prior.
+
+    Args:
+        phonemes: The prior of the phonemes, for a model with a head for them.
+    """
     counts = dict(prior.counts)
-    start_head_at_prior(ctc_head(model), prior, blank=model.config.pad_token_id)
+    _set_bias(ctc_head(model), counts, special=model.config.pad_token_id, share=prior.blank)
+    if phonemes is not None:
+        _set_bias(model.phoneme_head, dict(phonemes.counts), special=0, share=phonemes.blank)
     if is_conformer(model.config):
         total = prior.counts.total() + prior.utterances  # each utterance ends with `<sos/eos>`
         for decoder in model.decoders():
             _set_bias(decoder.lm_head, counts, special=model.config.eos_token_id, share=prior.utterances / total)
-
-
-def start_head_at_prior(head: nn.Linear | nn.Conv1d, prior: Prior, *, blank: int) -> None:
-    """Set the biases of a CTC head so that its output starts near the prior."""
-    _set_bias(head, dict(prior.counts), special=blank, share=prior.blank)
 
 
 @torch.no_grad()

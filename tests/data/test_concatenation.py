@@ -76,13 +76,13 @@ def test_phonemes_are_in_the_order_of_the_words(utterances):
     ids = {word: [2 * number, 2 * number + 1] for number, word in enumerate(WORDS, start=1)}
     phonemes = [ids[text] for text in utterances.rows["text"]]
     spoken = SpeechDataset(utterances.rows, processor=utterances.processor, phonemes=phonemes)
-    assert spoken[1]["phoneme_labels"] == ids["quick"]
+    assert spoken[1]["phoneme_ids"] == ids["quick"]
     example = concatenated(spoken)[0, 7]
     words = utterances.processor.tokenizer.decode(example["labels"]).split()
-    assert len(words) > 1 and example["phoneme_labels"] == [number for word in words for number in ids[word]]
+    assert len(words) > 1 and example["phoneme_ids"] == [number for word in words for number in ids[word]]
     batch = SpeechCollator(utterances.processor)([spoken[1], example])
-    assert batch["phoneme_labels"][0].tolist() == ids["quick"] + [-100] * (len(example["phoneme_labels"]) - 2)
-    assert "phoneme_labels" not in utterances[1]
+    assert batch["phoneme_ids"][0].tolist() == ids["quick"] + [-100] * (len(example["phoneme_ids"]) - 2)
+    assert "phoneme_ids" not in utterances[1]
 
 
 @pytest.mark.parametrize("level", [-60.0, -40.0])

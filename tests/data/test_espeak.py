@@ -36,6 +36,9 @@ def test_speech_depends_on_its_arguments_only():
     [
         ("zh", "你好。打开", ["n", "i214", "X", "Au214", "t", "A214", "kh", "ai55"]),
         ("en", "IT is", ["I", "t#", "I", "z"]),
+        ("zh", "玩儿", ["w", "A35", "n", "@r35"]),  # espeak-ng alone reads its pinyin in English
+        ("zh", "熊跑", ["ph", "Au214"]),  # it does not know the syllable xiong
+        ("zh", "看 tv", ["kh", "a51", "n", "t", "i:", "v", "i:"]),
         ("de", "A\u0308pfel", ["E", "p", "f", "@", "l"]),
         ("en", "…", []),
         ("en", "", []),

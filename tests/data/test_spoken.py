@@ -147,6 +147,8 @@ def test_unreadable_texts_are_an_error(tmp_path):
     [
         (["打开灯", "播放 jazz"], "zh"),
         (["It's TEN o'clock.", "room 12", "Where is the key?"], "en"),
+        (["the end of the day, and the start of it", "what is your name"] * 40 + ["a 龙 in a café"], "en"),
+        (["现在播放音乐", "打开客厅的灯"] * 40 + ["の"], "zh"),
     ],
 )
 def test_mandarin_and_english_are_recognised(sentences, language):

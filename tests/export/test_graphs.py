@@ -10,7 +10,7 @@ from hf_asr import ConformerConfig, ConformerForCTC
 from hf_asr.checkpoint import load_checkpoint
 from hf_asr.export import sherpa
 from hf_asr.export.check import run_graph, source_runner
-from hf_asr.export.graphs import exporter_config, half_precision
+from hf_asr.export.graphs import EXPORTERS, exporter_config, half_precision
 from hf_asr.export.int8 import quantize_int8
 from hf_asr.export.onnx import export_onnx
 from hf_asr.runtime.ort_model import OrtConformerForCTC
@@ -268,8 +268,10 @@ def test_axes_have_names_and_metadata_is_stored(graphs):
     assert {item.key: item.value for item in proto.metadata_props}["model_type"] == "zipformer2_ctc"
 
 
-def test_attention_is_a_few_operators_and_the_model_keeps_its_kernel(model, processor, tmp_path):
-    export_onnx(model, processor.feature_extractor, tmp_path / "model.onnx")
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_attention_is_a_few_operators_and_the_model_keeps_its_kernel(processor, tmp_path, exporter):
+    model = live_model(processor)
+    export_onnx(model, processor.feature_extractor, tmp_path / "model.onnx", exporter=exporter)
     operators = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
     assert operators.count("Softmax") == model.config.num_hidden_layers and "IsNaN" not in operators
     assert model.config._attn_implementation == "sdpa"

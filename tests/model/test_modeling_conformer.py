@@ -188,20 +188,26 @@ def test_intermediate_layers_share_the_ctc_loss(batch):
 def test_phonemes_replace_the_tokens_of_the_intermediate_losses(batch):
     options = {"intermediate_ctc_layers": [1], "intermediate_ctc_weight": 0.25, "consistency_weight": 0.2}
     model = build(**options, phoneme_language="en", phonemes=["a", "b", "c"]).train()
-    with pytest.raises(ValueError, match="phoneme_labels: .* need them"):
+    with pytest.raises(ValueError, match="phoneme_ids: .* need them"):
         model(**batch)
-    phoneme_labels = torch.where(batch["labels"] < 0, -100, 1 + batch["labels"] % 3)
-    whole = model(**batch, phoneme_labels=phoneme_labels).loss
+    phoneme_ids = torch.where(batch["labels"] < 0, -100, 1 + batch["labels"] % 3)
+    whole = model(**batch, phoneme_ids=phoneme_ids).loss
     plain = build(**options).train()
     plain.load_state_dict(model.state_dict(), strict=False)
     tokens_only = plain(**batch).loss
     states = model.encoder(batch["input_features"], batch["attention_mask"])
     sums = []
-    for head, labels in ((model.phoneme_head, phoneme_labels), (model.ctc_head, batch["labels"])):
+    for head, labels in ((model.phoneme_head, phoneme_ids), (model.ctc_head, batch["labels"])):
         log_probs = head(states.intermediate_hidden_states[0]).log_softmax(-1)
         sums.append(ctc_loss(log_probs, states.attention_mask.sum(-1), labels, blank=0))
     tokens = (batch["labels"] >= 0).sum()
     torch.testing.assert_close(whole - tokens_only, 0.25 * (sums[0] - sums[1]) / tokens)
+    more = F.pad(phoneme_ids.clamp(min=1), (0, 60), value=1)  # than frames
+    assert (
+        build(**options | {"ctc_zero_infinity": False}, phonemes=["a", "b", "c"])
+        .train()(**batch, phoneme_ids=more)
+        .loss.isfinite()
+    )
     with torch.inference_mode():  # which needs no phonemes
         torch.testing.assert_close(model.eval()(**batch).loss, plain.eval()(**batch).loss)
 

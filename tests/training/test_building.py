@@ -10,6 +10,8 @@ import torch
 from hf_asr.model import ConformerForCTC
 from hf_asr.training.arguments import ModelArguments
 from hf_asr.training.building import build
+from hf_asr.training.lora import add_lora
+from hf_asr.training.parameter_groups import parameter_groups
 
 TEXTS = ["the lazy dog 把空调"]
 
@@ -190,27 +192,73 @@ def test_phonemes_are_those_of_the_named_language():
     assert model.phoneme_head.out_features == 1 + len(model.config.phonemes)
     with pytest.raises(ValueError, match="espeak-ng does not speak the language 'deutsch'"):
         build(ModelArguments(model=german | {"phoneme_language": "deutsch"}), ["mach"])
-    for without in ({"phoneme_language": None}, {"intermediate_ctc_layers": []}):
+    for without in ({"phoneme_language": None}, {"phoneme_language": "auto", "intermediate_ctc_layers": []}):
         assert not hasattr(build(ModelArguments(model=german | without), ["mach"])[1], "phoneme_head")
 
 
-def test_a_checkpoint_that_is_fine_tuned_has_the_phonemes_of_its_new_language(tmp_path):
-    texts = ["open the window and the door", "it is the end of the day"]
-    processor, model, _ = build(ModelArguments(model=SMALL | PHONEMES), texts)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"phoneme_language": "de"}, "phoneme_language de needs intermediate_ctc_layers"),
+        ({"phonemes": ["a"]}, "phonemes: the training finds them"),
+        (PHONEMES | {"phoneme_language": False}, "must be auto or a code such as de or 'no', not False"),
+    ],
+)
+def test_phonemes_that_cannot_be_used_are_an_error(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(ModelArguments(model=SMALL | options), ["mach"])
+
+
+ENGLISH = ["open the window and the door", "it is the end of the day"]
+
+
+@pytest.fixture
+def english(tmp_path) -> ConformerForCTC:
+    """A model with phonemes, whose checkpoint is in `tmp_path`."""
+    processor, model, _ = build(ModelArguments(model=SMALL | PHONEMES), ENGLISH)
     for part in (processor, model):
         part.save_pretrained(tmp_path)
+    return model
 
-    def tuned(language: str, texts: list[str]) -> ConformerForCTC:
-        options = {"model_name_or_path": str(tmp_path), "model": PHONEMES | {"phoneme_language": language}}
-        return build(ModelArguments(**options), texts)[1]
 
-    same = tuned("auto", ["the lamp is on and the tea is hot"])
-    assert same.config.phonemes == model.config.phonemes
-    assert torch.equal(same.phoneme_head.weight, model.phoneme_head.weight)
-    german = tuned("de", ["mach das Fenster auf"])
-    assert german.config.phoneme_language == "de"
-    old, new = (["", *tested.config.phonemes].index("n") for tested in (model, german))
-    assert torch.equal(german.phoneme_head.weight[new], model.phoneme_head.weight[old])
-    unknown = tuned("auto", ["mach das fenster auf"])
-    assert not hasattr(unknown, "phoneme_head")
-    assert not unknown.config.intermediate_ctc_layers
+def tuned(folder, language: str | None, texts: list[str]) -> ConformerForCTC:
+    options = {"model_name_or_path": str(folder), "model": PHONEMES | {"phoneme_language": language}}
+    return build(ModelArguments(**options), texts)[1]
+
+
+def rows(model: ConformerForCTC) -> dict[str, torch.Tensor]:
+    """Return the row of each phoneme; that of the blank is the first one."""
+    return dict(zip(["blank", *model.config.phonemes], model.phoneme_head.weight, strict=True))
+
+
+@pytest.mark.parametrize("language", ["auto", "en-us"])
+def test_a_checkpoint_that_is_fine_tuned_keeps_its_phonemes_and_gets_the_missing_ones(english, tmp_path, language):
+    same = tuned(tmp_path, language, ["the judge and the king"])
+    assert list(same.config.phonemes)[: len(english.config.phonemes)] == list(english.config.phonemes)
+    assert "dZ" not in english.config.phonemes and "dZ" in same.config.phonemes
+    assert all(torch.equal(rows(same)[name], row) for name, row in rows(english).items())
+
+
+def test_a_checkpoint_that_is_fine_tuned_has_the_phonemes_of_another_language(english, tmp_path):
+    german = tuned(tmp_path, "de", ["mach das Fenster auf"])
+    assert german.config.phoneme_language == "de" and "aU" in german.config.phonemes
+    shared = set(rows(german)) & set(rows(english))
+    assert {"blank", "n"} <= shared < set(rows(english))
+    assert all(torch.equal(rows(german)[name], rows(english)[name]) for name in shared)
+
+
+@pytest.mark.parametrize(("language", "text"), [("auto", "mach das fenster auf"), (None, ENGLISH[0])])
+def test_a_checkpoint_without_a_known_language_has_no_lower_loss(english, tmp_path, caplog, language, text):
+    caplog.set_level("INFO", logger="hf_asr")
+    model = tuned(tmp_path, language, [text])
+    assert not hasattr(model, "phoneme_head") and not model.config.intermediate_ctc_layers
+    assert "trained without a loss of their own" in caplog.text
+
+
+def test_the_head_of_the_phonemes_is_trained_as_a_head(english):
+    pytest.importorskip("peft")
+    groups = parameter_groups(english, decayed=set(), learning_rate=1.0, weight_decay=0.0, layer_lr_decay=0.5)
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    assert rates[id(english.phoneme_head.weight)] == rates[id(english.ctc_head.weight)] == 1.0
+    adapted = {name for name, value in add_lora(english, {"r": 2}).named_parameters() if value.requires_grad}
+    assert any("phoneme_head.modules_to_save" in name for name in adapted)
