@@ -61,8 +61,8 @@ class _Event(ctypes.Structure):
 _SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
-class SilentSpeechError(ValueError):
-    """espeak-ng speaks nothing: the text holds signs only, or letters that it does not know."""
+class UnspeakableError(ValueError):
+    """espeak-ng does not speak a text: it has signs only, or characters that espeak-ng does not know."""
 
 
 def _loader() -> ModuleType:
@@ -121,7 +121,7 @@ def speak(text: str, *, language: str, voice_variant: str, rate_wpm: int, pitch:
         pitch: 0 to 99.
 
     Raises:
-        SilentSpeechError: espeak-ng speaks nothing.
+        UnspeakableError: espeak-ng speaks nothing, or a syllable of Mandarin in English.
         ValueError: The language or the variant is unknown.
         ImportError: `espeakng-loader` is not installed.
         RuntimeError: espeak-ng does not start.
@@ -135,7 +135,7 @@ def speak_with_times(
     """Return the speech as `speak` does, and its words with their times; see `espeak_words.spoken_words`.
 
     Raises:
-        SilentSpeechError, ValueError, ImportError, RuntimeError: See `speak`.
+        UnspeakableError, ValueError, ImportError, RuntimeError: See `speak`.
     """
     loader = _loader()
     folder = Path(loader.get_data_path())
@@ -149,7 +149,7 @@ def speak_with_times(
         _unload(library)
     sounding = np.flatnonzero(samples)
     if not len(sounding):
-        raise SilentSpeechError(f"espeak-ng produced only silence for {text!r}; pass text with words in it.")
+        raise UnspeakableError(f"espeak-ng produced only silence for {text!r}; pass text with words in it.")
     first, last = int(sounding[0]), int(sounding[-1]) + 1
 
     def seconds(sample: int) -> float:
@@ -190,17 +190,24 @@ def phonemize(texts: Sequence[str], *, language: str) -> list[list[str]]:
     return [found[text] for text in texts]
 
 
-def _own_names(library: ctypes.CDLL, text: str) -> list[str]:
-    """Return the names as `_phoneme_names` does, without what espeak-ng reads as English although there are no letters.
+def is_misread(text: str, names: Sequence[str]) -> bool:
+    """Return whether espeak-ng reads a part of a text in English although the text has no English letters.
 
-    espeak-ng does not know some syllables of Mandarin (熊, 穷), nor 儿 at the end of many words: it reads their pinyin
-    in English. Such a text is read character by character, and the unknown ones are left out.
+    It does not know some syllables of Mandarin (熊, 穷), nor 儿 at the end of many words, and reads their pinyin.
+
+    Args:
+        names: Names of the phonemes of the text.
     """
+    return "(en)" in names and not re.search("[a-z]", text, re.IGNORECASE)
+
+
+def _own_names(library: ctypes.CDLL, text: str) -> list[str]:
+    """Return the names as `_phoneme_names` does; a misread text is read by character, without the unknown ones."""
     names = _phoneme_names(library, text)
-    if "(en)" not in names or re.search("[a-z]", text):
+    if not is_misread(text, names):
         return names
-    each = [_phoneme_names(library, character) for character in text]
-    return [name for names in each if "(en)" not in names for name in names]
+    each = [(character, _phoneme_names(library, character)) for character in text]
+    return [name for character, names in each if not is_misread(character, names) for name in names]
 
 
 def _start(library: ctypes.CDLL, folder: Path, *, voice: str) -> int:
@@ -253,6 +260,8 @@ def _synthesize(
         encoded = text.encode() + b"\0"
         library.espeak_Synth(encoded, ctypes.c_size_t(len(encoded)), 0, 1, 0, _CHARS_UTF8, None, None)
         library.espeak_Synchronize()
+        if is_misread(text, [event.phoneme for event in found]):
+            raise UnspeakableError(f"espeak-ng reads a syllable of {text!r} in English: leave the text out")
         words = spoken_words(text, found, count_phonemes=functools.partial(_count_phonemes, library))
     finally:
         library.espeak_Terminate()  # ends the thread of espeak, before the library is unloaded
@@ -292,7 +301,7 @@ def make_recording(
         rates_wpm, pitches: Ranges to draw from, without their ends; see `speak`.
 
     Raises:
-        SilentSpeechError, ValueError, ImportError, RuntimeError: See `speak`.
+        UnspeakableError, ValueError, ImportError, RuntimeError: See `speak`.
     """
     variant = variants[generator.integers(len(variants))]
     rate_wpm = int(generator.integers(*rates_wpm))

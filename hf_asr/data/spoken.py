@@ -21,14 +21,14 @@ from tqdm.auto import tqdm
 
 from ..model.tokenization_conformer import normalize_text
 from .encodings import EncodingError, read_lines
-from .espeak import CLEAR_VARIANTS, SilentSpeechError, make_recording, voice_name, write_recording
+from .espeak import CLEAR_VARIANTS, UnspeakableError, make_recording, voice_name, write_recording
 from .inspection import Finding
 from .languages import LETTERS, count_letters, find_language
 from .sources import Source
 
 logger = logging.getLogger("hf_asr")
 
-SPEECH_VERSION = 1  # increase it when the speech of a sentence changes, so that an old cache is not used
+SPEECH_VERSION = 2  # increase it when the speech of a sentence changes, so that an old cache is not used
 SPLIT = "synthetic speech"  # the name of these rows in the reports
 RATES_WPM, PITCHES = (130, 231), (20, 81)  # see `espeak.speak`; wider than in the synthetic corpus
 # Speech of espeak-ng is clean and always the same: other rooms, microphones, telephones, noises and vocal tracts.
@@ -129,7 +129,7 @@ def speak_sentences(arguments: WarmStartArguments, *, transcripts: Sequence[str]
     rows = Source(str(folder), audio_column_name="file_name").load("train")
     spoken, voice = set(rows["text"]), voice_name(language)
     findings = [
-        Finding(SPLIT, place, _digest(sentence), "silent", repr(sentence))
+        Finding(SPLIT, place, _digest(sentence), "not spoken", repr(sentence))
         for place, sentence in enumerate(sentences)
         if sentence not in spoken
     ]
@@ -205,7 +205,7 @@ def cached_speech(sentences: Sequence[str], *, language: str, voices: int, seed:
 
 
 def _speak_into(folder: Path, sentences: Sequence[str], *, language: str, voices: int, seed: int) -> None:
-    """Write the recordings that the folder lacks; silent ones are left out."""
+    """Write the recordings that the folder lacks; what espeak-ng does not speak is left out."""
     folder.mkdir(parents=True, exist_ok=True)
     names = _written(folder / "metadata.jsonl")
     count = len(names)
@@ -222,7 +222,7 @@ def _speak_into(folder: Path, sentences: Sequence[str], *, language: str, voices
                     continue
                 try:
                     samples, speaker = _rendition(sentence, rendition, language=language, seed=seed)
-                except SilentSpeechError:  # signs only, or letters that espeak-ng does not know
+                except UnspeakableError:
                     continue
                 row = {"utterance_id": f"{_digest(sentence)}-{rendition}", "text": sentence}
                 row |= {"language": voice_name(language), "speaker": speaker}

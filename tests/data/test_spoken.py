@@ -113,12 +113,18 @@ def test_decomposed_letters_are_spoken_as_composed_ones():
 def test_sentences_without_speech_are_findings():
     found = speak(["???", *SENTENCES, "  ", "…"])
     assert [(finding.row, finding.reason, finding.detail) for finding in found.findings] == [
-        (0, "silent", "'???'"),
-        (3, "silent", "'…'"),
+        (0, "not spoken", "'???'"),
+        (3, "not spoken", "'…'"),
     ]
     assert all(finding.split == "synthetic speech" and finding.is_skipped for finding in found.findings)
     with pytest.raises(ValueError, match="espeak-ng speaks none of 1 sentences"):
         speak(["???"])
+
+
+def test_mandarin_that_espeak_reads_in_english_is_not_spoken():
+    found = speak(["大熊猫在玩", "打开灯", "去那儿", "播放 jazz"], voices=1, language="zh")
+    assert found.rows["text"][:] == ["打开灯", "播放 jazz"]
+    assert [finding.row for finding in found.findings] == [0, 2]
 
 
 def test_texts_are_spoken_without_validation_transcripts(tmp_path, caplog):
