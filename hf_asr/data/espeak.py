@@ -121,7 +121,7 @@ def speak(text: str, *, language: str, voice_variant: str, rate_wpm: int, pitch:
         pitch: 0 to 99.
 
     Raises:
-        UnspeakableError: espeak-ng speaks nothing, or a syllable of Mandarin in English.
+        UnspeakableError: espeak-ng speaks nothing, or reads a part in English although it has no English letters.
         ValueError: The language or the variant is unknown.
         ImportError: `espeakng-loader` is not installed.
         RuntimeError: espeak-ng does not start.
@@ -261,7 +261,7 @@ def _synthesize(
         library.espeak_Synth(encoded, ctypes.c_size_t(len(encoded)), 0, 1, 0, _CHARS_UTF8, None, None)
         library.espeak_Synchronize()
         if is_misread(text, [event.phoneme for event in found]):
-            raise UnspeakableError(f"espeak-ng reads a syllable of {text!r} in English: leave the text out")
+            raise UnspeakableError(f"espeak-ng reads a part of {text!r} in English: leave the text out")
         words = spoken_words(text, found, count_phonemes=functools.partial(_count_phonemes, library))
     finally:
         library.espeak_Terminate()  # ends the thread of espeak, before the library is unloaded
