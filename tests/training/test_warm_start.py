@@ -121,7 +121,7 @@ def test_validation_transcripts_are_not_spoken_and_silent_lines_are_findings(cor
     assert "龙" in prepared.processor.tokenizer.get_vocab()
     assert len(prepared.durations) == len(prepared.train_dataset) == 40  # recordings only
     findings = [json.loads(line) for line in (tmp_path / "run" / "data_report.jsonl").read_text().splitlines()]
-    assert [(item["split"], item["reason"]) for item in findings] == [("synthetic speech", "silent")]
+    assert [(item["split"], item["reason"]) for item in findings] == [("synthetic speech", "not spoken")]
 
 
 def test_feature_statistics_are_those_of_the_recordings(corpus, tmp_path):
