@@ -42,7 +42,7 @@ from transformers import TrainerCallback
 from hf_asr.cli import main as hf_asr
 from hf_asr.data.batching import DurationBatchSampler
 from hf_asr.data.dataset import SpeechDataset
-from hf_asr.data.espeak import make_recording, write_recording
+from hf_asr.data.espeak import UnspeakableError, make_recording, write_recording
 from hf_asr.files import METRICS
 from hf_asr.model.tokenization_conformer import normalize_text
 from hf_asr.scoring.comparison import read_predictions
@@ -306,7 +306,10 @@ def speak_recordings(folder: Path, splits: dict[str, list[str]], *, language: st
             for number, text in enumerate(tqdm(spoken, desc=f"Speaking {split}", unit="utterance")):
                 voice = {"language": language, "variants": STAND_IN_VARIANTS, "generator": generator}
                 # In lower case, because words in capitals would be spelled letter by letter.
-                samples, speaker, _ = make_recording(text.lower(), **voice)
+                try:
+                    samples, speaker, _ = make_recording(text.lower(), **voice)
+                except UnspeakableError:  # a sign such as &, which espeak-ng reads in English
+                    continue
                 path = partial / split / f"{number:06d}.flac"
                 metadata.write(write_recording(path, samples, {"text": text, "speaker": speaker}))
     partial.rename(folder)
