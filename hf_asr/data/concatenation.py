@@ -63,7 +63,8 @@ class ConcatenatedDataset(torch.utils.data.Dataset):
         self, dataset: SpeechDataset, arguments: ConcatenationArguments, *, durations: Sequence[float], seed: int
     ):
         self.dataset, self.arguments, self.seed = dataset, arguments, seed
-        seconds, share, longest = np.asarray(durations, np.float64), arguments.share, arguments.max_seconds
+        share, longest = arguments.share, arguments.max_seconds
+        self.seconds = seconds = np.asarray(durations, np.float64)
         self.durations, limit = list(durations), longest - 2 * arguments.max_gap_seconds
         self.short = np.flatnonzero(seconds <= limit)
         if not len(self.short):
@@ -100,15 +101,13 @@ class ConcatenatedDataset(torch.utils.data.Dataset):
         return {"waveform": waveform, "labels": labels, "min_frames": min_frames} | phonemes
 
     def _draw(self, generator: np.random.Generator) -> list[int]:
-        """Return the utterances of an example, which fit into it with all pauses at their longest."""
+        """Return the utterances of an example, which fit into it with all pauses at their longest, until none does."""
         gap = self.arguments.max_gap_seconds
         chosen, left = [], self.arguments.max_seconds - gap
-        while True:
-            utterance = int(generator.choice(self.short))
-            left -= self.durations[utterance] + gap
-            if left < 0:
-                return chosen
-            chosen.append(utterance)
+        while len(fitting := self.short[self.seconds[self.short] + gap <= left]):
+            chosen.append(int(generator.choice(fitting)))
+            left -= self.seconds[chosen[-1]] + gap
+        return chosen
 
     def _gap(self, generator: np.random.Generator, sampling_rate: int) -> np.ndarray:
         return np.zeros(round(generator.uniform(0, self.arguments.max_gap_seconds) * sampling_rate), np.float32)

@@ -65,6 +65,14 @@ def test_samples_and_words_are_in_the_same_order(utterances, processor, monkeypa
     assert len(set(map(tuple, orders))) == len(orders)
 
 
+def test_an_example_has_no_room_for_another_utterance(utterances, processor):
+    dataset, seconds = concatenated(utterances), dict(zip(WORDS, SECONDS, strict=True))
+    for index in range(len(utterances), len(dataset)):
+        words = processor.tokenizer.decode(dataset[0, index]["labels"]).split()
+        longest = sum(seconds[word] + 0.5 for word in words) + 0.5  # with all pauses at their longest
+        assert longest <= 8 < longest + min(SECONDS) + 0.5
+
+
 def test_an_example_depends_on_seed_epoch_and_index_alone(utterances):
     first, index = concatenated(utterances)[2, 7], 7
     again = concatenated(utterances)[2, index]
