@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .families import as_conformer_tokenizer
+from .families import as_conformer_tokenizer, merge_sounds
 from .files import GRAPH, STREAMING_GRAPH
 from .model import ConformerProcessor
 
@@ -57,6 +57,7 @@ def load_checkpoint(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with loading(model_name_or_path):
         model = AutoModelForCTC.from_pretrained(model_name_or_path, dtype=dtype).to(device).eval()
+        merge_sounds(model)
         return model, load_processor(model_name_or_path, model.config)
 
 

@@ -45,6 +45,12 @@ def ctc_head(model: PreTrainedModel) -> nn.Linear | nn.Conv1d:
     return model.ctc_head if hasattr(model, "ctc_head") else model.lm_head
 
 
+def merge_sounds(model: PreTrainedModel) -> None:
+    """Give a checkpoint an ordinary head if tokens share its rows, in place; see `ConformerForCTC.merge_sounds`."""
+    if is_conformer(model.config):
+        model.merge_sounds()
+
+
 # Frames
 
 

@@ -84,6 +84,9 @@ class ConformerConfig(PreTrainedConfig):
             computed instead of in tokens (hierarchical CTC, Krishna et al. 2018, https://arxiv.org/abs/1807.06234).
             None means tokens. In a recipe, `auto` recognises Mandarin and English, and is None otherwise.
         phonemes: Names of the phonemes, which the training finds in the transcripts; the id of the first one is 1.
+        num_sounds: Number of the rows of the CTC head that tokens of the same sound share in training (see
+            `SharedRowsLinear`). The training finds it for scripts whose characters are syllables, if there is a
+            `phoneme_language`; a finished model has an ordinary head and 0. In a recipe, 0 switches it off.
         chunk_size: Encoder frames of the chunks in which a recording is encoded: a frame attends to its own chunk and
             to `num_left_chunks` before it. -1 is full context: one chunk. It can be changed at any time in a model that
             was trained with `use_dynamic_chunk`.
@@ -152,6 +155,7 @@ class ConformerConfig(PreTrainedConfig):
     intermediate_ctc_weight: float | int = 0.3
     phoneme_language: str | None = None
     phonemes: list[str] | tuple[str, ...] = ()
+    num_sounds: int = 0
     chunk_size: int = -1
     num_left_chunks: int = -1
     use_dynamic_chunk: bool = False

@@ -131,6 +131,50 @@ def replace_rows(module: nn.Module, num_rows: int, *, kept: dict[int, int]) -> N
             setattr(module, name, num_rows)
 
 
+class SharedRowsLinear(nn.Linear):
+    """A linear layer in which each row of the weight is the sum of a row of its own and of rows that it shares.
+
+    A rare token so learns from all tokens with which it shares rows. `merged` returns an ordinary layer.
+
+    Args:
+        in_features: Size of the input.
+        out_features: Number of rows.
+        num_shared: Number of shared rows; row 0 of `shared`, which is zero to all, is not counted.
+
+    Attributes:
+        weight: The rows of their own, (out_features, in_features).
+        shared: (num_shared + 1, in_features).
+        shares: Which rows of `shared` each row has, int64 (out_features, SHARES); 0 means none.
+    """
+
+    SHARES = 5
+
+    def __init__(self, in_features: int, out_features: int, *, num_shared: int):
+        super().__init__(in_features, out_features)
+        self.shared = nn.Parameter(torch.zeros(num_shared + 1, in_features))
+        self.register_buffer("shares", torch.zeros(out_features, self.SHARES, dtype=torch.int64))
+
+    @torch.no_grad()
+    def share(self, shares: torch.Tensor) -> None:
+        """Set `shares`; the own part of a row that has a share starts small."""
+        self.shares.copy_(shares)
+        self.weight[shares.any(1)] *= 0.3
+
+    def summed_weight(self) -> torch.Tensor:
+        """Return the weight of the ordinary layer, (out_features, in_features)."""
+        return self.weight + F.embedding_bag(self.shares, self.shared, mode="sum", padding_idx=0)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return (..., out_features) for `hidden` (..., in_features)."""
+        return F.linear(hidden, self.summed_weight(), self.bias)
+
+    def merged(self) -> nn.Linear:
+        """Return an ordinary layer with the same outputs."""
+        layer = nn.Linear(self.in_features, self.out_features, device="meta")
+        layer.weight, layer.bias = nn.Parameter(self.summed_weight().detach()), self.bias
+        return layer
+
+
 class ConformerFeedForward(nn.Module):
     """Apply a linear layer, an activation and a second linear layer to each frame.
 

@@ -24,6 +24,7 @@ from .layers_conformer import (
     ConformerDropout,
     ConformerFeedForward,
     ConformerSubsampling,
+    SharedRowsLinear,
     absolute_embedding,
     replace_rows,
     rotary_embedding,
@@ -160,6 +161,9 @@ class ConformerPreTrainedModel(PreTrainedModel):
         """
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
             _init_layer(module)
+            if isinstance(module, SharedRowsLinear):  # a sum of shared rows has the scale of another layer's row
+                bound = (module.in_features * module.SHARES) ** -0.5
+                init.uniform_(module.shared, -bound, bound)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=module.embedding_dim**-0.5)
         elif isinstance(module, nn.LayerNorm | nn.BatchNorm1d):
@@ -391,6 +395,8 @@ class ConformerForCTC(ConformerPreTrainedModel):
         super().__init__(config)
         self.encoder = ConformerModel(config)
         self.ctc_head = nn.Linear(config.hidden_size, config.vocab_size)
+        if config.num_sounds:
+            self.ctc_head = SharedRowsLinear(config.hidden_size, config.vocab_size, num_shared=config.num_sounds)
         if config.phonemes:
             self.phoneme_head = nn.Linear(config.hidden_size, len(config.phonemes) + 1)
         if config.decoder_layers:
@@ -487,6 +493,11 @@ class ConformerForCTC(ConformerPreTrainedModel):
         """Replace the CTC head."""
         self.ctc_head = new_embeddings
 
+    def merge_sounds(self) -> None:
+        """Turn a CTC head whose tokens share rows (`num_sounds`) into an ordinary layer, in place; the logits stay."""
+        if self.config.num_sounds:
+            self.ctc_head, self.config.num_sounds = self.ctc_head.merged(), 0
+
     def resize_token_embeddings(
         self,
         new_num_tokens: int | None = None,
@@ -514,6 +525,7 @@ class ConformerForCTC(ConformerPreTrainedModel):
         if size <= last:
             raise ValueError(f"a vocabulary of {size} tokens lacks the special token {last}: use {last + 1} or more")
         if size != config.vocab_size:
+            self.merge_sounds()
             kept = {number: number for number in range(min(size, config.vocab_size))}
             heads = [self.ctc_head]
             for decoder in self.decoders():

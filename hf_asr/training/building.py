@@ -20,11 +20,11 @@ from transformers import (
 
 from ..arguments import checked
 from ..checkpoint import NoTokenizerError, check_is_checkpoint, load_processor, loading
-from ..families import disable_layerdrop, is_conformer
+from ..families import disable_layerdrop, is_conformer, merge_sounds
 from ..model import ConformerConfig, ConformerFeatureExtractor, ConformerForCTC, ConformerProcessor, ConformerTokenizer
 from ..provenance import hardware
 from .arguments import ConformerTrainingArguments, ModelArguments
-from .phoneme_head import refit_phonemes, with_phonemes
+from .phoneme_head import refit_phonemes, with_phonemes, with_sounds
 from .vocabulary import choose_text_normalization, fit_vocabulary, replace_vocabulary
 
 logger = logging.getLogger("hf_asr")
@@ -43,10 +43,14 @@ def build(
 ) -> tuple[ConformerProcessor, PreTrainedModel, bool]:
     """Return processor and model, see `build_processor` and `build_model`, and whether the CTC head is new."""
     processor, kept_rows = build_processor(model_args, texts, resume_from=resume_from)
-    is_new = model_args.model_name_or_path is None and not is_resumed(model_args, resume_from)
+    is_new, shares = model_args.model_name_or_path is None and not is_resumed(model_args, resume_from), None
     if is_new:
-        model_args = replace(model_args, model=with_phonemes(checked(ConformerConfig, model_args.model), texts))
+        options = with_phonemes(checked(ConformerConfig, model_args.model), texts)
+        options, shares = with_sounds(options, processor.tokenizer)
+        model_args = replace(model_args, model=options)
     model = build_model(model_args, processor, kept_rows=kept_rows, resume_from=resume_from)
+    if shares is not None:
+        model.ctc_head.share(shares)
     if not is_new and not is_resumed(model_args, resume_from) and getattr(model.config, "phonemes", ()):
         refit_phonemes(model, model_args.model.get("phoneme_language", "auto"), texts)
     # A checkpoint without a tokenizer, as of self-supervised learning, keeps no token but the blank.
@@ -106,6 +110,7 @@ def build_model(
             config = _with_training_settings(own, model_args.model)
             # AdamW needs float32 weights, and from_pretrained keeps the checkpoint's precision by default.
             model = AutoModelForCTC.from_pretrained(name, config=config, dtype=torch.float32)
+            merge_sounds(model)
         if is_conformer(config) and config.causal_conv and not own.causal_conv:
             forget_later_frames(model)
         if kept_rows is not None:

@@ -1,13 +1,15 @@
-"""Choose the phonemes of a model: of a new one, and of a checkpoint that is fine-tuned."""
+"""Choose the phonemes and sounds of a model: of a new one, and of a checkpoint that is fine-tuned."""
 
 import logging
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from ..data.espeak import voice_name
-from ..data.phonemes import choose_phonemes
-from ..model import ConformerForCTC
-from ..model.layers_conformer import replace_rows
+from ..data.phonemes import choose_phonemes, sounds_of
+from ..model import ConformerForCTC, ConformerTokenizer
+from ..model.layers_conformer import SharedRowsLinear, replace_rows
 
 logger = logging.getLogger("hf_asr")
 
@@ -26,6 +28,29 @@ def with_phonemes(options: dict[str, Any], texts: Sequence[str]) -> dict[str, An
             raise ValueError(f"model: phoneme_language {language} needs intermediate_ctc_layers, such as [2, 4]")
         language = None
     return options | choose_phonemes(language, texts)
+
+
+def with_sounds(options: dict[str, Any], tokenizer: ConformerTokenizer) -> tuple[dict[str, Any], torch.Tensor | None]:
+    """Return the options of a new model's configuration with `num_sounds`, and the `shares` of its CTC head or None.
+
+    Args:
+        options: From `with_phonemes`.
+
+    Raises:
+        ValueError: The number of sounds is given; only 0 can be, which switches them off.
+    """
+    if options.get("num_sounds"):
+        raise ValueError("model: num_sounds: the training finds it; leave the option out, or set 0 for none")
+    language, vocabulary = options["phoneme_language"], tokenizer.get_vocab()
+    sounds = {} if language is None or "num_sounds" in options else sounds_of(list(vocabulary), language=language)
+    if not sounds:
+        return options, None
+    numbers: dict[tuple, int] = {}
+    shares = torch.zeros(max(vocabulary.values()) + 1, SharedRowsLinear.SHARES, dtype=torch.int64)
+    for token, own in sounds.items():
+        shares[vocabulary[token]] = torch.tensor([numbers.setdefault(sound, len(numbers) + 1) for sound in own])
+    logger.info(f"num_sounds: {len(numbers)}, rows of the CTC head that {len(sounds)} characters share by their sound")
+    return options | {"num_sounds": len(numbers)}, shares
 
 
 def refit_phonemes(model: ConformerForCTC, language: str | None, texts: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
+from ..families import merge_sounds
 from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 from .batch_search import largest_batch
 from .callbacks import FreezeEncoder, ShowTranscripts
@@ -92,5 +93,7 @@ def fit(
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     if lora is not None:
         trainer.model = trainer.model.merge_and_unload()
+    if not trainer.is_sharded:  # then the head is merged when the model is loaded
+        merge_sounds(trainer.base_model)
     trainer.save_result()
     return trainer

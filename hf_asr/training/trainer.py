@@ -113,8 +113,8 @@ class ConformerTrainer(Trainer):
         self.plateau = plateau
         if plateau is not None:
             self.add_callback(plateau)
-        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if is_sharded and (self.args.ema_decay or self.args.average_checkpoints):
+        self.is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if self.is_sharded and (self.args.ema_decay or self.args.average_checkpoints):
             raise ValueError(
                 "ema_decay and average_checkpoints need all weights on each device: leave them out with FSDP and "
                 "DeepSpeed"
@@ -263,10 +263,9 @@ class ConformerTrainer(Trainer):
         """
         started = time.time()
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
-        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        count, rank = (1, 0) if is_sharded else (self.args.world_size, self.args.process_index)
-        model = self.model if is_sharded else self.base_model
-        precision = self._training_precision() if is_sharded else in_float32(model)
+        count, rank = (1, 0) if self.is_sharded else (self.args.world_size, self.args.process_index)
+        model = self.model if self.is_sharded else self.base_model
+        precision = self._training_precision() if self.is_sharded else in_float32(model)
         is_shown = self.is_world_process_zero() and not self.args.disable_tqdm
         was_training, share = model.training, rows.select(range(rank, len(rows), count))
         with keep_random_state(self.args.device), precision:

@@ -6,6 +6,7 @@ from hf_asr import ConformerConfig
 from hf_asr.model.layers_conformer import (
     ConformerDropout,
     ConformerSubsampling,
+    SharedRowsLinear,
     apply_rotary,
     attend,
     rotary_embedding,
@@ -78,3 +79,24 @@ def test_a_few_frames_are_subsampled_like_many():
     with torch.no_grad():
         alone, many = subsampling(few), subsampling(few.expand(4, -1, -1))
     assert torch.allclose(alone.expand(4, -1, -1), many, atol=1e-6)
+
+
+def test_rows_of_the_same_sound_learn_from_each_other():
+    torch.manual_seed(0)
+    layer, states = SharedRowsLinear(8, 4, num_shared=3), torch.randn(2, 5, 8)
+    layer.share(torch.tensor([[0, 0, 0, 0, 0], [1, 2, 0, 0, 0], [1, 3, 0, 0, 0], [3, 0, 0, 0, 0]]))
+    torch.nn.init.normal_(layer.shared)
+    rows = [layer.weight[0], layer.weight[1] + layer.shared[1] + layer.shared[2]]
+    torch.testing.assert_close(layer(states)[..., :2], states @ torch.stack(rows).T + layer.bias[:2])
+    layer(states)[..., 1].sum().backward()
+    assert layer.shared.grad.any(1).tolist() == [False, True, True, False]  # row 1 also changes row 2
+
+
+def test_merged_rows_have_the_same_outputs():
+    torch.manual_seed(0)
+    layer, states = SharedRowsLinear(8, 4, num_shared=3), torch.randn(2, 5, 8)
+    layer.share(torch.randint(4, (4, layer.SHARES)))
+    torch.nn.init.normal_(layer.shared)
+    merged = layer.merged()
+    assert type(merged) is torch.nn.Linear and torch.equal(merged(states), layer(states))
+    assert {name for name, _ in merged.named_parameters()} == {"weight", "bias"}

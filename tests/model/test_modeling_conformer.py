@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from hf_asr import ConformerConfig, ConformerForCTC
+from hf_asr.checkpoint import load_checkpoint
 from hf_asr.model.decoder_conformer import reverse_labels
 from hf_asr.model.layers_conformer import set_regularization
 from hf_asr.model.losses_conformer import ctc_loss
@@ -210,6 +211,21 @@ def test_phonemes_replace_the_tokens_of_the_intermediate_losses(batch):
     )
     with torch.inference_mode():  # which needs no phonemes
         torch.testing.assert_close(model.eval()(**batch).loss, plain.eval()(**batch).loss)
+
+
+def test_a_checkpoint_whose_tokens_share_rows_is_merged_where_it_is_used(batch, processor, tmp_path):
+    model = build(num_sounds=6)
+    model.ctc_head.share(torch.randint(7, model.ctc_head.shares.shape))
+    logits = model(**batch).logits
+    for part in (model, processor):
+        part.save_pretrained(tmp_path)
+    loaded = ConformerForCTC.from_pretrained(tmp_path).eval()  # as a training resumes
+    assert torch.equal(loaded.ctc_head.shares, model.ctc_head.shares) and torch.equal(loaded(**batch).logits, logits)
+    used, _ = load_checkpoint(str(tmp_path), device="cpu")
+    assert type(used.ctc_head) is torch.nn.Linear and not used.config.num_sounds
+    assert torch.equal(used(**batch).logits, logits)
+    size = model.config.vocab_size
+    assert torch.equal(model.resize_token_embeddings(size + 3).weight[:size], used.ctc_head.weight)
 
 
 @pytest.mark.parametrize("options", TRAINING_OPTIONS.values(), ids=TRAINING_OPTIONS)

@@ -209,6 +209,28 @@ def test_phonemes_that_cannot_be_used_are_an_error(options, message):
         build(ModelArguments(model=SMALL | options), ["mach"])
 
 
+def test_characters_of_the_same_sound_share_rows_of_the_head(tmp_path):
+    options = ModelArguments(model=SMALL | PHONEMES, tokenizer="char")
+    processor, model, _ = build(options, ["把她的空调打开", "他把 tv 打开"])
+    ids = processor.tokenizer.get_vocab()
+    shares = {token: model.ctc_head.shares[number] for token, number in ids.items()}
+    assert shares["他"].all() and torch.equal(shares["他"], shares["她"])
+    assert not shares["t"].any() and not model.ctc_head.shares[0].any()
+    assert model.config.num_sounds == model.ctc_head.shares.max() == len(model.ctc_head.shared) - 1
+    for part in (processor, model):
+        part.save_pretrained(tmp_path)
+    tuned = build(ModelArguments(model_name_or_path=str(tmp_path)), ["把空调打开"])[1]
+    assert type(tuned.ctc_head) is torch.nn.Linear and not tuned.config.num_sounds
+
+
+def test_sounds_can_be_switched_off():
+    for without in ({"num_sounds": 0}, {"phoneme_language": None}):
+        model = build(ModelArguments(model=SMALL | PHONEMES | without), ["把空调打开"])[1]
+        assert type(model.ctc_head) is torch.nn.Linear
+    with pytest.raises(ValueError, match="num_sounds: the training finds it"):
+        build(ModelArguments(model=SMALL | PHONEMES | {"num_sounds": 5}), ["把空调打开"])
+
+
 ENGLISH = ["open the window and the door", "it is the end of the day"]
 
 

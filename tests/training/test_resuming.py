@@ -227,6 +227,8 @@ def test_two_processes_with_workers_in_bf16_resume_to_the_same_weights(tmp_path,
     launch(resumed, "--resume_from_checkpoint", "true", **options)
     for name in ("checkpoint-4/model.safetensors", "checkpoint-4/average.safetensors", "model.safetensors"):
         assert_same(whole / name, resumed / name)
+    names = [set(load_file(whole / folder / "model.safetensors")) for folder in ("checkpoint-4", ".")]
+    assert names[0] - names[1] == {"ctc_head.shared", "ctc_head.shares"}  # the result has an ordinary head
     scored = [torch.load(whole / f"buffers-4-{rank}.pt") for rank in range(2)]
     saved = load_file(whole / "checkpoint-4" / "average.safetensors")
     assert scored[0] and all(torch.equal(buffers[name], saved[name]) for buffers in scored for name in buffers)
