@@ -70,6 +70,7 @@ def variants(task: str, steps: int) -> dict[str, dict]:
         CR_CTC: {"model": {"consistency_weight": 0.2}},
         "with an attention decoder": LEVERS["with an attention decoder"],
         "without phonemes": {"model": {"phoneme_language": None}},
+        "without shared rows": {"model": {"num_sounds": 0}},
         "without intermediate CTC": {"model": {"intermediate_ctc_layers": []}},
         "with E-Branchformer blocks": LEVERS["with E-Branchformer blocks"],
         "without the moving average": LEVERS["without the moving average"],

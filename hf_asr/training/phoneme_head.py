@@ -42,7 +42,8 @@ def with_sounds(options: dict[str, Any], tokenizer: ConformerTokenizer) -> tuple
     if options.get("num_sounds"):
         raise ValueError("model: num_sounds: the training finds it; leave the option out, or set 0 for none")
     language, vocabulary = options["phoneme_language"], tokenizer.get_vocab()
-    sounds = {} if language is None or "num_sounds" in options else sounds_of(list(vocabulary), language=language)
+    tokens = sorted(vocabulary, key=vocabulary.get)  # the tokenizer's own order differs from process to process
+    sounds = {} if language is None or "num_sounds" in options else sounds_of(tokens, language=language)
     if not sounds:
         return options, None
     numbers: dict[tuple, int] = {}
