@@ -134,12 +134,12 @@ def replace_rows(module: nn.Module, num_rows: int, *, kept: dict[int, int]) -> N
 class SharedRowsLinear(nn.Linear):
     """A linear layer in which each row of the weight is the sum of a row of its own and of rows that it shares.
 
-    A rare token so learns from all tokens with which it shares rows. `merged` returns an ordinary layer.
+    A rare token learns from all tokens with which it shares rows. `merged` returns an ordinary layer.
 
     Args:
         in_features: Size of the input.
         out_features: Number of rows.
-        num_shared: Number of shared rows; row 0 of `shared`, which is zero to all, is not counted.
+        num_shared: Number of shared rows, without row 0 of `shared`, which no row uses.
 
     Attributes:
         weight: The rows of their own, (out_features, in_features).

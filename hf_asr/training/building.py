@@ -43,7 +43,8 @@ def build(
 ) -> tuple[ConformerProcessor, PreTrainedModel, bool]:
     """Return processor and model, see `build_processor` and `build_model`, and whether the CTC head is new."""
     processor, kept_rows = build_processor(model_args, texts, resume_from=resume_from)
-    is_new, shares = model_args.model_name_or_path is None and not is_resumed(model_args, resume_from), None
+    is_new = model_args.model_name_or_path is None and not is_resumed(model_args, resume_from)
+    shares = None
     if is_new:
         options = with_phonemes(checked(ConformerConfig, model_args.model), texts)
         options, shares = with_sounds(options, processor.tokenizer)

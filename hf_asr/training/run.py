@@ -93,7 +93,7 @@ def fit(
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     if lora is not None:
         trainer.model = trainer.model.merge_and_unload()
-    if not trainer.is_sharded:  # then the head is merged when the model is loaded
+    if not trainer.is_sharded:  # a sharded result is merged where it is loaded
         merge_sounds(trainer.base_model)
     trainer.save_result()
     return trainer
