@@ -169,7 +169,9 @@ def test_each_lever_changes_the_recipe(benchmark, task):
 
     def effective(recipe: dict) -> tuple:
         model_args, data_args, args = long.arguments(long.Task(task, "data", recipe), recipe, "runs/none", 100)
-        return ConformerConfig(**model_args.model).to_dict(), data_args, args.ema_decay, args.label_smoothing_factor
+        sounds = model_args.model.get("num_sounds")  # 0 is the default of the configuration, but not that of a recipe
+        config = ConformerConfig(**model_args.model).to_dict()
+        return config, sounds, data_args, args.ema_decay, args.label_smoothing_factor
 
     variants = long.variants(task, 100)
     assert ("with synthetic speech" in variants) == (task != "spoken")  # it would speak in the voices of the test
