@@ -41,6 +41,7 @@ from hf_asr.data.audio import AUDIO_SUFFIXES, read_audio
 from hf_asr.data.batching import DurationBatchSampler
 from hf_asr.data.rows import chosen_by
 from hf_asr.data.sources import Source, read_row
+from hf_asr.data.splicing import Cuts, SplicedDataset
 from hf_asr.data.synthetic import SyntheticCorpusArguments, make_corpus
 from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.files import write_text
@@ -48,6 +49,7 @@ from hf_asr.scoring.metrics import bootstrap_interval, count_errors
 from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 from hf_asr.training.prepare import Prepared, prepare
 from hf_asr.training.run import fit
+from hf_asr.training.splicing import find_cuts
 
 CONDITIONS = ("clean", "5 dB")
 WATCHED = ("recipe", "with label smoothing 0.1")
@@ -157,8 +159,33 @@ def time_recipe(task: Task, recipe: dict, output_dir: Path, *, steps: int, seed:
     """Return the steps per second of the training of this package."""
     clock = Clock(skip=steps // 4)
     model_args, data_args, args = arguments(task, recipe | {"data_seed": seed}, output_dir, steps)
-    fit(prepare(model_args, data_args, args), args, callbacks=[clock])
+    prepared = prepare(model_args, data_args, args)
+    if isinstance(prepared.train_dataset, SplicedDataset):
+        prepared.train_dataset.start(even_cuts(prepared.train_dataset))
+    fit(prepared, args, callbacks=[clock])
     return clock.steps / clock.elapsed
+
+
+def even_cuts(dataset: SplicedDataset) -> Cuts:
+    """Return cuts as if all tokens of a recording were equally long: these examples take the time of real ones."""
+    utterances, found = dataset.utterances, []
+    for place, seconds in enumerate(dataset.durations):
+        labels = len(utterances.labels[place])
+        ends = [round(seconds * 16000), labels, len(utterances.phonemes[place]) if utterances.phonemes else 0]
+        found.append(np.linspace(np.zeros(3), ends, labels + 1).astype(np.int32))
+    return Cuts(found)
+
+
+def time_aligning(task: Task, recipe: dict, output_dir: Path) -> float:
+    """Return the seconds in which a new model of the recipe aligns the training recordings; 0 without splicing."""
+    model_args, data_args, args = arguments(task, recipe, output_dir, 1)
+    prepared = prepare(model_args, data_args, args)
+    if not isinstance(prepared.train_dataset, SplicedDataset):
+        return 0.0
+    utterances = prepared.train_dataset.utterances
+    started = time.perf_counter()
+    find_cuts(Recognizer(prepared.model, prepared.processor), utterances, range(len(utterances)), show_progress=False)
+    return time.perf_counter() - started
 
 
 def time_plain(task: Task, output_dir: Path, *, steps: int, seed: int) -> float:
@@ -184,7 +211,7 @@ def plain_setup(
 
     The model has the weights that PyTorch draws; with `starts_as_ours` those of hf_asr.
     """
-    no_levers = {"precision": "fp32", "augmentations": [], "concatenation": None, "warm_start": None}
+    no_levers = {"precision": "fp32", "augmentations": [], "concatenation": None, "warm_start": None, "splicing": None}
     plain = changed(task.recipe, no_levers | {"model": task.plain_model})
     model_args, data_args, args = arguments(task, plain, output_dir / "plain", 1)
     prepared = prepare(model_args, data_args, args)
@@ -277,7 +304,7 @@ def measure_speeds(task: Task, output_dir: Path, levers: dict[str, dict], *, ste
 
 def epoch_batches(task: Task, recipe: dict, output_dir: Path) -> int:
     """Return the number of batches of an epoch of the recordings, each of them once."""
-    once = {"concatenation": None, "warm_start": None}
+    once = {"concatenation": None, "warm_start": None, "splicing": None}
     model_args, data_args, args = arguments(task, recipe | once, output_dir, 1)
     prepared = prepare(model_args, data_args, args)
     return len(DurationBatchSampler(prepared.durations, max_batch_seconds=args.max_batch_seconds))

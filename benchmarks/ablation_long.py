@@ -1,7 +1,7 @@
 """Compare the article's plain loop, the recipe for a few hours, and each of its levers, with half an hour for each run.
 
     python benchmarks/ablation_long.py --data ../shared/data [--minutes 30] [--tasks sentences_zh sentences_en spoken]
-        [--variants recipe "without SpecAugment" …] [--seeds 0 1] [--only_finished]
+        [--variants recipe "with SpecAugment" …] [--seeds 0 1] [--only_finished]
     python benchmarks/ablation_long.py … --gpu --jobs 12    # with the speeds that a CPU has measured
 
 This is the second part of ablation.py, whose five minutes are too short for many levers: the models stay on CTC's
@@ -22,7 +22,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import datasets
@@ -42,10 +42,11 @@ from ablation import (
     score,
     split_noise,
     spoken_task,
+    time_aligning,
     with_noise,
 )
-from few_hours import NO_REGULARIZATION, RECIPE
-from runs import ONE_THREAD, file_name, read_finished, resuming, run_missing
+from few_hours import MASKS, NO_REGULARIZATION, RECIPE
+from runs import ONE_THREAD, file_name, fresh_processes, read_finished, resuming, run_missing
 
 from hf_asr.checkpoint import load_checkpoint
 from hf_asr.data.sources import Source, read_row
@@ -57,7 +58,8 @@ from hf_asr.training.run_folder import list_checkpoints
 TASKS = ("sentences_zh", "sentences_en", "spoken")
 OUR_START = "plain, with our initialisation"
 PLAIN = {f"plain, rate {rate:g}": rate for rate in RATES} | {OUR_START: 1e-3}  # learning rates
-CR_CTC, SYNTHETIC = "with CR-CTC", "with synthetic speech"
+CR_CTC, SYNTHETIC, WITHOUT_SPLICING = "with CR-CTC", "with synthetic speech", "without splicing"
+ALIGNING = "seconds of aligning"  # beside the speeds of a task
 CHECKPOINTS = 6  # of a run
 
 
@@ -65,12 +67,13 @@ def variants(task: str, steps: int) -> dict[str, dict]:
     """Return the changes of each variant to the recipe, for a run of `steps`."""
     found = {
         "recipe": {},
-        "without SpecAugment": {"model": {"apply_spec_augment": False}},
+        "with SpecAugment": {"model": MASKS},
         "with label smoothing 0.1": LEVERS["with label smoothing 0.1"],
-        CR_CTC: {"model": {"consistency_weight": 0.2}},
+        CR_CTC: {"model": MASKS | {"consistency_weight": 0.2}},
         "with an attention decoder": LEVERS["with an attention decoder"],
         "without phonemes": {"model": {"phoneme_language": None}},
         "without shared rows": {"model": {"num_sounds": 0}},
+        WITHOUT_SPLICING: {"splicing": None},
         "without intermediate CTC": {"model": {"intermediate_ctc_layers": []}},
         "with E-Branchformer blocks": LEVERS["with E-Branchformer blocks"],
         "without the moving average": LEVERS["without the moving average"],
@@ -135,7 +138,10 @@ def run_one(run: Run, data: Path, output_dir: Path, steps: int, on_gpu: bool) ->
 
 
 def speeds_of(runs: Sequence[Run], args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Return the steps per second of each task and variant, with full regularisation; measure those not stored."""
+    """Return the steps per second of each task and variant, with full regularisation, and the seconds of `ALIGNING`.
+
+    Those that are stored are not measured.
+    """
     path = args.output_dir / "speeds.json"
     speeds = json.loads(path.read_text()) if path.is_file() else {}
     for name in dict.fromkeys(run.task for run in runs):
@@ -150,6 +156,12 @@ def speeds_of(runs: Sequence[Run], args: argparse.Namespace) -> dict[str, dict[s
             measured = measure_speeds(task, args.output_dir / "speed", levers, **options)
             known |= {variant: rate for variant, (rate, *_) in measured.items() if variant not in known}
             write_text(path, json.dumps(speeds))
+        if ALIGNING not in known:
+            task = load_task(name, args.data, args.output_dir)
+            with fresh_processes(1) as pool:
+                job = pool.submit(time_aligning, replace(task, scored={}), task.recipe, args.output_dir / "speed")
+                known[ALIGNING] = job.result()
+            write_text(path, json.dumps(speeds))
     print(f"speeds: {json.dumps(speeds)}", flush=True)
     return speeds
 
@@ -160,10 +172,12 @@ def steps_of(run: Run, rates: dict[str, float], *, plateau_steps: int) -> int:
     On the plateau, a recipe that delays the regularisation computes each batch once, even with CR-CTC.
 
     Args:
-        rates: Steps per second of each variant.
+        rates: Steps per second of each variant, and the seconds of `ALIGNING`.
         plateau_steps: Estimated steps before the plateau is left.
     """
     seconds = 60 * run.minutes
+    if run.variant not in PLAIN and run.variant != WITHOUT_SPLICING:
+        seconds -= rates[ALIGNING]
     if run.variant != CR_CTC or load_recipe(RECIPE).get("regularization_start") is None:
         return max(1, round(seconds * rates["plain" if run.variant in PLAIN else run.variant]))
     plateau_steps = min(plateau_steps, round(seconds * rates["recipe"]))

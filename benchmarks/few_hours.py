@@ -64,7 +64,7 @@ class Remedy:
         initialisation: That of new encoders; otherwise PyTorch's.
         frequencies: A head that starts with the frequencies of the tokens; otherwise PyTorch's.
         intermediate: CTC losses on every third layer, with weight 0.5.
-        regularized: Dropout and SpecAugment of the recipe.
+        regularized: Dropout and SpecAugment.
         start: When the regularisation starts; None for the first step.
     """
 
@@ -87,7 +87,7 @@ REMEDIES = {
     "both, regularised off the plateau": Remedy(**NEW_MODEL, regularized=True, start="plateau"),
 }
 NO_REGULARIZATION = {"hidden_dropout": 0.0, "activation_dropout": 0.0, "apply_spec_augment": False}
-MASKS = ("num_freq_masks", "freq_mask_width", "num_time_masks", "time_mask_ratio")
+MASKS = {"apply_spec_augment": True, "num_time_masks": 4, "freq_mask_width": 20}
 
 
 @dataclass
@@ -110,7 +110,6 @@ class PlateauRun:
     def recipe(self) -> dict:
         """Return the recipe of the run."""
         remedy, recipe = REMEDIES[self.remedy], load_recipe(RECIPE)
-        masks = {name: recipe["model"][name] for name in MASKS if name in recipe["model"]}
         model = {
             "num_hidden_layers": self.layers,
             "hidden_size": self.width,
@@ -119,7 +118,7 @@ class PlateauRun:
             "subsampling_channels": recipe["model"]["subsampling_channels"],
             "block_type": self.block_type,
             "subsampling_factor": self.subsampling_factor,
-            **(masks if remedy.regularized else NO_REGULARIZATION),
+            **(MASKS if remedy.regularized else NO_REGULARIZATION),
         }
         if remedy.intermediate:
             model |= {"intermediate_ctc_layers": list(range(3, self.layers, 3)), "intermediate_ctc_weight": 0.5}

@@ -68,16 +68,22 @@ class SpeechDataset(torch.utils.data.Dataset):
             logger.warning(f"skipped {row['utterance_id']} ({(row['audio'] or {}).get('path')}): {error}")
             silence = np.zeros(extractor.sampling_rate // 2, np.float32)
             return {"waveform": silence, "labels": [], "min_frames": 0} | self.phoneme_ids()
+        labels = self.processor.tokenizer(row["text"])["input_ids"] if self.labels is None else self.labels[index]
+        phonemes = self.phoneme_ids(index).get("phoneme_ids", [])
+        return self.example(waveform, labels, phonemes, epoch=epoch, index=index)
+
+    def example(self, waveform: np.ndarray, labels: list[int], phonemes: list[int], *, epoch: int, index: int) -> dict:
+        """Return an item of a waveform (samples,), augmented as the row `index` is in an epoch."""
+        extractor = self.processor.feature_extractor
         if self.augment is not None:
-            waveform = self.augment(waveform, extractor.sampling_rate, epoch, row["utterance_id"])
+            waveform = self.augment(waveform, extractor.sampling_rate, epoch, self.rows[index]["utterance_id"])
         if getattr(extractor, "denoise", False):
             waveform = denoise(waveform, sampling_rate=extractor.sampling_rate)
-        labels = self.processor.tokenizer(row["text"])["input_ids"] if self.labels is None else self.labels[index]
         min_frames = 0
         if self.pad_to_labels is not None:
             waveform, min_frames = self.pad_to_labels(waveform, labels)
         example = {"waveform": waveform, "labels": labels, "min_frames": min_frames}
-        return example | self.phoneme_ids(index)
+        return example if self.phonemes is None else example | {"phoneme_ids": phonemes}
 
     def phoneme_ids(self, *places: int) -> dict[str, list[int]]:
         """Return `phoneme_ids` of an item that consists of these rows; nothing without phonemes."""

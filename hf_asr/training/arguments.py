@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from ..arguments import checked, from_yaml
 from ..data.concatenation import ConcatenationArguments
 from ..data.sources import Source
+from ..data.splicing import SplicingArguments
 from ..data.spoken import WarmStartArguments
 from ..model import ConformerFeatureExtractor
 from ..model.tokenization_conformer import TEXT_NORMALIZATIONS
@@ -207,6 +208,14 @@ class DataArguments:
         },
     )
 
+    splicing: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Mapping of SplicingArguments: '{share: 0.6}' replaces 60 % of the training examples with words of "
+            "several recordings, as soon as the model can align them."
+        },
+    )
+
     def __post_init__(self):
         self.augmentations = from_yaml("augmentations", self.augmentations, list) or []
         self.synthetic_corpus = from_yaml("synthetic_corpus", self.synthetic_corpus, dict)
@@ -214,6 +223,8 @@ class DataArguments:
         self.warm_start_arguments()
         self.concatenation = from_yaml("concatenation", self.concatenation, dict)
         self.concatenation_arguments()
+        self.splicing = from_yaml("splicing", self.splicing, dict)
+        self.splicing_arguments()
         for name in ("held_out_share", "replay_share"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
@@ -264,6 +275,14 @@ class DataArguments:
             ValueError: An unknown key or an invalid value.
         """
         return _built(ConcatenationArguments, self.concatenation)
+
+    def splicing_arguments(self) -> SplicingArguments | None:
+        """Return `splicing` as an object; None without it.
+
+        Raises:
+            ValueError: An unknown key or an invalid value.
+        """
+        return _built(SplicingArguments, self.splicing)
 
     def config_names(self) -> str | None:
         """Return the configuration of each of `sources()`, separated by commas; None if no source has one."""

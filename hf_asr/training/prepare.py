@@ -18,6 +18,7 @@ from ..data.inspection import Inspection, append_findings, inspect, write_findin
 from ..data.iterable import StreamedBatches
 from ..data.phonemes import encode
 from ..data.report import report_data
+from ..data.splicing import SplicedDataset
 from ..data.spoken import speak_sentences
 from ..data.synthetic import SyntheticCorpusArguments, make_corpus
 from ..families import computes_on_device, pad_to_labels, required_samples
@@ -62,7 +63,7 @@ class Prepared:
     splits: Splits
     processor: ConformerProcessor
     model: nn.Module
-    train_dataset: SpeechDataset | ConcatenatedDataset | StreamedBatches
+    train_dataset: SpeechDataset | ConcatenatedDataset | SplicedDataset | StreamedBatches
     collator: SpeechCollator
     durations: list[float]
     training: Inspection
@@ -154,6 +155,11 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, args: 
     """Raise ValueError for arguments that contradict each other."""
     if data_args.streaming and args.max_steps <= 0:
         raise ValueError("streaming needs max_steps, because a stream has no end")
+    if data_args.splicing is not None and (data_args.streaming or args.dataloader_persistent_workers):
+        raise ValueError(
+            "splicing works neither with streaming nor with dataloader_persistent_workers: leave it out "
+            "(--splicing null)"
+        )
     _check_warm_start(data_args, args)
     if args.find_batch_seconds and args.use_cpu:
         raise ValueError(
@@ -228,7 +234,7 @@ def build_training_set(
     data_args: DataArguments,
     args: ConformerTrainingArguments,
     augment: Augmentation | None,
-) -> tuple[SpeechDataset | ConcatenatedDataset | StreamedBatches, SpeechDataset, Inspection]:
+) -> tuple[SpeechDataset | ConcatenatedDataset | SplicedDataset | StreamedBatches, SpeechDataset, Inspection]:
     """Return the training set, the same rows without augmentation, and the result of inspecting them.
 
     The training set of a stream is its batches. Only the first buffer of it is inspected here, and the rows without
@@ -252,12 +258,15 @@ def build_training_set(
     augmented = {"augment": augment, "pad_to_labels": partial(pad_to_labels, config=config)}
     unchanged = {"processor": collator.processor, "labels": inspection.labels, "phonemes": encode(usable, config)}
     plain_dataset = SpeechDataset(usable, **unchanged)
-    concatenation = data_args.concatenation_arguments()
+    concatenation, splicing = data_args.concatenation_arguments(), data_args.splicing_arguments()
     if not data_args.streaming:
-        dataset = SpeechDataset(usable, **unchanged, **augmented)
+        dataset = utterances = SpeechDataset(usable, **unchanged, **augmented)
         if concatenation is not None:
             durations = longest_durations(inspection.durations, augment)
             dataset = ConcatenatedDataset(dataset, concatenation, durations=durations, seed=args.seed)
+        if splicing is not None:
+            durations = inspection.durations
+            dataset = SplicedDataset(dataset, splicing, utterances=utterances, durations=durations, seed=args.seed)
         return dataset, plain_dataset, inspection
     batches = StreamedBatches(
         rows,
@@ -278,11 +287,13 @@ def build_training_set(
 
 
 def _longest(
-    dataset: SpeechDataset | ConcatenatedDataset | StreamedBatches,
+    dataset: SpeechDataset | ConcatenatedDataset | SplicedDataset | StreamedBatches,
     inspection: Inspection,
     augment: Augmentation | None,
 ) -> list[float]:
     """Return the maximum duration of each example in seconds; of a stream, those of its first buffer alone."""
+    if isinstance(dataset, SplicedDataset):
+        dataset = dataset.dataset
     if isinstance(dataset, ConcatenatedDataset):
         return dataset.durations
     return longest_durations(inspection.durations, augment)

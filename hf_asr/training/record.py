@@ -57,8 +57,8 @@ def training_record(
     recipe = {name: getattr(args, name) for name in RECIPE}
     recipe |= {"model": model_args.model, "lora": model_args.lora}
     recipe |= {name: _without_paths(getattr(data_args, name)) for name in ("augmentations", "warm_start")}
-    if data_args.concatenation is not None:
-        recipe["concatenation"] = data_args.concatenation
+    given = {name: getattr(data_args, name) for name in ("concatenation", "splicing")}
+    recipe |= {name: value for name, value in given.items() if value is not None}
     return {
         "command": command,
         "base_model": model_args.model_name_or_path and public_name(model_args.model_name_or_path),

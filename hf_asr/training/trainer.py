@@ -27,6 +27,7 @@ from ..data.batching import DurationBatchSampler, MixedBatchSampler
 from ..data.dataset import JoinedDataset, extract_features
 from ..data.iterable import STATE as STREAM_STATE
 from ..data.iterable import StreamedBatches
+from ..data.splicing import Cuts, SplicedDataset
 from ..decoding.recognizer import Recognizer
 from ..families import is_conformer, model_inputs, summed_ctc_loss
 from ..files import WEIGHTS
@@ -39,6 +40,7 @@ from .devices import keep_random_state
 from .parameter_groups import parameter_groups
 from .plateau import Plateau, measure_batch
 from .run_folder import STATE, UNFINISHED, is_inside, list_checkpoints, replace_result, step_of
+from .splicing import StartSplicing, find_cuts
 from .stream_place import load_place, save_place
 from .warm_start import WarmStart
 
@@ -96,6 +98,7 @@ class ConformerTrainer(Trainer):
     ):
         super().__init__(*args, **kwargs)
         self.train_durations, self.layer_lr_decay, self.warm_start = train_durations, layer_lr_decay, warm_start
+        self.splicing = self.train_dataset if isinstance(self.train_dataset, SplicedDataset) else None
         if warm_start is not None:
             self.train_dataset = JoinedDataset(self.train_dataset, warm_start.dataset)
         self.base_model: PreTrainedModel = getattr(self.model, "get_base_model", lambda: self.model)()
@@ -114,6 +117,8 @@ class ConformerTrainer(Trainer):
         if plateau is not None:
             self.add_callback(plateau)
         self.is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if self.is_sharded and self.splicing is not None:
+            raise ValueError("splicing needs all weights on each device: leave it out with FSDP and DeepSpeed")
         if self.is_sharded and (self.args.ema_decay or self.args.average_checkpoints):
             raise ValueError(
                 "ema_decay and average_checkpoints need all weights on each device: leave them out with FSDP and "
@@ -145,6 +150,9 @@ class ConformerTrainer(Trainer):
         updates_per_epoch = -(-len(sampler) // self.args.gradient_accumulation_steps)
         self.remove_callback(_SetEpoch)
         self.add_callback(_SetEpoch(sampler, updates_per_epoch))
+        if self.splicing is not None:
+            self.remove_callback(StartSplicing)
+            self.add_callback(StartSplicing(self, updates_per_epoch))
         return DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator, **options)
 
     def batch_sampler(self) -> DurationBatchSampler | MixedBatchSampler:
@@ -247,11 +255,43 @@ class ConformerTrainer(Trainer):
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """Score the evaluation rows; with `ema_decay`, with the moving average of the weights."""
+        with self._averaged():
+            return self._score_rows(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Use the moving average of the weights if there is one, and the same buffers in all processes."""
         is_averaged = self.average is not None and self.is_in_train
         with self.average.applied() if is_averaged else contextlib.nullcontext():
-            if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            if not self.is_sharded:
                 share_buffers(self.base_model)
-            return self._score_rows(*args, **kwargs)
+            yield
+
+    @contextlib.contextmanager
+    def _recognizer(self, *, is_exact: bool) -> Iterator[Recognizer]:
+        """Yield a recogniser with the model, in float32 if `is_exact`; with sharded weights never in float32."""
+        model = self.model if self.is_sharded else self.base_model
+        precision = in_float32(model) if is_exact and not self.is_sharded else self._training_precision()
+        was_training = model.training
+        with keep_random_state(self.args.device), precision:
+            yield Recognizer(model, self.processing_class)
+        model.train(was_training)
+
+    def _gathered(self, share: list) -> list:
+        """Return the items of all processes: item k comes from process k modulo their number."""
+        count = self.args.world_size
+        shares: list = [None] * count
+        torch.distributed.all_gather_object(shares, share)
+        return [shares[place % count][place // count] for place in range(sum(map(len, shares)))]
+
+    def start_splicing(self) -> None:
+        """Align the training recordings, and splice examples from now on."""
+        utterances, rank, count = self.splicing.utterances, self.args.process_index, self.args.world_size
+        is_shown = self.is_world_process_zero() and not self.args.disable_tqdm
+        with self._averaged(), self._recognizer(is_exact=False) as recognizer:
+            places = range(rank, len(utterances), count)
+            cuts = find_cuts(recognizer, utterances, places, show_progress=is_shown)
+        self.splicing.start(Cuts(self._gathered(cuts) if count > 1 else cuts))
 
     def _score_rows(
         self, eval_dataset: datasets.Dataset | None = None, ignore_keys=None, metric_key_prefix: str = "eval"
@@ -264,19 +304,12 @@ class ConformerTrainer(Trainer):
         started = time.time()
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         count, rank = (1, 0) if self.is_sharded else (self.args.world_size, self.args.process_index)
-        model = self.model if self.is_sharded else self.base_model
-        precision = self._training_precision() if self.is_sharded else in_float32(model)
         is_shown = self.is_world_process_zero() and not self.args.disable_tqdm
-        was_training, share = model.training, rows.select(range(rank, len(rows), count))
-        with keep_random_state(self.args.device), precision:
-            recognizer = Recognizer(model, self.processing_class)
+        with self._recognizer(is_exact=True) as recognizer:
+            share = rows.select(range(rank, len(rows), count))
             records, _ = predict_rows(recognizer, share, show_progress=is_shown)
-        model.train(was_training)
         pairs = [(record["reference"], record["prediction"]) for record in records]
-        if count > 1:
-            shares: list = [None] * count
-            torch.distributed.all_gather_object(shares, pairs)
-            pairs = [shares[place % count][place // count] for place in range(len(rows))]
+        pairs = self._gathered(pairs) if count > 1 else pairs
         self.scored = pairs
         rates = error_rates([reference for reference, _ in pairs], [prediction for _, prediction in pairs])
         metrics = {f"{metric_key_prefix}_{name}": rates[name] for name in ("cer", "wer")}
@@ -319,6 +352,8 @@ class ConformerTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             if self.stream_states:
                 save_place(run / UNFINISHED / name, list(self.stream_states.values()), self.args)
+            if self.splicing is not None and self.splicing.cuts is not None and self.args.should_save:
+                self.splicing.cuts.save(run / UNFINISHED / name)
             self._choose_best([*self._saved_checkpoints(), run / name])
             self.accelerator.wait_for_everyone()  # until each process has written the state of its random numbers
             if self.args.should_save:
@@ -423,6 +458,8 @@ class ConformerTrainer(Trainer):
             there = list_checkpoints(Path(resume_from_checkpoint).parent)
             there = [folder for folder in there if step_of(folder) <= self.state.global_step]
             self._choose_best(there, are_checked=True)
+            if self.splicing is not None and (cuts := Cuts.load(Path(resume_from_checkpoint))) is not None:
+                self.splicing.start(cuts)
             if isinstance(self.train_dataset, StreamedBatches):
                 states = load_place(Path(resume_from_checkpoint), self.args)
                 self.stream_states = {state["worker"]: state for state in states}

@@ -179,14 +179,19 @@ def test_each_lever_changes_the_recipe(benchmark, task):
     assert same == ["recipe"]
 
 
-def test_cr_ctc_costs_a_second_pass_only_off_the_plateau(benchmark):
+def test_cr_ctc_costs_a_second_pass_only_off_the_plateau_and_splicing_an_alignment(benchmark):
     long = benchmark("ablation_long")
-    rates = {"recipe": 2.0, "plain": 1.0, "with CR-CTC": 1.0}
+    rates = {"recipe": 2.0, "plain": 1.0, "with CR-CTC": 1.0, "without splicing": 3.0, "seconds of aligning": 100.0}
     steps = {
         variant: long.steps_of(long.Run("sentences_zh", variant, 30.0, 0), rates, plateau_steps=1000)
-        for variant in ("recipe", "plain, rate 0.001", "with CR-CTC")
+        for variant in ("recipe", "plain, rate 0.001", "with CR-CTC", "without splicing")
     }
-    assert steps == {"recipe": 3600, "plain, rate 0.001": 1800, "with CR-CTC": 1000 + 1300}
+    assert steps == {
+        "recipe": 3400,
+        "plain, rate 0.001": 1800,
+        "with CR-CTC": 1000 + 1200,
+        "without splicing": 5400,
+    }
 
 
 def test_the_plain_loop_trains_on_each_recording_as_it_is(benchmark, corpus, tmp_path):

@@ -168,9 +168,12 @@ SCRIPT = """
 import torch
 from transformers import TrainerCallback
 from hf_asr.arguments import parse_arguments
+from hf_asr.training import plateau
 from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 from hf_asr.training.prepare import prepare
 from hf_asr.training.run import fit
+
+plateau.LEFT_PLATEAU, plateau.MEASURED_EVERY, plateau.NUM_MEASUREMENTS = 100.0, 1, 1  # is left at once
 
 class Keep(TrainerCallback):
     def on_evaluate(self, args, state, control, model=None, **kwargs):
@@ -213,10 +216,14 @@ def test_a_stream_in_two_processes_resumes_to_the_same_weights(corpus, tmp_path,
 
 
 def test_two_processes_with_workers_in_bf16_resume_to_the_same_weights(tmp_path, launch):
-    """With concatenated utterances, a moving average, and batch norm, whose statistics differ until they are scored."""
+    """With concatenated and spliced utterances, a moving average, and batch norm, whose statistics differ between them.
+
+    In the middle of an epoch with spliced examples.
+    """
     model = RECIPE["model"] | PHONEMES | {"hidden_size": 128, "conv_norm": "batch_norm"}
     options = {"precision": "bf16", "dataloader_num_workers": 1, "ema_decay": 0.5, "max_steps": 4, "model": model}
     options |= {"concatenation": {"share": 0.4, "max_seconds": 6.0, "max_gap_seconds": 0.5}}
+    options |= {"splicing": {"share": 0.7, "after_steps": 0}, "max_batch_seconds": 80}
 
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     launch(whole, **options)
