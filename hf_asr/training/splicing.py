@@ -82,7 +82,8 @@ def find_cuts(
             for i, (each, waveform) in enumerate(zip(aligned, waveforms, strict=True), start=first):
                 counts = [phonemes[word["word"]] for word in words[i]]
                 is_known = dataset.phonemes is None or sum(counts) == len(dataset.phonemes[places[i]])
-                if isinstance(each, AlignedTranscript) and is_known:
+                is_long = len(waveform) >= 2 * MIN_SECONDS * rate  # the recogniser pads shorter ones
+                if isinstance(each, AlignedTranscript) and is_known and is_long:
                     times = [start * recognizer.seconds_per_frame for start, _ in each.hypothesis.frames]
                     found.append(_cuts(waveform, words[i], counts, times=times, sampling_rate=rate))
                 else:
@@ -110,7 +111,7 @@ def _read(row: dict, sampling_rate: int) -> np.ndarray:
     try:
         return read_row(row, sampling_rate=sampling_rate)
     except AudioError:
-        return np.zeros(0, np.float32)  # too short for any transcript; reported when the row itself is read
+        return np.zeros(0, np.float32)  # reported when the row itself is read
 
 
 def _cuts(
