@@ -74,12 +74,16 @@ class Cuts:
         save_file({"cuts": np.concatenate(self.rows, dtype=np.int32), "counts": counts}, folder / FILE)
 
     @classmethod
-    def load(cls, folder: Path) -> "Cuts | None":
-        """Return the cuts of a checkpoint; None if it has none."""
+    def load(cls, folder: Path, labels: Sequence[list[int]]) -> "Cuts | None":
+        """Return the cuts of a checkpoint; None if it has none, or those of recordings with other labels."""
         if not (folder / FILE).is_file():
             return None
         stored = load_file(folder / FILE)
-        return cls(np.split(stored["cuts"], np.cumsum(stored["counts"])[:-1]))
+        rows = np.split(stored["cuts"], np.cumsum(stored["counts"])[:-1])
+        fits = len(rows) == len(labels) and all(
+            not len(cuts) or cuts[-1, 1] == len(own) for cuts, own in zip(rows, labels, strict=True)
+        )
+        return cls(rows) if fits else None
 
 
 class SplicedDataset(torch.utils.data.Dataset):

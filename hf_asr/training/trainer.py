@@ -458,8 +458,10 @@ class ConformerTrainer(Trainer):
             there = list_checkpoints(Path(resume_from_checkpoint).parent)
             there = [folder for folder in there if step_of(folder) <= self.state.global_step]
             self._choose_best(there, are_checked=True)
-            if self.splicing is not None and (cuts := Cuts.load(Path(resume_from_checkpoint))) is not None:
-                self.splicing.start(cuts)
+            if self.splicing is not None:
+                cuts = Cuts.load(Path(resume_from_checkpoint), self.splicing.utterances.labels)
+                if cuts is not None:
+                    self.splicing.start(cuts)
             if isinstance(self.train_dataset, StreamedBatches):
                 states = load_place(Path(resume_from_checkpoint), self.args)
                 self.stream_states = {state["worker"]: state for state in states}

@@ -133,12 +133,19 @@ def test_concatenated_utterances_are_not_spliced(utterances, cuts):
     assert dataset[0, 2]["labels"] != concatenated[0, 2]["labels"]
 
 
-def test_stored_cuts_are_the_same(cuts, tmp_path):
-    assert Cuts.load(tmp_path) is None
+def test_stored_cuts_are_the_same(utterances, cuts, tmp_path):
+    assert Cuts.load(tmp_path, utterances.labels) is None
     cuts.save(tmp_path)
-    stored = Cuts.load(tmp_path)
+    stored = Cuts.load(tmp_path, utterances.labels)
     assert len(stored.rows) == len(cuts.rows)
     assert all(np.array_equal(one, other) for one, other in zip(cuts.rows, stored.rows, strict=True))
+
+
+def test_stored_cuts_of_other_recordings_are_not_used(utterances, cuts, tmp_path):
+    """Their pieces would have the labels of other words."""
+    cuts.save(tmp_path)
+    labels = list(utterances.labels)
+    assert Cuts.load(tmp_path, labels[:3]) is None and Cuts.load(tmp_path, [*labels[1:], labels[0]]) is None
 
 
 @pytest.mark.parametrize(

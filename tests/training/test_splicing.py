@@ -6,6 +6,7 @@ import datasets
 import numpy as np
 import pytest
 import soundfile
+from safetensors.numpy import load_file
 
 from hf_asr.data.dataset import SpeechDataset
 from hf_asr.data.splicing import FILE, Cuts, SplicingArguments
@@ -104,8 +105,8 @@ def test_splicing_is_part_of_checkpoints(corpus, tmp_path, off_plateau, caplog):
     assert step >= 2 and started[0].endswith("40 of 40 recordings")
     have = {number: (tmp_path / "run" / f"checkpoint-{number}" / FILE).is_file() for number in (2, 4, 6, 8)}
     assert have == {number: number > step for number in have} or have == {number: number >= step for number in have}
-    cuts = Cuts.load(tmp_path / "run" / "checkpoint-8")
-    assert len(cuts.rows) == 40 and not (tmp_path / "run" / FILE).exists()
+    assert load_file(tmp_path / "run" / "checkpoint-8" / FILE)["counts"].shape == (40,)
+    assert not (tmp_path / "run" / FILE).exists()
 
 
 def test_a_run_that_ends_before_splicing_says_so(corpus, tmp_path, caplog):
