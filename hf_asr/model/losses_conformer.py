@@ -9,6 +9,10 @@ import math
 
 import torch
 import torch.nn.functional as F
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from .decoder_conformer import reverse_labels, shift_labels
 
 CTC_DEVICES = ("cpu", "cuda")  # for which PyTorch has a CTC kernel (Apple's MPS has none)
 
@@ -131,3 +135,87 @@ def attention_loss(logits: torch.Tensor, targets: torch.Tensor, *, smoothing: fl
     return F.cross_entropy(
         logits.float().flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum", label_smoothing=smoothing
     )
+
+
+def summed_loss(
+    model: PreTrainedModel,
+    logits: torch.Tensor,
+    encoded: BaseModelOutput,
+    *,
+    labels: torch.Tensor,
+    phoneme_ids: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return the whole loss of a model, summed over the batch.
+
+    It is the CTC loss; with a decoder, `ctc_weight * CTC loss + (1 - ctc_weight) * decoder loss`. In training the
+    configuration can add label smoothing, CTC losses of intermediate layers, and the consistency loss, for which
+    the batch has two copies: then the other losses are the mean over the copies.
+
+    Args:
+        model: A `ConformerForCTC`.
+        logits: (copies * B, S, V).
+        encoded: The encoder's output for all copies, a `ConformerModelOutput`.
+        labels: (B, U), padded with -100.
+        phoneme_ids: (B, P), padded with -100, for the intermediate losses of a model with phonemes.
+    """
+    config, copies = model.config, len(logits) // len(labels)
+    mask = encoded.attention_mask
+    if mask is None:
+        mask = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
+    all_labels = labels.repeat(copies, 1)
+    tokens = {"labels": all_labels, "blank": config.pad_token_id, "zero_infinity": config.ctc_zero_infinity}
+    lower_head, lower = model.ctc_head, tokens  # of the intermediate losses
+    if config.phonemes and encoded.intermediate_hidden_states:
+        if phoneme_ids is None:
+            raise ValueError(
+                "phoneme_ids: the intermediate CTC losses of this model need them (hf_asr.data.phonemes.encode), "
+                "unless config.intermediate_ctc_layers is []"
+            )
+        # There are more phonemes than tokens: a recording can be too short for them.
+        lower = {"labels": phoneme_ids.repeat(copies, 1), "blank": 0, "zero_infinity": True}
+        lower_head = model.phoneme_head
+    strength = model.regularization if model.training else 0.0
+    smoothing = config.label_smoothing * strength
+
+    def ctc(logits: torch.Tensor, targets: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the smoothed CTC loss, the mean over the copies, and the log-probabilities."""
+        log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32)  # (B, S, V)
+        loss = early_ctc_loss(log_probs, mask.sum(-1), **targets, penalty=config.delay_penalty * strength)
+        return smoothed(loss, log_probs, mask, factor=smoothing) / copies, log_probs
+
+    loss, log_probs = ctc(logits, tokens)
+    if encoded.intermediate_hidden_states:
+        losses = [ctc(lower_head(hidden), lower)[0] for hidden in encoded.intermediate_hidden_states]
+        weight = config.intermediate_ctc_weight
+        loss = (1 - weight) * loss + weight * sum(losses) / len(losses)
+    if config.decoder_layers:
+        attention = (
+            _decoder_loss(model, encoded.last_hidden_state, mask, labels=all_labels, smoothing=smoothing) / copies
+        )
+        loss = config.ctc_weight * loss + (1 - config.ctc_weight) * attention
+    if copies == 2:
+        weight = config.consistency_weight * model.regularization
+        loss = loss + weight * consistency_loss(log_probs, mask[: len(labels)])
+    return loss
+
+
+def _decoder_loss(
+    model: PreTrainedModel, memory: torch.Tensor, mask: torch.Tensor, *, labels: torch.Tensor, smoothing: float
+) -> torch.Tensor:
+    """Return the decoder's loss, summed over the batch; of two decoders, `reverse_weight` is the second's share.
+
+    Args:
+        model: A `ConformerForCTC` with a decoder.
+        memory: Encoder states, (B, S, D).
+        mask: Bool (B, S), True for real frames.
+        labels: (B, U), padded with -100.
+        smoothing: Weight of the uniform distribution in the targets.
+    """
+    losses = []
+    for decoder, tokens in zip(model.decoders(), (labels, reverse_labels(labels)), strict=False):
+        inputs, targets = shift_labels(tokens, sos_eos=model.config.eos_token_id)
+        losses.append(attention_loss(decoder(inputs, memory, mask), targets, smoothing=smoothing))
+    if len(losses) == 1:
+        return losses[0]
+    share = model.config.reverse_weight
+    return (1 - share) * losses[0] + share * losses[1]

@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
 from .branchformer_conformer import EBranchformerBlock
 from .configuration_conformer import SUBSAMPLING_CONVOLUTIONS, ConformerConfig, required_frames
-from .decoder_conformer import ConformerDecoder, reverse_labels, shift_labels
+from .decoder_conformer import ConformerDecoder
 from .layers_conformer import (
     ConformerAttention,
     ConformerConvolution,
@@ -29,7 +29,7 @@ from .layers_conformer import (
     replace_rows,
     rotary_embedding,
 )
-from .losses_conformer import attention_loss, consistency_loss, early_ctc_loss, smoothed
+from .losses_conformer import summed_loss
 from .spec_augment_conformer import spec_augment
 from .streaming_conformer import StreamingCache, chunk_mask, draw_chunk, empty_cache
 
@@ -451,7 +451,7 @@ class ConformerForCTC(ConformerPreTrainedModel):
         loss, hidden_states, attentions = None, encoded.hidden_states, encoded.attentions
         if labels is not None:
             tokens = (labels >= 0).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
-            loss = self.summed_loss(logits, encoded, labels, phoneme_ids) / tokens
+            loss = summed_loss(self, logits, encoded, labels=labels, phoneme_ids=phoneme_ids) / tokens
             logits = logits[: len(labels)]
             hidden_states = hidden_states and tuple(states[: len(labels)] for states in hidden_states)
             attentions = attentions and tuple(weights[: len(labels)] for weights in attentions)
@@ -534,83 +534,6 @@ class ConformerForCTC(ConformerPreTrainedModel):
                 replace_rows(head, size, kept=kept)
             config.vocab_size = size
         return self.ctc_head
-
-    def summed_loss(
-        self,
-        logits: torch.Tensor,
-        encoded: ConformerModelOutput,
-        labels: torch.Tensor,
-        phoneme_ids: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Return the loss, summed over the batch, see `losses_conformer.py`.
-
-        It is the CTC loss; with a decoder, `ctc_weight * CTC loss + (1 - ctc_weight) * decoder loss`. In training the
-        configuration can add label smoothing, CTC losses of intermediate layers, and the consistency loss, for which
-        the batch has two copies: then the other losses are the mean over the copies.
-
-        Args:
-            logits: (copies * B, S, V).
-            encoded: The encoder's output for all copies.
-            labels: (B, U), padded with -100.
-            phoneme_ids: (B, P), padded with -100, for the intermediate losses of a model with phonemes.
-        """
-        config, copies = self.config, len(logits) // len(labels)
-        mask = encoded.attention_mask
-        if mask is None:
-            mask = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
-        all_labels = labels.repeat(copies, 1)
-        tokens = {"labels": all_labels, "blank": config.pad_token_id, "zero_infinity": config.ctc_zero_infinity}
-        lower_head, lower = self.ctc_head, tokens  # of the intermediate losses
-        if config.phonemes and encoded.intermediate_hidden_states:
-            if phoneme_ids is None:
-                raise ValueError(
-                    "phoneme_ids: the intermediate CTC losses of this model need them (hf_asr.data.phonemes.encode), "
-                    "unless config.intermediate_ctc_layers is []"
-                )
-            # There are more phonemes than tokens: a recording can be too short for them.
-            lower = {"labels": phoneme_ids.repeat(copies, 1), "blank": 0, "zero_infinity": True}
-            lower_head = self.phoneme_head
-        strength = self.regularization if self.training else 0.0
-        smoothing = config.label_smoothing * strength
-
-        def ctc(logits: torch.Tensor, targets: dict) -> tuple[torch.Tensor, torch.Tensor]:
-            """Return the smoothed CTC loss, the mean over the copies, and the log-probabilities."""
-            log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32)  # (B, S, V)
-            loss = early_ctc_loss(log_probs, mask.sum(-1), **targets, penalty=config.delay_penalty * strength)
-            return smoothed(loss, log_probs, mask, factor=smoothing) / copies, log_probs
-
-        loss, log_probs = ctc(logits, tokens)
-        if encoded.intermediate_hidden_states:
-            losses = [ctc(lower_head(hidden), lower)[0] for hidden in encoded.intermediate_hidden_states]
-            weight = config.intermediate_ctc_weight
-            loss = (1 - weight) * loss + weight * sum(losses) / len(losses)
-        if config.decoder_layers:
-            attention = self._decoder_loss(encoded.last_hidden_state, mask, all_labels, smoothing=smoothing) / copies
-            loss = config.ctc_weight * loss + (1 - config.ctc_weight) * attention
-        if copies == 2:
-            weight = config.consistency_weight * self.regularization
-            loss = loss + weight * consistency_loss(log_probs, mask[: len(labels)])
-        return loss
-
-    def _decoder_loss(
-        self, memory: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor, *, smoothing: float
-    ) -> torch.Tensor:
-        """Return the decoder's loss, summed over the batch; of two decoders, `reverse_weight` is the second's share.
-
-        Args:
-            memory: Encoder states, (B, S, D).
-            mask: Bool (B, S), True for real frames.
-            labels: (B, U), padded with -100.
-            smoothing: Weight of the uniform distribution in the targets.
-        """
-        losses = []
-        for decoder, tokens in zip(self.decoders(), (labels, reverse_labels(labels)), strict=False):
-            inputs, targets = shift_labels(tokens, sos_eos=self.config.eos_token_id)
-            losses.append(attention_loss(decoder(inputs, memory, mask), targets, smoothing=smoothing))
-        if len(losses) == 1:
-            return losses[0]
-        share = self.config.reverse_weight
-        return (1 - share) * losses[0] + share * losses[1]
 
 
 __all__ = ["ConformerForCTC", "ConformerModel", "ConformerPreTrainedModel"]
