@@ -6,8 +6,10 @@ Sequence-to-Sequence ASR, https://arxiv.org/abs/2104.01393). The recordings are 
 end.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,8 @@ class SplicingArguments:
         share: Share of the utterances of an epoch that are replaced.
         min_words: Minimum number of consecutive words (or Han characters) that are taken from one recording.
         max_words: Maximum number of them.
+        rarity: A piece is drawn around a word with a probability that is proportional to the number of times that the
+            word occurs, to the power of 1 - rarity: 0 draws words as often as they occur, 1 draws all words equally.
         after_steps: The first epoch that begins this many optimiser steps after CTC's plateau was left aligns the
             recordings and begins to splice.
 
@@ -43,6 +47,7 @@ class SplicingArguments:
     share: float = 0.6
     min_words: int = 2
     max_words: int = 6
+    rarity: float = 0.5
     after_steps: int = 300
 
     def __post_init__(self):
@@ -52,6 +57,8 @@ class SplicingArguments:
             raise ValueError(
                 f"splicing: min_words must be 1 or more and at most max_words ({self.max_words}), not {self.min_words}"
             )
+        if not 0 <= self.rarity <= 1:
+            raise ValueError(f"splicing: rarity must be from 0 to 1, not {self.rarity}")
         if self.after_steps < 0:
             raise ValueError(f"splicing: after_steps must be 0 or more, not {self.after_steps}")
 
@@ -100,6 +107,7 @@ class SplicedDataset(torch.utils.data.Dataset):
     Attributes:
         cuts: Where the utterances can be cut; None before `start`.
         words: Row and number of each word that a piece can be drawn around, int32 (words, 2).
+        chances: The sum of the probabilities of each word and of those before it.
     """
 
     def __init__(
@@ -114,18 +122,32 @@ class SplicedDataset(torch.utils.data.Dataset):
         self.dataset, self.arguments, self.utterances, self.seed = dataset, arguments, utterances, seed
         self.durations = durations
         self.cuts: Cuts | None = None
-        self.words = np.zeros((0, 2), np.int32)
+        self.words, self.chances = np.zeros((0, 2), np.int32), np.zeros(0)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def start(self, cuts: Cuts) -> None:
         """Splice from now on."""
-        shortest = self.arguments.min_words
-        words = [
-            (row, word) for row, own in enumerate(cuts.rows) if len(own) > shortest for word in range(len(own) - 1)
-        ]
+        rows = [row for row, own in enumerate(cuts.rows) if len(own) > self.arguments.min_words]
+        words = [(row, word) for row in rows for word in range(len(cuts.rows[row]) - 1)]
         self.cuts, self.words = cuts, np.array(words, np.int32).reshape(-1, 2)
+        chances = self._counts(rows) ** -self.arguments.rarity
+        self.chances = np.cumsum(chances / chances.sum())
+
+    def _counts(self, rows: Sequence[int]) -> np.ndarray:
+        """Return how often each of `words` occurs in these rows; of several words without a cut, the rarest counts."""
+        decode = partial(self.utterances.processor.tokenizer.decode, group_tokens=False, output_word_offsets=True)
+        spoken = [decode(self.utterances.labels[row])["word_offsets"] for row in rows]
+        occurrences = Counter(word["word"] for words in spoken for word in words)
+        found = []
+        for row, words in zip(rows, spoken, strict=True):
+            starts = self.cuts.rows[row][:-1, 1]
+            counts = np.full(len(starts), np.inf)
+            places = np.searchsorted(starts, [word["start_offset"] for word in words], side="right") - 1
+            np.minimum.at(counts, places, [occurrences[word["word"]] for word in words])
+            found.append(counts)
+        return np.concatenate(found) if found else np.zeros(0)
 
     @property
     def num_sources(self) -> int:
@@ -153,7 +175,7 @@ class SplicedDataset(torch.utils.data.Dataset):
         """Return pieces that are not longer than `samples` together: a row's number, and the cuts at both ends."""
         pieces, misses = [], 0
         while misses < MISSES:
-            source, word = self.words[int(generator.random() * len(self.words))].tolist()
+            source, word = self.words[np.searchsorted(self.chances[:-1], generator.random(), side="right")].tolist()
             cuts = self.cuts.rows[source]
             words = int(generator.integers(self.arguments.min_words, self.arguments.max_words + 1))
             words = min(words, len(cuts) - 1)

@@ -106,6 +106,19 @@ def test_the_share_of_the_utterances_is_replaced(utterances, cuts):
     assert np.mean(changed) == pytest.approx(0.25, abs=0.06)
 
 
+@pytest.mark.parametrize(("rarity", "share"), [(0, 0.5), (1, 0.25)])
+def test_rare_words_are_drawn_more_often(utterances, rarity, share):
+    """Three utterances say "jumps", and one says "dog"."""
+    for i in range(3):
+        utterances.labels[i] = utterances.processor.tokenizer(TEXTS[3])["input_ids"]
+    utterances.labels[3] = utterances.processor.tokenizer("the lazy dog")["input_ids"]
+    dataset = spliced(utterances, rarity=rarity, max_words=1)
+    ends = [[0, 5]] * 3 + [[0, 4, 9, 12]]
+    dataset.start(Cuts([np.array([[RATE * end // 20, end, 0] for end in own], np.int32) for own in ends]))
+    drawn = [dataset._draw(np.random.default_rng(i), samples=RATE // 4) for i in range(400)]
+    assert np.mean([pieces[0][0] < 3 for pieces in drawn]) == pytest.approx(share, abs=0.06)
+
+
 def test_an_utterance_that_is_shorter_than_all_pieces_stays(utterances, cuts):
     dataset = spliced(utterances)
     dataset.start(cuts)
@@ -153,6 +166,7 @@ def test_stored_cuts_of_other_recordings_are_not_used(utterances, cuts, tmp_path
     [
         ({"share": 0}, "share must be more than 0 and at most 1, not 0"),
         ({"min_words": 7}, r"min_words must be 1 or more and at most max_words \(6\), not 7"),
+        ({"rarity": 1.5}, "rarity must be from 0 to 1, not 1.5"),
         ({"after_steps": -1}, "after_steps must be 0 or more, not -1"),
     ],
 )
