@@ -9,12 +9,12 @@ end.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
+from transformers import PreTrainedTokenizerBase
 
 from .audio import AudioError
 from .concatenation import ConcatenatedDataset
@@ -61,6 +61,11 @@ class SplicingArguments:
             raise ValueError(f"splicing: rarity must be from 0 to 1, not {self.rarity}")
         if self.after_steps < 0:
             raise ValueError(f"splicing: after_steps must be 0 or more, not {self.after_steps}")
+
+
+def words_of(labels: list[int], tokenizer: PreTrainedTokenizerBase) -> list[dict]:
+    """Return the words of a transcript, with the numbers of their first token and of the token after their last one."""
+    return tokenizer.decode(labels, group_tokens=False, output_word_offsets=True)["word_offsets"]
 
 
 @dataclass
@@ -137,8 +142,7 @@ class SplicedDataset(torch.utils.data.Dataset):
 
     def _counts(self, rows: Sequence[int]) -> np.ndarray:
         """Return how often each of `words` occurs in these rows; of several words without a cut, the rarest counts."""
-        decode = partial(self.utterances.processor.tokenizer.decode, group_tokens=False, output_word_offsets=True)
-        spoken = [decode(self.utterances.labels[row])["word_offsets"] for row in rows]
+        spoken = [words_of(self.utterances.labels[row], self.utterances.processor.tokenizer) for row in rows]
         occurrences = Counter(word["word"] for words in spoken for word in words)
         found = []
         for row, words in zip(rows, spoken, strict=True):

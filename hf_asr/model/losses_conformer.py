@@ -157,6 +157,9 @@ def summed_loss(
         encoded: The encoder's output for all copies, a `ConformerModelOutput`.
         labels: (B, U), padded with -100.
         phoneme_ids: (B, P), padded with -100, for the intermediate losses of a model with phonemes.
+
+    Raises:
+        ValueError: A label is outside the vocabulary, or the phonemes are missing.
     """
     config, copies = model.config, len(logits) // len(labels)
     mask = encoded.attention_mask
@@ -164,16 +167,6 @@ def summed_loss(
         mask = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
     all_labels = labels.repeat(copies, 1)
     tokens = {"labels": all_labels, "blank": config.pad_token_id, "zero_infinity": config.ctc_zero_infinity}
-    lower_head, lower = model.ctc_head, tokens  # of the intermediate losses
-    if config.phonemes and encoded.intermediate_hidden_states:
-        if phoneme_ids is None:
-            raise ValueError(
-                "phoneme_ids: the intermediate CTC losses of this model need them (hf_asr.data.phonemes.encode), "
-                "unless config.intermediate_ctc_layers is []"
-            )
-        # There are more phonemes than tokens: a recording can be too short for them.
-        lower = {"labels": phoneme_ids.repeat(copies, 1), "blank": 0, "zero_infinity": True}
-        lower_head = model.phoneme_head
     strength = model.regularization if model.training else 0.0
     smoothing = config.label_smoothing * strength
 
@@ -185,7 +178,8 @@ def summed_loss(
 
     loss, log_probs = ctc(logits, tokens)
     if encoded.intermediate_hidden_states:
-        losses = [ctc(lower_head(hidden), lower)[0] for hidden in encoded.intermediate_hidden_states]
+        head, targets = _intermediate_targets(model, tokens, phoneme_ids=phoneme_ids, copies=copies)
+        losses = [ctc(head(hidden), targets)[0] for hidden in encoded.intermediate_hidden_states]
         weight = config.intermediate_ctc_weight
         loss = (1 - weight) * loss + weight * sum(losses) / len(losses)
     if config.decoder_layers:
@@ -197,6 +191,21 @@ def summed_loss(
         weight = config.consistency_weight * model.regularization
         loss = loss + weight * consistency_loss(log_probs, mask[: len(labels)])
     return loss
+
+
+def _intermediate_targets(
+    model: PreTrainedModel, tokens: dict, *, phoneme_ids: torch.Tensor | None, copies: int
+) -> tuple[torch.nn.Module, dict]:
+    """Return head and CTC targets of the intermediate losses: the phonemes, or without phonemes `tokens`."""
+    if not model.config.phonemes:
+        return model.ctc_head, tokens
+    if phoneme_ids is None:
+        raise ValueError(
+            "phoneme_ids: the intermediate CTC losses of this model need them (hf_asr.data.phonemes.encode), "
+            "unless config.intermediate_ctc_layers is []"
+        )
+    # There are more phonemes than tokens: a recording can be too short for them.
+    return model.phoneme_head, {"labels": phoneme_ids.repeat(copies, 1), "blank": 0, "zero_infinity": True}
 
 
 def _decoder_loss(

@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers import TrainerCallback
 
 from ..data.audio import AudioError
 from ..data.dataset import SpeechDataset
 from ..data.espeak import phonemize
 from ..data.sources import read_row
-from ..data.splicing import NO_CUTS
+from ..data.splicing import NO_CUTS, words_of
 from ..decoding.aligner import AlignedTranscript, align_recordings
 from ..decoding.recognizer import Recognizer
 
@@ -65,7 +65,7 @@ def find_cuts(
     A row with phonemes has none either if its words have other phonemes alone than in their sentence.
     """
     tokenizer, rate = recognizer.processor.tokenizer, recognizer.sampling_rate
-    words = [_words(dataset.labels[place], tokenizer) for place in places]
+    words = [words_of(dataset.labels[place], tokenizer) for place in places]
     phonemes = _phoneme_counts({each["word"] for own in words for each in own}, dataset, recognizer)
     found: list[np.ndarray] = []
     progress = tqdm(total=len(places), desc="Aligning", unit="file", leave=False, disable=not show_progress)
@@ -90,11 +90,6 @@ def find_cuts(
                     found.append(NO_CUTS)
             progress.update(len(waveforms))
     return found
-
-
-def _words(labels: list[int], tokenizer: PreTrainedTokenizerBase) -> list[dict]:
-    """Return the words of a transcript, with the numbers of their first token and of the token after their last one."""
-    return tokenizer.decode(labels, group_tokens=False, output_word_offsets=True)["word_offsets"]
 
 
 def _phoneme_counts(words: Set[str], dataset: SpeechDataset, recognizer: Recognizer) -> dict[str, int]:
