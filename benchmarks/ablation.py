@@ -211,7 +211,8 @@ def plain_setup(
 
     The model has the weights that PyTorch draws; with `starts_as_ours` those of hf_asr.
     """
-    no_levers = {"precision": "fp32", "augmentations": [], "concatenation": None, "warm_start": None, "splicing": None}
+    no_levers = {"precision": "fp32", "augmentations": [], "concatenation": None, "warm_start": None}
+    no_levers |= {"splicing": None, "cache_audio": False}
     plain = changed(task.recipe, no_levers | {"model": task.plain_model})
     model_args, data_args, args = arguments(task, plain, output_dir / "plain", 1)
     prepared = prepare(model_args, data_args, args)

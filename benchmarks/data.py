@@ -28,6 +28,7 @@ from hf_asr.data.audio import read_audio
 from hf_asr.data.augment import build_augmentation
 from hf_asr.data.batching import DurationBatchSampler
 from hf_asr.data.dataset import SpeechCollator, SpeechDataset
+from hf_asr.data.decoded import decoded_once
 from hf_asr.data.inspection import inspect
 from hf_asr.data.sources import Source, read_row
 from hf_asr.data.synthetic import SyntheticCorpusArguments, make_corpus
@@ -102,6 +103,8 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
     for suffix in ("wav", "flac", "mp3", "ogg", "opus", "48k stereo wav", "8k mp3", "m4a"):
         files = [encoded(waveform, suffix) for waveform in waveforms]
         jobs[f"decode {suffix}"] = lambda files=files: [read_audio(file) for file in files]
+    cached = decoded_once(rows, 16000, seconds=seconds)
+    jobs["read what cache_audio has decoded"] = lambda: [read_row(row, sampling_rate=16000) for row in cached]
     for transform in TRANSFORMS:
         more = {"sounds_path": str(noise)} if transform["name"] == "AddBackgroundNoise" else {}
         augment = build_augmentation([{"p": 1.0} | transform | more], seed=0, rows=rows)

@@ -145,13 +145,16 @@ def row_recording(
         AudioError: The recording cannot be read or is longer than `max_seconds`; the message gives the reason.
     """
     part = row.get(PART) or {}
+    if part.get("problem"):
+        raise AudioError(part["problem"])
     options = {name: part.get(name) for name in ("start", "end", "channel")}
     options |= {"sampling_rate": sampling_rate, "max_seconds": max_seconds}
     decoded = row.get(ARRAY)
     if decoded is not None and decoded["array"] is not None:
         if opens_longer:
             options["max_seconds"] = float("inf")  # its samples are in memory already
-        return read_array(np.asarray(decoded["array"], dtype=np.float32), decoded["sampling_rate"], **options)
+        rate = np.asarray(decoded["sampling_rate"])[()]  # in NumPy format, a row contains an array without dimensions
+        return read_array(np.asarray(decoded["array"], dtype=np.float32), rate, **options)
     return (read_or_open if opens_longer else read_recording)(_stored(row), **options)
 
 
@@ -182,8 +185,6 @@ def is_duration(value: Any) -> bool:
 def _stored(row: dict) -> str | bytes:
     """Return what `read_recording` reads: the bytes of the row or of its file inside a tar shard, or else the path."""
     audio, part = row["audio"] or {"bytes": None, "path": None}, row.get(PART) or {}
-    if part.get("problem"):
-        raise AudioError(part["problem"])
     if audio["bytes"] is not None:
         return audio["bytes"]
     if not audio["path"]:

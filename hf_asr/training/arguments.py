@@ -158,6 +158,13 @@ class DataArguments:
             "help": "Decode every recording before training. false: trust a duration column or the header of the file."
         },
     )
+    cache_audio: bool = field(
+        default=False,
+        metadata={
+            "help": "Decode the training recordings once, into a file in HF_HOME that all epochs and later runs read "
+            "from: 230 MB for an hour."
+        },
+    )
     max_unusable_share: float = field(
         default=0.1,
         metadata={"help": "Maximum share of training rows that may be skipped; more is an error. 1 allows all."},

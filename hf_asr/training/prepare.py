@@ -13,6 +13,7 @@ from ..arguments import checked
 from ..data.augment import Augmentation, build_augmentation, longest_durations
 from ..data.concatenation import ConcatenatedDataset
 from ..data.dataset import SpeechCollator, SpeechDataset, feature_statistics
+from ..data.decoded import decoded_once
 from ..data.folders import Rows
 from ..data.inspection import Inspection, append_findings, inspect, write_findings
 from ..data.iterable import StreamedBatches
@@ -155,6 +156,10 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, args: 
     """Raise ValueError for arguments that contradict each other."""
     if data_args.streaming and args.max_steps <= 0:
         raise ValueError("streaming needs max_steps, because a stream has no end")
+    if data_args.streaming and data_args.cache_audio:
+        raise ValueError(
+            "cache_audio decodes all recordings before training, not a stream: leave it out (--cache_audio false)"
+        )
     if data_args.splicing is not None and (data_args.streaming or args.dataloader_persistent_workers):
         raise ValueError(
             "splicing works neither with streaming nor with dataloader_persistent_workers: leave it out "
@@ -253,27 +258,25 @@ def build_training_set(
     else:
         inspection = inspect(rows, **options, decode=data_args.inspect_audio, is_shared=True)
         usable = rows.select(inspection.kept)
+        if data_args.cache_audio:
+            rate = collator.processor.feature_extractor.sampling_rate
+            with args.main_process_first(desc="decoding the recordings"):
+                usable = decoded_once(usable, rate, seconds=sum(inspection.durations))
     if augment is not None:
         augment.set_voices(usable)
     augmented = {"augment": augment, "pad_to_labels": partial(pad_to_labels, config=config)}
     unchanged = {"processor": collator.processor, "labels": inspection.labels, "phonemes": encode(usable, config)}
     plain_dataset = SpeechDataset(usable, **unchanged)
-    concatenation, splicing = data_args.concatenation_arguments(), data_args.splicing_arguments()
     if not data_args.streaming:
-        dataset = utterances = SpeechDataset(usable, **unchanged, **augmented)
-        if concatenation is not None:
-            durations = longest_durations(inspection.durations, augment)
-            dataset = ConcatenatedDataset(dataset, concatenation, durations=durations, seed=args.seed)
-        if splicing is not None:
-            durations = inspection.durations
-            dataset = SplicedDataset(dataset, splicing, utterances=utterances, durations=durations, seed=args.seed)
-        return dataset, plain_dataset, inspection
+        utterances = SpeechDataset(usable, **unchanged, **augmented)
+        more = {"augment": augment, "data_args": data_args, "seed": args.seed}
+        return _with_made_examples(utterances, inspection.durations, **more), plain_dataset, inspection
     batches = StreamedBatches(
         rows,
         **options,
         **augmented,
         encode_phonemes=partial(encode, config=config),
-        concatenation=concatenation,
+        concatenation=data_args.concatenation_arguments(),
         max_batch_seconds=args.max_batch_seconds,
         buffer_size=data_args.streaming_buffer_size,
         seed=args.seed if args.data_seed is None else args.data_seed,
@@ -284,6 +287,25 @@ def build_training_set(
         compute_features=collator.compute_features,
     )
     return batches, plain_dataset, inspection
+
+
+def _with_made_examples(
+    utterances: SpeechDataset,
+    durations: list[float],
+    *,
+    augment: Augmentation | None,
+    data_args: DataArguments,
+    seed: int,
+) -> SpeechDataset | ConcatenatedDataset | SplicedDataset:
+    """Return a dataset of the utterances and of the examples that are made of several of them, if there are any."""
+    concatenation, splicing = data_args.concatenation_arguments(), data_args.splicing_arguments()
+    dataset = utterances
+    if concatenation is not None:
+        longest = longest_durations(durations, augment)
+        dataset = ConcatenatedDataset(dataset, concatenation, durations=longest, seed=seed)
+    if splicing is not None:
+        dataset = SplicedDataset(dataset, splicing, utterances=utterances, durations=durations, seed=seed)
+    return dataset
 
 
 def _longest(

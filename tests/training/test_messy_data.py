@@ -117,6 +117,8 @@ def test_training_on_a_stream_reports_each_unusable_file(messy, corpus, tmp_path
     arguments[arguments.index("--max_steps") + 1] = "-1"
     with pytest.raises(SystemExit, match="streaming needs max_steps"):
         main(arguments)
+    with pytest.raises(SystemExit, match="cache_audio decodes all recordings before training"):
+        main(command(tmp_path / "data", tmp_path / "other", *more, "--cache_audio", "true"))
 
 
 def test_the_preview_writes_recordings_and_a_picture(messy, tmp_path, capsys):

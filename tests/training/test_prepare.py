@@ -3,9 +3,11 @@
 import logging
 from collections import Counter
 
+import numpy as np
 import pytest
+import torch
 
-from hf_asr.data import sources
+from hf_asr.data import decoded, sources
 from hf_asr.model import ConformerTokenizer
 from hf_asr.training import prepare as prepare_module
 from hf_asr.training.prepare import prepare
@@ -60,3 +62,18 @@ def test_preparing_takes_no_step(corpus, tmp_path):
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["data_report.html", "data_report.jsonl"]
     assert prepared.model.encoder.feature_istd.std() > 0  # feature statistics are set
     assert len(prepared.durations) == len(prepared.train_dataset) == len(prepared.training.kept) == 40
+
+
+def test_recordings_that_are_decoded_once_give_the_same_examples(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoded, "HF_HOME", str(tmp_path / "home"))
+    babble = [{"name": "AddBabble", "p": 1.0}]  # which reads other rows
+    options = {"augmentations": babble, "concatenation": {"share": 0.3}, "splicing": {"share": 0.5}}
+    once, always = (
+        prepare(*arguments(corpus, tmp_path / f"{is_cached}", cache_audio=is_cached, **options))
+        for is_cached in (True, False)
+    )
+    assert len(list((tmp_path / "home").rglob("*.arrow"))) == 1
+    assert torch.equal(once.model.encoder.feature_mean, always.model.encoder.feature_mean)
+    assert len(once.train_dataset) == len(always.train_dataset) > 40
+    for place in range(len(once.train_dataset)):
+        np.testing.assert_equal(once.train_dataset[1, place], always.train_dataset[1, place])

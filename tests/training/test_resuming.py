@@ -195,7 +195,8 @@ def launch(corpus, tmp_path, torchrun):
     def launch(folder: Path, *more: str, **options) -> None:
         recipe = RECIPE | {"dataset_name": str(corpus), "output_dir": str(folder), "use_cpu": True} | options
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-        torchrun(tmp_path / "train.py", "--config", tmp_path / "recipe.yaml", *more, processes=2, timeout=600)
+        command = [tmp_path / "train.py", "--config", tmp_path / "recipe.yaml", *more]
+        torchrun(*command, processes=2, timeout=600, HF_HOME=str(tmp_path / "home"))
 
     return launch
 
@@ -216,7 +217,10 @@ def test_a_stream_in_two_processes_resumes_to_the_same_weights(corpus, tmp_path,
 
 
 def test_two_processes_with_workers_in_bf16_resume_to_the_same_weights(tmp_path, launch):
-    """With concatenated and spliced utterances, and batch norm, whose statistics differ until they are scored."""
+    """With concatenated and spliced utterances, and batch norm, whose statistics differ until they are scored.
+
+    The resumed run reads recordings that one of its processes has decoded.
+    """
     model = RECIPE["model"] | PHONEMES | {"hidden_size": 128, "conv_norm": "batch_norm"}
     options = {"precision": "bf16", "dataloader_num_workers": 1, "ema_decay": 0.5, "max_steps": 4, "model": model}
     options |= {"concatenation": {"share": 0.4, "max_seconds": 6.0, "max_gap_seconds": 0.5}}
@@ -228,7 +232,7 @@ def test_two_processes_with_workers_in_bf16_resume_to_the_same_weights(tmp_path,
     assert {"rng_state_0.pth", "rng_state_1.pth", "word_cuts.safetensors"} <= set(
         json.loads((whole / "checkpoint-2" / "checksums.json").read_text())
     )
-    launch(resumed, "--resume_from_checkpoint", "true", **options)
+    launch(resumed, "--resume_from_checkpoint", "true", **options, cache_audio=True)
     for name in ("checkpoint-4/model.safetensors", "checkpoint-4/average.safetensors", "model.safetensors"):
         assert_same(whole / name, resumed / name)
     names = [set(load_file(whole / folder / "model.safetensors")) for folder in ("checkpoint-4", ".")]
