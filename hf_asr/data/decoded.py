@@ -13,6 +13,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from huggingface_hub.constants import HF_HOME
 
@@ -49,7 +50,7 @@ def decoded_once(rows: datasets.Dataset, sampling_rate: int, *, seconds: float) 
     path = Path(HF_HOME) / "hf_asr" / "decoded" / f"{key}.arrow"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
+        if (decoded := _stored(path, len(rows))) is None:
             _delete_unused(path.parent)
             needed, free = 4 * sampling_rate * seconds, shutil.disk_usage(path.parent).free  # float32
             if 2 * needed > free:
@@ -60,12 +61,21 @@ def decoded_once(rows: datasets.Dataset, sampling_rate: int, *, seconds: float) 
                 return rows
             _write(rows, path, sampling_rate=sampling_rate)
             logger.info(f"the decoded recordings are in {path} ({path.stat().st_size / 1e9:.1f} GB)")
+            decoded = datasets.Dataset.from_file(str(path))
         os.utime(path)
-        decoded = datasets.Dataset.from_file(str(path))
     except OSError as error:
         logger.warning(f"cache_audio has no effect: {path} cannot be written or read: {error}")
         return rows
     return _joined(rows, decoded)
+
+
+def _stored(path: Path, count: int) -> datasets.Dataset | None:
+    """Return a file of `count` recordings; None if it is missing or damaged."""
+    try:
+        found = datasets.Dataset.from_file(str(path))
+    except (OSError, pa.ArrowInvalid):
+        return None
+    return found if len(found) == count else None
 
 
 def _write(rows: datasets.Dataset, path: Path, *, sampling_rate: int) -> None:
@@ -94,6 +104,7 @@ def _write(rows: datasets.Dataset, path: Path, *, sampling_rate: int) -> None:
             remove_columns=["place"],
             features=FEATURES,
             cache_file_name=str(path),  # written beside it, then renamed
+            load_from_cache_file=False,  # which may be damaged
             new_fingerprint=path.stem,  # the function itself cannot be hashed
             desc="Decoding the recordings",
         )

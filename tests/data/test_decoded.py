@@ -86,6 +86,16 @@ def test_a_file_is_decoded_again_only_if_it_changes(rows, cache, folder, monkeyp
     assert len(read) == 2 * len(rows) and len(list(cache.iterdir())) == 2
 
 
+@pytest.mark.parametrize("size", [10, 9000])
+def test_a_damaged_file_is_written_again(size, rows, cache):
+    once(rows)
+    (path,) = cache.iterdir()
+    whole = path.read_bytes()
+    os.truncate(path, size)
+    np.testing.assert_equal(samples(once(rows)[1]), samples(rows[1]))
+    assert path.read_bytes() == whole
+
+
 def test_embedded_recordings_are_not_stored_twice(folder, cache):
     stored = [{"bytes": (folder / f"{name}.wav").read_bytes(), "path": f"{name}.wav"} for name in "ab"]
     datasets.Dataset.from_dict({"audio": stored, "text": ["x", "y"]}).save_to_disk(folder / "saved")
