@@ -16,7 +16,7 @@ DEFAULTS = {
     "blank_penalty": 0.0,
     "language_model": None,
     "language_model_weight": 0.5,
-    "word_insertion_bonus": 0.0,
+    "word_insertion_bonus": None,
     "ctc_weight": 0.5,
     "reverse_weight": None,
 }
@@ -95,7 +95,7 @@ class SearchArguments(ChunkArguments):
         default=None,
         metadata={
             "help": "Added to the logarithm of a hypothesis for each unit of the language model, a word or a "
-            f"character; {DEFAULTS['word_insertion_bonus']:g} by default."
+            "character; by default language_model_weight times the entropy of the unigrams, 2 to 4 for most models."
         },
     )
     ctc_weight: float | None = field(

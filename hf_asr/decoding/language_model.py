@@ -34,7 +34,7 @@ _CHUNK = 1000  # words that are hashed at once
 
 
 def read_language_model(
-    path: str | Path, tokenizer: PreTrainedTokenizerBase, *, weight: float = 0.5, bonus: float = 0.0
+    path: str | Path, tokenizer: PreTrainedTokenizerBase, *, weight: float = 0.5, bonus: float | None = None
 ) -> Scorer:
     """Read an n-gram language model from an ARPA file, plain or gzip, for the tokens of a vocabulary.
 
@@ -42,7 +42,9 @@ def read_language_model(
 
     Args:
         weight: Factor of the natural logarithms of the language model's probabilities.
-        bonus: Added for each unit (a word; a character or piece, if these are the units), not weighted.
+        bonus: Added for each unit (a word; a character or piece, if these are the units), not weighted. None is the
+            weight times the entropy of the unigrams: a unit of mean information then neither raises nor lowers the
+            score, so that short hypotheses have no advantage.
 
     Raises:
         ValueError: The file is no ARPA file, is damaged, or does not fit the vocabulary.
@@ -50,14 +52,15 @@ def read_language_model(
     arpa = read_arpa(path)
     texts = token_texts(tokenizer)
     spelled = _spell_units(arpa, tokenizer, alphabet=set("".join(filter(None, texts))))
-    options = {"table": build_table(arpa), "weight": weight, "bonus": bonus}
+    table = build_table(arpa)
+    options = {"table": table, "weight": weight, "bonus": weight * table.entropy if bonus is None else bonus}
     sizes = "+".join(str(len(ngrams.lines)) for ngrams in arpa.orders)
     if _are_tokens(spelled, texts):
         tokens = {text for text in texts if text}
         logger.info(
             f"{path}: {sizes} n-grams of tokens, {len(tokens & set(spelled))} of {len(tokens)} tokens are known"
         )
-        return TokenLanguageModel(units=_token_units(texts, spelled, unknown=options["table"].unknown), **options)
+        return TokenLanguageModel(units=_token_units(texts, spelled, unknown=table.unknown), **options)
     words = _words(arpa, spelled)
     logger.info(f"{path}: {sizes} n-grams of words, {len(words)} words can be recognised")
     hashes, places = hash_words(list(words)).sort()

@@ -35,6 +35,7 @@ class NgramTable:
         end: The unit that ends a sentence; None if the model has none.
         order: Length of the longest n-grams.
         longest: The first node of the longest n-grams, which are no contexts.
+        entropy: Of the unigrams, in nats.
     """
 
     keys: torch.Tensor
@@ -47,6 +48,7 @@ class NgramTable:
     end: int | None
     order: int
     longest: int
+    entropy: float
 
     def find(self, contexts: torch.Tensor, units: torch.Tensor) -> torch.Tensor:
         """Return the nodes of contexts, each followed by a unit; 0 where the table has no such n-gram."""
@@ -93,6 +95,7 @@ def build_table(arpa: Arpa) -> NgramTable:
         end=place_of(arpa.units, END),
         order=1,
         longest=1,
+        entropy=_entropy(unigrams.log10_probs * _LN_10),
     )
     for order, ngrams in enumerate(arpa.orders[1:], 2):
         keys, places = _keys(arpa, ngrams, table)
@@ -108,6 +111,13 @@ def build_table(arpa: Arpa) -> NgramTable:
         back_offs.append(ngrams.log10_back_offs[places])
     probs, back_offs = (torch.from_numpy(np.concatenate(values) * _LN_10).float() for values in (probs, back_offs))
     return dataclasses.replace(table, log_probs=probs, back_offs=back_offs)
+
+
+def _entropy(log_probs: np.ndarray) -> float:
+    """Return the entropy of a distribution, in nats; the probabilities are divided by their sum."""
+    log_probs = log_probs[log_probs > LOWEST * _LN_10]
+    log_probs = log_probs - np.logaddexp.reduce(log_probs, initial=-np.inf)
+    return float(-np.sum(np.exp(log_probs) * log_probs))
 
 
 def _keys(arpa: Arpa, ngrams: Ngrams, table: NgramTable) -> tuple[torch.Tensor, np.ndarray]:

@@ -15,8 +15,8 @@ from ..decoding.transcript import to_text
 from .metrics import count_errors
 
 # The coarse grid. The weights of a language model are tried together, then the blank penalty.
-WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-BONUSES = (-1.0, 0.0, 1.0, 2.0)
+WEIGHTS = (0.25, 0.5, 0.75, 1.0)
+BONUSES = (0.0, 0.5, 1.0, 1.5)  # times the weight and the entropy of the unigrams
 PENALTIES = (-1.0, 0.0, 1.0, 2.0)
 REFINEMENTS = 2  # each halves the distance to the neighbours
 CTC_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)  # of attention rescoring
@@ -76,7 +76,7 @@ def tune(
     rates: dict[SearchWeights, float] = {}
     has_model = bool(decoder.scorers)
     names = ["language_model_weight", "word_insertion_bonus"] if has_model else []
-    steps = {"language_model_weight": WEIGHTS[1], "word_insertion_bonus": 1.0, "blank_penalty": 1.0}
+    steps = {"language_model_weight": WEIGHTS[0], "word_insertion_bonus": 1.0, "blank_penalty": 1.0}
     total = 1 + (len(WEIGHTS) * len(BONUSES) if has_model else 0) + len(PENALTIES) + 2 * REFINEMENTS * (len(names) + 1)
     progress = tqdm(desc="Tuning", unit="trial", total=total, disable=not show_progress)
 
@@ -93,7 +93,11 @@ def tune(
 
     measure(iter([SearchWeights()]))
     if has_model:
-        measure(SearchWeights(weight, bonus) for weight, bonus in itertools.product(WEIGHTS, BONUSES))
+        entropy = decoder.scorers[0].table.entropy
+        measure(
+            SearchWeights(weight, round(share * weight * entropy, 2))
+            for weight, share in itertools.product(WEIGHTS, BONUSES)
+        )
     measure(replace(best(), blank_penalty=penalty) for penalty in PENALTIES)
     for _ in range(REFINEMENTS):
         steps = {name: step / 2 for name, step in steps.items()}

@@ -289,6 +289,22 @@ def test_other_weights_and_devices_are_copies(units, vocabularies, tmp_path):
     assert scorer.on(torch.device("cpu")) is scorer
 
 
+@pytest.mark.parametrize("units", [[*"abcdehilmnost"], ["the", "cat", "sat"]])
+@pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
+def test_by_default_a_language_model_without_information_changes_no_score(units, weight, vocabularies, tmp_path):
+    """All units are equally probable, which is the entropy at its largest: without a bonus, the shortest text wins."""
+    tokenizer = vocabularies["characters"]
+    log10_prob = -math.log10(len(units) + 1)
+    reference = Reference({("<s>",): (-99.0, 0.0)} | {(unit,): (log10_prob, 0.0) for unit in ["</s>", *units]})
+    path = reference.write(tmp_path / "lm.arpa")
+    scorer = read_language_model(path, tokenizer, weight=weight)
+    assert scorer.table.entropy == pytest.approx(math.log(len(units) + 1), abs=1e-5)
+    assert scorer.bonus == pytest.approx(weight * scorer.table.entropy)
+    scores = scores_of(scorer, tokenizer("the cat")["input_ids"])
+    assert sum(scores) == pytest.approx(-scorer.bonus, abs=1e-4)  # of the end alone, which each text has
+    assert read_language_model(path, tokenizer, weight=weight, bonus=0.0).bonus == 0
+
+
 def test_a_vocabulary_with_a_token_of_several_words(tmp_path):
     """A piece such as `▁of▁the` ends a word inside itself, and two Han characters are two words."""
     vocabulary = {"<blk>": 0, "<unk>": 1, "<sos/eos>": 2, "▁of▁the": 3, "▁cat": 4, "今天": 5, "s": 6}
