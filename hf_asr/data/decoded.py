@@ -50,7 +50,7 @@ def decoded_once(rows: datasets.Dataset, sampling_rate: int, *, seconds: float) 
     path = Path(HF_HOME) / "hf_asr" / "decoded" / f"{key}.arrow"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if (decoded := _stored(path, len(rows))) is None:
+        if (decoded := _opened(path, len(rows))) is None:
             _delete_unused(path.parent)
             needed, free = 4 * sampling_rate * seconds, shutil.disk_usage(path.parent).free  # float32
             if 2 * needed > free:
@@ -69,7 +69,7 @@ def decoded_once(rows: datasets.Dataset, sampling_rate: int, *, seconds: float) 
     return _joined(rows, decoded)
 
 
-def _stored(path: Path, count: int) -> datasets.Dataset | None:
+def _opened(path: Path, count: int) -> datasets.Dataset | None:
     """Return a file of `count` recordings; None if it is missing or damaged."""
     try:
         found = datasets.Dataset.from_file(str(path))
