@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from huggingface_hub.constants import HF_HOME
+from tqdm.auto import tqdm
 
 from .audio import AudioError
 from .measuring import identity
@@ -89,12 +90,15 @@ def _write(rows: datasets.Dataset, path: Path, *, sampling_rate: int) -> None:
 
     def decode_batch(batch: dict) -> dict:
         waveforms, problems = zip(*pool.map(decode, batch["place"]), strict=True)
+        progress.update(len(waveforms))
         return {
             ARRAY: [{"array": waveform, "sampling_rate": sampling_rate} for waveform in waveforms],
             "problem": list(problems),
         }
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    # The commands switch the progress bars of `datasets` off.
+    progress = tqdm(total=len(rows), desc="Decoding", unit="file", leave=False)
+    with progress, ThreadPoolExecutor(os.cpu_count()) as pool:
         places = datasets.Dataset.from_dict({"place": range(len(rows))})
         places.map(
             decode_batch,
@@ -106,7 +110,6 @@ def _write(rows: datasets.Dataset, path: Path, *, sampling_rate: int) -> None:
             cache_file_name=str(path),  # written beside it, then renamed
             load_from_cache_file=False,  # which may be damaged
             new_fingerprint=path.stem,  # the function itself cannot be hashed
-            desc="Decoding the recordings",
         )
 
 

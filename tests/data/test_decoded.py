@@ -68,6 +68,17 @@ def test_samples_and_other_columns_are_those_of_the_source(rows, cache):
     np.testing.assert_equal(samples(found[0]), samples(rows[0]))
 
 
+def test_decoding_shows_its_progress_in_a_command(rows, capsys):
+    datasets.disable_progress_bars()  # as the commands do
+    try:
+        once(rows)
+        assert "Decoding:" in capsys.readouterr().err
+        once(rows)
+        assert "Decoding" not in capsys.readouterr().err
+    finally:
+        datasets.enable_progress_bars()
+
+
 def test_workers_that_are_spawned_read_the_same_file(rows, cache):
     found = once(rows)
     content = pickle.dumps(found)
