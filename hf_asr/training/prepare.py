@@ -171,6 +171,11 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, args: 
             "find_batch_seconds tries batches until the memory of a GPU is full: leave it out on a CPU, where the "
             "system would end the process instead"
         )
+    if args.torch_compile and args.use_cpu:
+        raise ValueError(
+            "torch_compile is for GPUs: leave it out on a CPU, where compiling takes minutes, fails as soon as the "
+            "lengths of batches differ, and gives no faster steps"
+        )
     if args.find_batch_seconds and data_args.streaming:
         raise ValueError("find_batch_seconds needs the longest utterance, which is unknown with streaming")
     fine_tuning = {

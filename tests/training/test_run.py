@@ -352,6 +352,7 @@ def test_low_rank_adapters_are_merged(finished, corpus, tmp_path):
     ("options", "message"),
     [
         ({"find_batch_seconds": True}, "find_batch_seconds tries batches until the memory of a GPU is full"),
+        ({"torch_compile": True}, "torch_compile is for GPUs"),
         ({"lora": {"r": 2}}, "lora: only for fine-tuning"),
         ({"average_by": "first"}, "average_by must be best or last, not 'first'"),
         ({"ema_decay": 1.0}, "ema_decay must be between 0 and 1"),
