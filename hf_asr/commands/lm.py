@@ -16,6 +16,7 @@ from ..data.sources import Source
 from ..decoding.arpa import read_arpa
 from ..decoding.ngram_table import perplexity
 from ..decoding.ngram_training import UNITS, choose_units, split_units, train_ngrams
+from ..decoding.word_list import random_sentences, read_word_list
 from ..files import LANGUAGE_MODEL
 from ..model.tokenization_conformer import normalize_text
 
@@ -28,6 +29,13 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--dataset_config_name", help="Configuration of a dataset on the Hub.")
     parser.add_argument("--train_split_name", default="train", help="Split with these transcripts.")
     parser.add_argument("--text_column_name", default="text", help="Column with the transcript.")
+    parser.add_argument(
+        "--word_list",
+        type=Path,
+        help="File with a word and its frequency in each line; sentences of random words, drawn by their frequencies, "
+        "are texts, too.",
+    )
+    parser.add_argument("--word_list_sentences", type=int, default=200_000, help="Number of these sentences.")
     parser.add_argument("--output_dir", type=Path, required=True, help=f"Folder for {LANGUAGE_MODEL}.")
     parser.add_argument(
         "--model_name_or_path", help="Checkpoint that normalises the texts as its transcripts; else the rule `basic`."
@@ -44,11 +52,11 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> None:
     datasets.disable_progress_bars()
-    if not args.texts and not args.dataset_name:
-        raise ValueError("give text files, or a dataset with --dataset_name")
+    if not args.texts and not args.dataset_name and not args.word_list:
+        raise ValueError("give text files, a dataset with --dataset_name, or a list of words with --word_list")
     normalize = _normalizer(args.model_name_or_path)
     held_out = _normalized(_lines(args.eval_texts or ()), normalize)
-    texts = _normalized([*_lines(args.texts), *_transcripts(args)], normalize)
+    texts = _normalized([*_lines(args.texts), *_transcripts(args), *_random_sentences(args)], normalize)
     units = choose_units(texts) if args.units == "auto" else args.units
     args.output_dir.mkdir(parents=True, exist_ok=True)
     path = args.output_dir / LANGUAGE_MODEL
@@ -98,3 +106,11 @@ def _transcripts(args: Namespace) -> list[str]:
         return []
     source = Source(args.dataset_name, args.dataset_config_name, text_column_name=args.text_column_name)
     return list(dict.fromkeys(text for text in source.load(args.train_split_name)["text"] if text))
+
+
+def _random_sentences(args: Namespace) -> list[str]:
+    if not args.word_list:
+        return []
+    if args.word_list_sentences < 1:
+        raise ValueError(f"--word_list_sentences must be 1 or more, not {args.word_list_sentences}")
+    return random_sentences(read_word_list(args.word_list), count=args.word_list_sentences)

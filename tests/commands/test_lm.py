@@ -45,14 +45,29 @@ def test_transcripts_of_a_dataset_count_once(corpus, tmp_path, capsys):
     assert result["sentences"] == len({row["text"] for row in entries}) and "perplexity" not in result
 
 
+def test_random_words_of_a_list_are_texts_too(tmp_path, capsys):
+    (tmp_path / "texts.txt").write_text("the fox\n")
+    (tmp_path / "words.txt").write_text("the 30\nhound 1\nnobody 0\n")
+    arguments = ["--word_list", tmp_path / "words.txt", "--word_list_sentences", 100, "--output_dir", tmp_path]
+    assert train(capsys, tmp_path / "texts.txt", *arguments)["sentences"] == 101
+    assert {*read_arpa(tmp_path / "lm.arpa.gz").units} >= {"the", "fox", "hound"}
+    assert train(capsys, *arguments)["sentences"] == 100
+    assert not {"fox", "nobody"} & {*read_arpa(tmp_path / "lm.arpa.gz").units}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give text files, or a dataset with --dataset_name"),
+        ([], "give text files, a dataset with --dataset_name, or a list of words with --word_list"),
         (["none.txt"], "none.txt"),
         (["latin.txt"], "latin.txt is not UTF-8 (byte 3)"),
         (["empty.txt"], "there is nothing to train on"),
         (["one.txt", "--order", "1"], "order must be 2 or more, not 1"),
+        (["--word_list", "one.txt"], "one.txt, line 1: "),
+        (["--word_list", "none.txt"], "none.txt"),
+        (["--word_list", "latin.txt"], "latin.txt is not UTF-8 (byte 3)"),
+        (["--word_list", "zero.txt"], "zero.txt has no word with a frequency larger than 0"),
+        (["--word_list", "zero.txt", "--word_list_sentences", "0"], "--word_list_sentences must be 1 or more, not 0"),
         (["one.txt", "--model_name_or_path", "/nowhere/at/all"], "/nowhere/at/all does not exist"),
     ],
 )
@@ -61,6 +76,7 @@ def test_a_wrong_argument_is_an_error_of_one_line(arguments, message, tmp_path, 
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
     (tmp_path / "empty.txt").write_text("\n…\n")
     (tmp_path / "one.txt").write_text("one sentence\n")
+    (tmp_path / "zero.txt").write_text("word 0\n")
     with pytest.raises(SystemExit) as error:
         main(["lm", *arguments, "--output_dir", "lm"])
     assert str(error.value.code).startswith("error: ") and message in str(error.value.code)
