@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from ..data.encodings import EncodingError, read_lines
 from ..model.spelling_conformer import HAN
 
 WORDS_PER_SENTENCE = 6
+# A character of a script that writes no spaces between words: Han, kana, Thai, Lao, Burmese, Khmer.
+_SPACELESS = re.compile(HAN.pattern[:-1] + r"\u3040-\u30ff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 
 
 def read_word_list(path: str | Path) -> dict[str, float]:
@@ -41,7 +44,10 @@ def read_word_list(path: str | Path) -> dict[str, float]:
 
 
 def random_sentences(frequencies: Mapping[str, float], *, count: int, seed: int = 0) -> list[str]:
-    """Return `count` sentences of words that are drawn by their frequencies; Han words have no space between them."""
+    """Return `count` sentences of words that are drawn by their frequencies.
+
+    Words of scripts without spaces, such as Han, have none between them.
+    """
     words, weights = list(frequencies), list(frequencies.values())
     drawn = random.Random(seed).choices(words, weights=weights, k=count * WORDS_PER_SENTENCE)
     parts = [drawn[first : first + WORDS_PER_SENTENCE] for first in range(0, len(drawn), WORDS_PER_SENTENCE)]
@@ -61,5 +67,5 @@ def _fields(line: str) -> tuple[str, float | None]:
 def _joined(words: list[str]) -> str:
     text = words[0]
     for word in words[1:]:
-        text += word if HAN.match(text[-1]) and HAN.match(word) else f" {word}"
+        text += word if _SPACELESS.match(text[-1]) and _SPACELESS.match(word) else f" {word}"
     return text

@@ -40,6 +40,11 @@ def test_words_are_drawn_by_their_frequencies():
     assert counts["often"] / counts.total() == pytest.approx(0.8, abs=0.02) and not counts["never"]
 
 
-def test_han_words_have_no_space_between_them():
-    assert random_sentences({"空调": 1.0}, count=1) == ["空调" * WORDS_PER_SENTENCE]
-    assert " ok " in random_sentences({"空调": 1.0, "ok": 1.0}, count=10)[0]
+@pytest.mark.parametrize("word", ["空调", "これ", "テレビ", "น้ำ", "ນ້ຳ", "ရေ", "ទឹក"])
+def test_words_of_scripts_without_spaces_have_none_between_them(word):
+    assert random_sentences({word: 1.0}, count=1) == [word * WORDS_PER_SENTENCE]
+    assert f"{word} ok" in random_sentences({word: 1.0, "ok": 1.0}, count=10)[0]
+
+
+def test_korean_words_have_spaces():
+    assert random_sentences({"물": 1.0}, count=1) == [" ".join(["물"] * WORDS_PER_SENTENCE)]
