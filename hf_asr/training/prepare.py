@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from accelerate.utils import DynamoBackend, TorchDynamoPlugin
 from torch import nn
 from transformers import PreTrainedConfig, set_seed
 
@@ -171,10 +172,12 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, args: 
             "find_batch_seconds tries batches until the memory of a GPU is full: leave it out on a CPU, where the "
             "system would end the process instead"
         )
-    if args.torch_compile and args.use_cpu:
+    # The plugin reads what `accelerate launch --dynamo_backend` or its configuration file says.
+    is_compiled = args.torch_compile or TorchDynamoPlugin().backend != DynamoBackend.NO
+    if is_compiled and args.use_cpu:
         raise ValueError(
-            "torch_compile is for GPUs: leave it out on a CPU, where compiling takes minutes, fails as soon as the "
-            "lengths of batches differ, and gives no faster steps"
+            "torch_compile is for GPUs: leave it out on a CPU (also dynamo_backend of accelerate's launcher), where "
+            "compiling takes minutes, fails as soon as the lengths of batches differ, and gives no faster steps"
         )
     if args.find_batch_seconds and data_args.streaming:
         raise ValueError("find_batch_seconds needs the longest utterance, which is unknown with streaming")

@@ -364,6 +364,12 @@ def test_invalid_arguments_are_an_error(corpus, tmp_path, options, message):
         run(corpus, tmp_path / "run", **options)
 
 
+def test_a_launcher_that_compiles_is_refused_on_a_cpu(corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")  # as `accelerate launch --dynamo_backend inductor` does
+    with pytest.raises(ValueError, match="torch_compile is for GPUs"):
+        run(corpus, tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
