@@ -3,24 +3,26 @@
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from .hotwords import Hotword, HotwordCompiler, Hotwords, HotwordSet
+from .joining import append_joined
 from .prefix_search import IMPOSSIBLE, Frames, PrefixSearch, ScorerColumns, State, first_state, trace
 from .scorers import Scorer
 from .transcript import Hypothesis, from_path
 
 BATCH = 64  # recordings that are searched together
+TENSORS = ("blank", "places", "tokens", "log_probs")  # of `TopTokens`
 MAX_BEAM_SIZE = 1000  # the places of a search are stored in 16 bits
 
 
 @dataclass(frozen=True)
 class TopTokens:
-    """A window of N frames, of which S are searched: those that are not surely blank.
+    """Consecutive windows of N frames, of which S are searched: those that are not surely blank.
 
     Attributes:
         blank: Log-probability of blank in each frame, (N,).
@@ -35,6 +37,15 @@ class TopTokens:
     log_probs: torch.Tensor
     skipped: float
 
+    def __len__(self) -> int:
+        return len(self.blank)
+
+    def joined(self, later: "TopTokens") -> "TopTokens":
+        """Return these frames and the later ones."""
+        later = replace(later, places=later.places + len(self))
+        tensors = (torch.cat([getattr(self, name), getattr(later, name)]) for name in TENSORS)
+        return TopTokens(*tensors, self.skipped + later.skipped)
+
     @property
     def ends_in_gap(self) -> bool:
         """Whether the last frame is not searched."""
@@ -48,8 +59,8 @@ class BeamSearch:
     Attributes:
         state: Without the dimension of recordings.
         hotwords: Of the recording.
-        pointers, tokens: Of all windows so far, see `prefix_search.PrefixSearch.run`.
-        windows: All windows so far, on the CPU as `pointers` and `tokens`.
+        pointers, tokens: Of all windows so far in few parts, see `prefix_search.PrefixSearch.run`.
+        windows: All windows so far in few parts, on the CPU as `pointers` and `tokens`.
         score: Log-probability that is common to all prefixes.
         is_after_gap: Whether the last frame was not searched.
     """
@@ -129,7 +140,7 @@ class BeamDecoder:
             if batch := [i for i in order[start : start + BATCH] if len(kept[i].places)]:
                 self._advance([searches[i] for i in batch], [kept[i] for i in batch])
         for search, window in zip(searches, kept, strict=True):
-            search.windows.append(on_cpu(window))
+            append_joined(search.windows, on_cpu(window), join=TopTokens.joined)
             search.score += window.skipped
             search.is_after_gap = window.ends_in_gap if len(window.blank) else search.is_after_gap
 
@@ -153,8 +164,8 @@ class BeamDecoder:
         for each, (own, score, own_pointers, own_tokens) in zip(searches, parts, strict=True):
             each.state = State(*own)
             each.score += score
-            each.pointers.append(own_pointers)
-            each.tokens.append(own_tokens)
+            append_joined(each.pointers, own_pointers, join=joined_tensors)
+            append_joined(each.tokens, own_tokens, join=joined_tensors)
 
     def _scorers(
         self, searches: Sequence[BeamSearch], *, device: torch.device
@@ -226,8 +237,12 @@ def stacked(states: Sequence[State], *, device: torch.device) -> State:
 
 def on_cpu(window: TopTokens) -> TopTokens:
     """Return a window whose tensors are on the CPU."""
-    tensors = window.blank, window.places, window.tokens, window.log_probs
-    return TopTokens(*(values.cpu() for values in tensors), window.skipped)
+    return replace(window, **{name: getattr(window, name).cpu() for name in TENSORS})
+
+
+def joined_tensors(earlier: torch.Tensor, later: torch.Tensor) -> torch.Tensor:
+    """Return the rows of both tensors."""
+    return torch.cat([earlier, later])
 
 
 @functools.lru_cache(maxsize=8)

@@ -7,15 +7,25 @@ import numpy as np
 import torch
 
 from .hotwords import Hotword
+from .joining import append_joined
 from .transcript import Hypothesis, from_path
 
 
 @dataclass(frozen=True)
 class BestTokens:
-    """The most probable token of each frame of a window and its log-probability, (frames,) each."""
+    """The most probable token of each frame of consecutive windows and its log-probability, (frames,) each."""
 
     tokens: np.ndarray
     log_probs: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def joined(self, later: "BestTokens") -> "BestTokens":
+        """Return these frames and the later ones."""
+        return BestTokens(
+            np.concatenate([self.tokens, later.tokens]), np.concatenate([self.log_probs, later.log_probs])
+        )
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,7 @@ class GreedyDecoder:
         return BestTokens(tokens, np.take_along_axis(array, tokens[:, None], -1)[:, 0])
 
     def begin(self, hotwords: Iterable[Hotword] | None = None) -> list[BestTokens]:
-        """Begin a recording, whose search is its windows.
+        """Begin a recording, whose search is its windows in few parts.
 
         Raises:
             ValueError: There are hotwords, which only a beam search can use.
@@ -48,7 +58,7 @@ class GreedyDecoder:
     def advance(self, searches: Sequence[list[BestTokens]], kept: Sequence[BestTokens]) -> None:
         """Add one more window to each recording, in place."""
         for search, window in zip(searches, kept, strict=True):
-            search.append(window)
+            append_joined(search, window, join=BestTokens.joined)
 
     def finish(self, searches: Sequence[list[BestTokens]], *, is_partial: bool = False) -> list[list[Hypothesis]]:
         """Return the one hypothesis of each recording so far; the searches can go on."""
