@@ -1,6 +1,7 @@
 """Decode by CTC prefix beam search (Graves 2006, Hannun et al. 2014) with WeNet's pruning, many recordings at once."""
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,16 +41,10 @@ class TopTokens:
     def __len__(self) -> int:
         return len(self.blank)
 
-    def joined(self, later: "TopTokens") -> "TopTokens":
-        """Return these frames and the later ones."""
-        later = replace(later, places=later.places + len(self))
-        tensors = (torch.cat([getattr(self, name), getattr(later, name)]) for name in TENSORS)
-        return TopTokens(*tensors, self.skipped + later.skipped)
-
     @property
     def ends_in_gap(self) -> bool:
         """Whether the last frame is not searched."""
-        return len(self.blank) > 0 and (not len(self.places) or int(self.places[-1]) < len(self.blank) - 1)
+        return len(self) > 0 and (not len(self.places) or int(self.places[-1]) < len(self) - 1)
 
 
 @dataclass(eq=False)
@@ -140,7 +135,7 @@ class BeamDecoder:
             if batch := [i for i in order[start : start + BATCH] if len(kept[i].places)]:
                 self._advance([searches[i] for i in batch], [kept[i] for i in batch])
         for search, window in zip(searches, kept, strict=True):
-            append_joined(search.windows, on_cpu(window), join=TopTokens.joined)
+            append_joined(search.windows, on_cpu(window), join=joined_windows)
             search.score += window.skipped
             search.is_after_gap = window.ends_in_gap if len(window.blank) else search.is_after_gap
 
@@ -164,8 +159,8 @@ class BeamDecoder:
         for each, (own, score, own_pointers, own_tokens) in zip(searches, parts, strict=True):
             each.state = State(*own)
             each.score += score
-            append_joined(each.pointers, own_pointers, join=joined_tensors)
-            append_joined(each.tokens, own_tokens, join=joined_tensors)
+            append_joined(each.pointers, own_pointers, join=torch.cat)
+            append_joined(each.tokens, own_tokens, join=torch.cat)
 
     def _scorers(
         self, searches: Sequence[BeamSearch], *, device: torch.device
@@ -212,10 +207,8 @@ class BeamDecoder:
         """Return the hypotheses of a recording from the tokens in the frames that were searched (S, M)."""
         log_probs = np.zeros(0, np.float32)
         if search.windows:
-            starts = np.cumsum([0, *(len(window.blank) for window in search.windows[:-1])])
-            shifted = [start + window.places.numpy() for start, window in zip(starts, search.windows, strict=True)]
-            places, log_probs = np.concatenate(shifted), _values(search.windows, "blank")
-            tokens, values = _values(search.windows, "tokens"), _values(search.windows, "log_probs")
+            window = joined_windows(search.windows)
+            log_probs, places, tokens, values = (getattr(window, name).numpy() for name in TENSORS)
         hypotheses = []
         for score, path in zip(scores, paths.T, strict=True):
             if hypotheses and score < IMPOSSIBLE / 2:  # there are fewer prefixes
@@ -240,9 +233,12 @@ def on_cpu(window: TopTokens) -> TopTokens:
     return replace(window, **{name: getattr(window, name).cpu() for name in TENSORS})
 
 
-def joined_tensors(earlier: torch.Tensor, later: torch.Tensor) -> torch.Tensor:
-    """Return the rows of both tensors."""
-    return torch.cat([earlier, later])
+def joined_windows(windows: Sequence[TopTokens]) -> TopTokens:
+    """Return consecutive windows as one."""
+    starts = itertools.accumulate(map(len, windows[:-1]), initial=0)
+    windows = [replace(window, places=start + window.places) for start, window in zip(starts, windows, strict=True)]
+    tensors = (torch.cat([getattr(window, name) for window in windows]) for name in TENSORS)
+    return TopTokens(*tensors, sum(window.skipped for window in windows))
 
 
 @functools.lru_cache(maxsize=8)
@@ -276,7 +272,3 @@ def pack(kept: Sequence[TopTokens], after_gaps: Sequence[bool], *, blank: int) -
         blank=blanks[:, None, None],
         after_gap=torch.cat(gaps)[order][:, None, None],
     )
-
-
-def _values(windows: Sequence[TopTokens], name: str) -> np.ndarray:
-    return np.concatenate([getattr(window, name).numpy() for window in windows])

@@ -21,12 +21,6 @@ class BestTokens:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def joined(self, later: "BestTokens") -> "BestTokens":
-        """Return these frames and the later ones."""
-        return BestTokens(
-            np.concatenate([self.tokens, later.tokens]), np.concatenate([self.log_probs, later.log_probs])
-        )
-
 
 @dataclass(frozen=True)
 class GreedyDecoder:
@@ -58,13 +52,18 @@ class GreedyDecoder:
     def advance(self, searches: Sequence[list[BestTokens]], kept: Sequence[BestTokens]) -> None:
         """Add one more window to each recording, in place."""
         for search, window in zip(searches, kept, strict=True):
-            append_joined(search, window, join=BestTokens.joined)
+            append_joined(search, window, join=joined_tokens)
 
     def finish(self, searches: Sequence[list[BestTokens]], *, is_partial: bool = False) -> list[list[Hypothesis]]:
         """Return the one hypothesis of each recording so far; the searches can go on."""
         return [[self._hypothesis(windows)] for windows in searches]
 
     def _hypothesis(self, windows: Sequence[BestTokens]) -> Hypothesis:
-        path = np.concatenate([np.zeros(0, np.int64), *(window.tokens for window in windows)])
-        log_probs = np.concatenate([np.zeros(0, np.float32), *(window.log_probs for window in windows)])
-        return from_path(path, log_probs, blank=self.blank)
+        best = joined_tokens([BestTokens(np.zeros(0, np.int64), np.zeros(0, np.float32)), *windows])
+        return from_path(best.tokens, best.log_probs, blank=self.blank)
+
+
+def joined_tokens(windows: Sequence[BestTokens]) -> BestTokens:
+    """Return consecutive windows as one."""
+    parts = zip(*((window.tokens, window.log_probs) for window in windows), strict=True)
+    return BestTokens(*map(np.concatenate, parts))

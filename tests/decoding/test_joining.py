@@ -1,7 +1,5 @@
 """The windows of a recording are kept in few parts, in their order."""
 
-from functools import partial
-
 import pytest
 import torch
 
@@ -9,16 +7,14 @@ from hf_asr.decoding.beam import BeamDecoder
 from hf_asr.decoding.greedy import GreedyDecoder
 from hf_asr.decoding.joining import append_joined
 
-join = partial(torch.cat, dim=-1)
-
 
 @pytest.mark.parametrize("lengths", [[16] * 1000, range(200, 0, -1), range(200), [1, 0, 0, 50] * 50])
 def test_parts_are_few_and_in_their_order(lengths):
     parts, start = [], 0
     for length in lengths:
-        append_joined(parts, torch.arange(start, start + length), join=lambda *pair: join(pair))
+        append_joined(parts, torch.arange(start, start + length), join=torch.cat)
         start += length
-    assert torch.equal(join(parts), torch.arange(start))
+    assert torch.equal(torch.cat(parts), torch.arange(start))
     assert len(parts) <= start.bit_length()
 
 
