@@ -9,6 +9,7 @@ import datasets
 from ..arguments import Parser, add_dataclasses, to_dataclasses
 from ..console import on_one_line, print_json
 from ..decoding.arguments import DecodingArguments
+from ..decoding.lexicon import named_lexicon
 from ..decoding.recognizer import Recognizer, load
 from ..files import REPORT
 from ..provenance import measured_on
@@ -42,7 +43,7 @@ def run(args: Namespace) -> None:
     metrics |= measured_on(
         args.model_name_or_path,
         [args.dataset_name],
-        decoding=recognizer.decoder.name,
+        decoding=describe_search(recognizer),
         config_name=args.dataset_config_name,
         device=recognizer.model.device,
     )
@@ -56,6 +57,18 @@ def run(args: Namespace) -> None:
         write_results(args.output_dir, metrics, records)
         write_error_report(args.output_dir / REPORT, metrics, records, rows, title=args.model_name_or_path)
     print_json(metrics)
+
+
+def describe_search(recognizer: Recognizer) -> str:
+    """Return the decoder and what helps it: figures with a lexicon say nothing of other words."""
+    arguments, parts = recognizer.arguments, [recognizer.decoder.name]
+    if arguments.language_model:
+        parts.append("language model")
+    if arguments.lexicon:
+        parts.append(f"lexicon of {len(named_lexicon(arguments.lexicon))} entries")
+    if recognizer.hotwords:
+        parts.append(f"hotwords: {len(recognizer.hotwords)}")
+    return ", ".join(parts)
 
 
 def chunks_of(recognizer: Recognizer) -> dict:

@@ -112,6 +112,13 @@ class SearchArguments(ChunkArguments):
             "checkpoint's own by default."
         },
     )
+    lexicon: str | None = field(
+        default=None,
+        metadata={
+            "help": "Words and phrases, the only ones that a beam search writes, in any order: 'a,b', or a file (.txt "
+            "or .tsv) with one in a line."
+        },
+    )
     hotwords: str | None = field(
         default=None,
         metadata={
@@ -154,7 +161,7 @@ class SearchArguments(ChunkArguments):
         decoding = self.decoding or tuned.get("decoding") or DEFAULTS["decoding"]
         unused = {name: "attention_rescoring" for name in RESCORING_OPTIONS if decoding != "attention_rescoring"}
         if decoding in ("greedy", "attention"):
-            unused |= {name: "beam" for name in (*BEAM_OPTIONS, "hotwords")}
+            unused |= {name: "beam" for name in (*BEAM_OPTIONS, "lexicon", "hotwords")}
         if decoding == "attention":
             del unused["beam_size"]
         for name, owner in unused.items():

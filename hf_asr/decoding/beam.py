@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from .hotwords import Hotword, HotwordCompiler, Hotwords, HotwordSet
 from .joining import append_joined
+from .lexicon import Lexicon
 from .prefix_search import IMPOSSIBLE, Frames, PrefixSearch, ScorerColumns, State, first_state, trace
 from .scorers import Scorer
 from .transcript import Hypothesis, from_path
@@ -80,7 +81,7 @@ class BeamDecoder:
         skip_blank: A frame is not searched if blank's probability is higher. So alignments are left out that have in
             such a frame a token of a probability below 1 - `skip_blank`. With 1, all frames are searched.
         nbest: Hypotheses that `finish` returns, at most `beam_size`.
-        scorers: They add to the scores of all recordings.
+        scorers: They add to the scores of all recordings. With a lexicon, only its tokens are tried.
         compiler: Of the recordings' hotwords.
     """
 
@@ -94,6 +95,16 @@ class BeamDecoder:
     name: str = "beam"
     needs_states: bool = False
 
+    @functools.cached_property
+    def lexicon(self) -> Lexicon | None:
+        """The lexicon among the scorers."""
+        return next((scorer for scorer in self.scorers if isinstance(scorer, Lexicon)), None)
+
+    @functools.cached_property
+    def tried(self) -> torch.Tensor | None:
+        """The token ids that are tried, blank included; None for all."""
+        return None if self.lexicon is None else torch.cat([torch.tensor([self.blank]), self.lexicon.tokens]).unique()
+
     @torch.inference_mode()
     def keep(self, log_probs: torch.Tensor, states: torch.Tensor | None = None) -> TopTokens:
         """Return the most probable tokens of the frames of log-probabilities (frames, vocabulary)."""
@@ -104,7 +115,10 @@ class BeamDecoder:
         places = is_searched.nonzero()[:, 0]
         rows = log_probs[places]
         rows[:, self.blank] -= self.blank_penalty
-        values, tokens = rows.topk(min(self.beam_size, log_probs.shape[1]))
+        tried = None if self.tried is None else self.tried.to(rows.device)
+        rows = rows if tried is None else rows[:, tried]
+        values, tokens = rows.topk(min(self.beam_size, rows.shape[1]))
+        tokens = tokens if tried is None else tried[tokens]
         skipped = (blank.double() - self.blank_penalty).masked_fill_(is_searched, 0.0).sum()
         return TopTokens(blank, places, tokens, values, float(skipped))
 
@@ -185,21 +199,33 @@ class BeamDecoder:
             return []
         devices = {search.state.gains.device for search in searches}  # a new search is still on the CPU
         state = stacked([search.state for search in searches], device=max(devices, key=lambda each: each.type != "cpu"))
-        scores, order = self._final_scores(searches, state).topk(min(self.nbest, self.beam_size))  # (B, M) each
+        scores, order = self._final_scores(searches, state, is_partial).topk(
+            min(self.nbest, self.beam_size)
+        )  # (B, M) each
         is_token = state.token_ends[:, 1] > state.blank_ends[:, 1]
         ends = order + self.beam_size * is_token.gather(1, order)
         pointers = [torch.cat(search.pointers) for search in searches]
         tokens = [torch.cat(search.tokens) for search in searches]
         paths = trace(pointers, tokens, ends.cpu(), blank=self.blank)
         found = zip(searches, scores.tolist(), paths, strict=True)
-        return [self._hypotheses(search, own, path.numpy()) for search, own, path in found]
+        hypotheses = [self._hypotheses(search, own, path.numpy()) for search, own, path in found]
+        if self.lexicon is None or is_partial:
+            return hypotheses
+        return [[self._complete(each) for each in own] for own in hypotheses]
 
-    def _final_scores(self, searches: Sequence[BeamSearch], state: State) -> torch.Tensor:
-        """Return the scores of the prefixes if the recordings end here, (B, P)."""
+    def _complete(self, hypothesis: Hypothesis) -> Hypothesis:
+        """Return a hypothesis without the entry of the lexicon that the end of the recording cuts."""
+        count = self.lexicon.complete(hypothesis.tokens)
+        return replace(hypothesis, tokens=hypothesis.tokens[:count], frames=hypothesis.frames[:count])
+
+    def _final_scores(self, searches: Sequence[BeamSearch], state: State, is_partial: bool) -> torch.Tensor:
+        """Return the scores of the prefixes if the recordings end here, (B, P); partial ones can end in any place."""
         scorers, offsets = self._scorers(searches, device=state.gains.device)
         scores = state.totals[:, 0] + state.gains
         state.scorer_states[..., -1:] += offsets
         for scorer, columns in scorers:
+            if is_partial and scorer is self.lexicon:
+                continue
             scores = scores + scorer.finish(state.scorer_states[..., columns].flatten(0, 1)).view_as(scores)
         return scores
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ..data.encodings import EncodingError, read_lines
 from .phrase_automaton import BEGIN, build_table, build_trie, read_vocabulary
 
 DEFAULT_BOOST = 1.0
@@ -73,8 +74,8 @@ def named_hotwords(name: str, boost: float = DEFAULT_BOOST) -> list[Hotword]:
 
 def _read_file(path: Path, boost: float) -> list[Hotword]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_lines(path)
+    except (OSError, EncodingError) as error:
         raise ValueError(f"the hotwords of {path} cannot be read: {error}") from error
     found = []
     for number, line in enumerate(lines, start=1):

@@ -5,13 +5,11 @@ unfinished word is a hash of its characters, and is scored when it ends: at a sp
 for WER, a Han character is a word.
 """
 
-import dataclasses
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +19,8 @@ from ..model.spelling_conformer import HAN
 from ..model.tokenization_conformer import SPACE
 from .arpa import Arpa, read_arpa
 from .ngram_table import NgramTable, build_table
-from .scorers import Scorer
+from .scorers import OnDevice, Scorer
+from .token_texts import token_texts
 
 logger = logging.getLogger("hf_asr")
 
@@ -70,22 +69,6 @@ def read_language_model(
 
 
 # Vocabularies
-
-
-def token_texts(tokenizer: PreTrainedTokenizerBase) -> list[str | None]:
-    """Return the text that each token id adds to a transcript, with " " for a space.
-
-    It is empty for tokens without text (blank, `<sos/eos>`), and None for the unknown token. Only this function knows
-    how vocabularies differ.
-    """
-    ids = range(max(tokenizer.get_vocab().values()) + 1)
-    space = getattr(tokenizer, "word_delimiter_token", None) or SPACE  # `|` of wav2vec2's own tokenizer
-    texts = [(token or "").replace(space, " ") for token in tokenizer.convert_ids_to_tokens(list(ids))]
-    for token in {tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id} - {None}:
-        texts[token] = ""
-    if tokenizer.unk_token_id is not None:
-        texts[tokenizer.unk_token_id] = None
-    return texts
 
 
 def _spell_units(arpa: Arpa, tokenizer: PreTrainedTokenizerBase, *, alphabet: set[str]) -> dict[str, int]:
@@ -216,7 +199,7 @@ def _mix(numbers: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageModel:
+class LanguageModel(OnDevice):
     """What language models over tokens and over words have in common.
 
     Attributes:
@@ -228,33 +211,12 @@ class LanguageModel:
     table: NgramTable
     weight: float
     bonus: float
-    _copies: dict[torch.device, "LanguageModel"] = field(default_factory=dict, init=False, repr=False, compare=False)
-
-    def on(self, device: torch.device) -> "LanguageModel":
-        """Return the language model with its tensors on a device."""
-        if self.table.keys.device == device:
-            return self
-        if device not in self._copies:
-            self._copies[device] = _moved(self, device)
-        return self._copies[device]
 
     def _end(self, contexts: torch.Tensor) -> torch.Tensor:
         """Return the weighted log-probabilities of the end of the sentence after contexts, float32."""
         if self.table.end is None:
             return torch.zeros(contexts.shape, device=contexts.device)
         return self.weight * self.table.extend(contexts, torch.full_like(contexts, self.table.end))[0]
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    """Return a dataclass with its tensors on a device, those of inner dataclasses included."""
-    changed = {}
-    for item in dataclasses.fields(value):
-        inner = getattr(value, item.name)
-        if isinstance(inner, torch.Tensor):
-            changed[item.name] = inner.to(device)
-        elif dataclasses.is_dataclass(inner):
-            changed[item.name] = _moved(inner, device)
-    return dataclasses.replace(value, **changed)
 
 
 @dataclass(frozen=True, kw_only=True)

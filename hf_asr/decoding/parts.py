@@ -31,6 +31,7 @@ from ..provenance import file_sha256, weights_sha256
 from .arguments import DecodingArguments
 from .bulk import recognize_all
 from .hotwords import named_hotwords
+from .lexicon import named_lexicon
 from .recognizer import Recognizer, load
 from .tuned import read_tuned
 
@@ -161,6 +162,7 @@ def settings_of(job: DatasetJob, rows: datasets.Dataset) -> dict[str, Any]:
         "model_sha256": file_sha256(model) if model.is_file() else weights_sha256(model),
         **asdict(arguments),
         "language_model_sha256": language_model and file_sha256(Path(language_model)),
+        "lexicon": arguments.lexicon and named_lexicon(arguments.lexicon),
         "hotwords": [asdict(each) for each in named_hotwords(arguments.hotwords or "", arguments.hotword_boost)],
     }
 

@@ -21,6 +21,7 @@ from .arguments import ChunkArguments, DecodingArguments
 from .decoders import Decoder, build_decoder
 from .hotwords import Hotword, named_hotwords
 from .language_model import read_language_model
+from .lexicon import build_lexicon, named_lexicon
 from .progress import Progress, ProgressFile
 from .scorers import Scorer
 from .streams import Encoded, EncoderStream, can_stream, check_streams, encode_in_steps, encode_stream
@@ -342,11 +343,20 @@ class Recognizer:
 
 
 def scorers_of(arguments: DecodingArguments, tokenizer: PreTrainedTokenizerBase) -> list[Scorer]:
-    """Return the scorers that the arguments name: a language model, or none."""
-    if arguments.language_model is None:
-        return []
-    weights = {"weight": arguments.language_model_weight, "bonus": arguments.word_insertion_bonus}
-    return [read_language_model(arguments.language_model, tokenizer, **weights)]
+    """Return the scorers that the arguments name: a language model, a lexicon, both or none.
+
+    Raises:
+        ValueError: A file cannot be read, or does not fit the vocabulary.
+    """
+    scorers: list[Scorer] = []
+    if arguments.language_model is not None:
+        weights = {"weight": arguments.language_model_weight, "bonus": arguments.word_insertion_bonus}
+        scorers.append(read_language_model(arguments.language_model, tokenizer, **weights))
+    if arguments.lexicon is not None:
+        scorers.append(lexicon := build_lexicon(named_lexicon(arguments.lexicon), tokenizer))
+        for remark in lexicon.remarks:
+            logger.warning(remark)
+    return scorers
 
 
 def with_chunks(model: PreTrainedModel, arguments: ChunkArguments) -> PreTrainedModel:

@@ -226,9 +226,10 @@ def test_text_and_lists_of_hotwords():
     assert parse_hotwords("") == parse_hotwords([]) == []
 
 
-def test_a_file_of_hotwords(tmp_path):
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])  # the latter is Excel's "Unicode text"
+def test_a_file_of_hotwords(tmp_path, encoding):
     path = tmp_path / "hotwords.txt"
-    path.write_text("\ufeff# names\nnew york\t3\n\n  \n你好\na,b\t-1e0\n", encoding="utf-8")
+    path.write_text("# names\nnew york\t3\n\n  \n你好\na,b\t-1e0\n", encoding=encoding)
     assert parse_hotwords(path, 1.5) == [Hotword("new york", 3.0), Hotword("你好", 1.5), Hotword("a,b", -1.0)]
 
 

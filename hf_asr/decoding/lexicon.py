@@ -1,0 +1,202 @@
+"""A lexicon: the only words and phrases that a beam search writes, for commands, digits or product names.
+
+A hypothesis is a sequence of entries in any order. A word that is nearly an entry becomes the most probable one, as in
+the lexicon of a Kaldi graph or a list of phrases for Vosk. The states of the search are sets of places in the entries
+(the subset construction of Rabin and Scott 1959), because an entry can be the beginning of another one.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from ..data.encodings import EncodingError, read_lines
+from .phrase_automaton import stands_alone
+from .prefix_search import IMPOSSIBLE
+from .scorers import OnDevice
+from .token_texts import token_texts
+
+INCOMPLETE = -1e4  # logarithm that the last entry costs if the recording ends inside it
+MAX_TRANSITIONS = 10_000_000  # 160 MB
+_START, _BEGIN = 0, 1  # places: the beginning of a transcript, and after a space
+
+
+def named_lexicon(name: str) -> list[str]:
+    """Return the entries of a command's option: a file with an entry in each line, or "a,b".
+
+    What follows a tab in a line, such as a frequency, is not used. Empty lines and lines that begin with # are skipped.
+
+    Raises:
+        ValueError: The file cannot be read; a name that ends as that of a text file is one, even if it does not exist.
+    """
+    path = Path(name)
+    if path.suffix.lower() not in (".txt", ".tsv") and ("," in name or not path.is_file()):
+        return [entry.strip() for entry in name.replace("，", ",").split(",") if entry.strip()]
+    try:
+        lines = read_lines(path)
+    except (OSError, EncodingError) as error:
+        raise ValueError(f"the lexicon {path} cannot be read: {error}") from error
+    entries = [line.split("\t")[0].strip() for line in lines if not line.startswith("#")]
+    return [entry for entry in entries if entry]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lexicon(OnDevice):
+    """Allows a beam search only entries of a lexicon; a `Scorer` whose state is one number, (1,).
+
+    Attributes:
+        tokens: The token ids that occur in entries, ascending, int64.
+        keys: Transitions, ascending: state * `vocab_size` + token, int64 (T,).
+        targets: The state after each of them, int64 (T,).
+        is_complete: Whether a transcript can end in each state, bool (S,).
+        vocab_size: Number of token ids.
+        remarks: Which entries are left out, and why.
+    """
+
+    tokens: torch.Tensor
+    keys: torch.Tensor
+    targets: torch.Tensor
+    is_complete: torch.Tensor
+    vocab_size: int
+    remarks: tuple[str, ...] = ()
+
+    def start(self) -> torch.Tensor:
+        return torch.zeros(1, dtype=torch.int64)
+
+    def step(self, states: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        lexicon = self.on(states.device)
+        wanted = states * lexicon.vocab_size + tokens  # (M, K)
+        places = torch.searchsorted(lexicon.keys, wanted).clamp_(max=len(lexicon.keys) - 1)
+        is_known = lexicon.keys[places] == wanted
+        gains = torch.zeros(wanted.shape, device=wanted.device).masked_fill_(~is_known, IMPOSSIBLE)
+        return gains, torch.where(is_known, lexicon.targets[places], states)[..., None]
+
+    def finish(self, states: torch.Tensor) -> torch.Tensor:
+        is_complete = self.on(states.device).is_complete[states[:, 0]]
+        return torch.zeros(is_complete.shape, device=states.device).masked_fill_(~is_complete, INCOMPLETE)
+
+    def complete(self, tokens: Sequence[int]) -> int:
+        """Return how many tokens of a hypothesis are complete entries, so that what a recording cuts can be removed."""
+        state, complete = self.start()[None], 0
+        for number, token in enumerate(tokens, start=1):
+            state = self.step(state, torch.tensor([[token]]))[1][0]
+            complete = number if self.is_complete[state[0, 0]] else complete
+        return complete
+
+
+def build_lexicon(entries: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Lexicon:
+    """Return the lexicon of entries, which are normalised as transcripts are.
+
+    Raises:
+        ValueError: The vocabulary can spell no entry, or the lexicon is too large.
+    """
+    texts = token_texts(tokenizer)
+    spelled, remarks = _spell(entries, tokenizer, texts)
+    if not spelled:
+        raise ValueError("; ".join(["the lexicon has no entry that the vocabulary can spell", *remarks[:5]]))
+    places = _Places(spelled, texts=[text for text in texts if text])
+    starting = defaultdict(list)  # {first character: tokens}
+    for token, text in enumerate(texts):
+        if text:
+            starting[text[0]].append(token)
+    numbers, waiting, transitions = {(_START,): 0}, deque([(_START,)]), []
+    while waiting:
+        state = waiting.popleft()
+        for token in (token for character in places.next_characters(state) for token in starting[character]):
+            if after := places.walk(state, texts[token]):
+                if after not in numbers:
+                    numbers[after] = len(numbers)
+                    waiting.append(after)
+                transitions.append((numbers[state] * len(texts) + token, numbers[after]))
+        if len(transitions) > MAX_TRANSITIONS:
+            raise ValueError(f"the lexicon of {len(spelled)} entries is too large: give a language model instead")
+    keys, targets = torch.tensor(sorted(transitions)).unbind(1)
+    return Lexicon(
+        tokens=(keys % len(texts)).unique(),
+        keys=keys.contiguous(),
+        targets=targets.contiguous(),
+        is_complete=torch.tensor([places.is_complete(state) for state in numbers]),
+        vocab_size=len(texts),
+        remarks=tuple(remarks),
+    )
+
+
+def _spell(
+    entries: Iterable[str], tokenizer: PreTrainedTokenizerBase, texts: Sequence[str | None]
+) -> tuple[list[str], list[str]]:
+    """Return the entries as transcripts, each once, and remarks on those that are left out."""
+    spelled: dict[str, None] = {}
+    remarks = []
+    for entry in entries:
+        parts = [texts[token] for token in tokenizer(entry, add_special_tokens=False).input_ids]
+        if None in parts:
+            remarks.append(f"the entry {entry!r} is left out: the vocabulary lacks a character of it")
+        elif text := "".join(parts).strip():
+            spelled[text] = None
+        else:
+            remarks.append(f"the entry {entry!r} is left out: nothing of it is left after normalisation")
+    return list(spelled), remarks
+
+
+@dataclass
+class _Places:
+    """The places in the entries: a trie of characters, whose entries can follow one another.
+
+    In a vocabulary without a space, entries follow one another directly. A transcript begins with a space only if the
+    vocabulary has pieces that do.
+
+    Args:
+        texts: Of the vocabulary's tokens.
+    """
+
+    entries: Sequence[str]
+    texts: Sequence[str]
+    children: list[dict[str, int]] = field(default_factory=lambda: [{}, {}])
+    characters: list[str] = field(default_factory=lambda: ["", ""])  # the last one before each place
+    ends: list[bool] = field(default_factory=lambda: [True, False])
+
+    def __post_init__(self):
+        self.has_spaces = any(" " in text for text in self.texts)
+        self.begins_with_space = any(text.startswith(" ") and len(text) > 1 for text in self.texts)
+        for entry in self.entries:
+            place = _BEGIN
+            for character in entry:
+                if character not in self.children[place]:
+                    self.children[place][character] = len(self.children)
+                    self.children.append({})
+                    self.characters.append(character)
+                    self.ends.append(False)
+                place = self.children[place][character]
+            self.ends[place] = True
+        self.children[_START] = self.children[_BEGIN]
+
+    def next_characters(self, state: Sequence[int]) -> set[str]:
+        """Return a set that contains each character that can follow."""
+        following = {character for place in state for character in self.children[place]}
+        return following | {" ", *self.children[_BEGIN]} if self.is_complete(state) else following
+
+    def walk(self, state: Sequence[int], text: str) -> tuple[int, ...]:
+        """Return the places after a text, ascending; none where it is not possible."""
+        for character in text:
+            state = self._after(state, character)
+        return tuple(sorted(state))
+
+    def is_complete(self, state: Sequence[int]) -> bool:
+        """Return whether a transcript can end here."""
+        return any(self.ends[place] for place in state)
+
+    def _after(self, state: Iterable[int], character: str) -> set[int]:
+        after = {self.children[place][character] for place in state if character in self.children[place]}
+        for place in state:
+            if self.ends[place] and character == " " and (place != _START or self.begins_with_space):
+                after.add(_BEGIN)
+            elif self.ends[place] and self._can_follow(self.characters[place], character):
+                after |= {self.children[_BEGIN][character]} if character in self.children[_BEGIN] else set()
+        return after
+
+    def _can_follow(self, before: str, character: str) -> bool:
+        """Return whether the first character of an entry can follow the last one of another without a space."""
+        return not before or not self.has_spaces or stands_alone(before) or stands_alone(character)

@@ -1,0 +1,21 @@
+"""Read what each token of a vocabulary adds to a transcript."""
+
+from transformers import PreTrainedTokenizerBase
+
+from ..model.tokenization_conformer import SPACE
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase) -> list[str | None]:
+    """Return the text that each token id adds to a transcript, with " " for a space.
+
+    It is empty for tokens without text (blank, `<sos/eos>`), and None for the unknown token. Only this function knows
+    how vocabularies differ.
+    """
+    ids = range(max(tokenizer.get_vocab().values()) + 1)
+    space = getattr(tokenizer, "word_delimiter_token", None) or SPACE  # `|` of wav2vec2's own tokenizer
+    texts = [(token or "").replace(space, " ") for token in tokenizer.convert_ids_to_tokens(list(ids))]
+    for token in {tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id} - {None}:
+        texts[token] = ""
+    if tokenizer.unk_token_id is not None:
+        texts[tokenizer.unk_token_id] = None
+    return texts
