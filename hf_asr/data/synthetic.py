@@ -6,15 +6,15 @@ are spoken numbers and short household commands, drawn from templates over a sma
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..files import folder_written_beside
 from ..model.spelling_conformer import spell_english, spell_mandarin
 from .espeak import make_recording, write_recording
 from .word_times import WORDS
@@ -168,7 +168,8 @@ def make_corpus(output_dir: str | os.PathLike, arguments: SyntheticCorpusArgumen
     Each split is a folder of 16 kHz mono 16-bit FLAC files with a `metadata.jsonl` of `file_name`, `text`, `language`,
     `speaker`, `words` with their times, and `duration` (seconds). The corpus depends only on `arguments`, which are
     stored in `corpus.json`: a folder with the same arguments is reused. The corpus is written to a temporary folder
-    that is renamed at the end, so that a folder with a `corpus.json` is always complete.
+    that is renamed at the end, so that a folder with a `corpus.json` is always complete. If another process has written
+    the same corpus meanwhile, that one is kept.
 
     Raises:
         ValueError: `output_dir` contains anything else, or the arguments cannot be satisfied; see also `espeak.speak`.
@@ -180,32 +181,45 @@ def make_corpus(output_dir: str | os.PathLike, arguments: SyntheticCorpusArgumen
         raise ValueError("The corpus would have no sentences; set train_sentences to 1 or more.")
 
     manifest = {"version": CORPUS_VERSION, **asdict(arguments)}
-    manifest_path = output_dir / "corpus.json"
-    if manifest_path.is_file() and json.loads(manifest_path.read_text(encoding="utf-8")) == manifest:
+    if _is_complete(output_dir, manifest):
         return output_dir
+    try:
+        with folder_written_beside(output_dir) as folder:
+            _write_corpus(folder, arguments)
+            (folder / "corpus.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    except OSError:
+        if not _is_complete(output_dir, manifest):
+            raise
+    return output_dir
+
+
+def _is_complete(output_dir: Path, manifest: dict[str, Any]) -> bool:
+    """Return whether the folder has the corpus of a manifest.
+
+    Raises:
+        ValueError: It contains anything else.
+    """
+    path = output_dir / "corpus.json"
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) == manifest:
+        return True
     if output_dir.exists() and not (output_dir.is_dir() and not any(output_dir.iterdir())):
         raise ValueError(
             f"{output_dir} contains something other than this corpus; remove it or choose another output_dir."
         )
+    return False
 
+
+def _write_corpus(folder: Path, arguments: SyntheticCorpusArguments) -> None:
+    """Write the splits into an empty folder."""
     generator = np.random.default_rng(arguments.seed)
     splits = _draw_splits(arguments, generator)
-    partial_dir = output_dir.with_name(f".{output_dir.name}.partial-{os.getpid()}")
-    partial_dir.mkdir(parents=True)
-    try:
-        with tqdm(total=sum(map(len, splits.values())), desc="Speaking", unit="sentence") as progress:
-            for split, rows in splits.items():
-                (partial_dir / split).mkdir()
-                with open(partial_dir / split / "metadata.jsonl", "w", encoding="utf-8") as metadata:
-                    for number, row in enumerate(rows):
-                        samples, speaker, words = make_recording(**row, generator=generator)
-                        path = partial_dir / split / f"{number:05d}.flac"
-                        row |= {"speaker": speaker, WORDS: list(map(asdict, words))}
-                        metadata.write(write_recording(path, samples, row))
-                        progress.update()
-        (partial_dir / "corpus.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial_dir, output_dir)
-    except BaseException:
-        shutil.rmtree(partial_dir, ignore_errors=True)
-        raise
-    return output_dir
+    with tqdm(total=sum(map(len, splits.values())), desc="Speaking", unit="sentence") as progress:
+        for split, rows in splits.items():
+            (folder / split).mkdir()
+            with open(folder / split / "metadata.jsonl", "w", encoding="utf-8") as metadata:
+                for number, row in enumerate(rows):
+                    samples, speaker, words = make_recording(**row, generator=generator)
+                    path = folder / split / f"{number:05d}.flac"
+                    row |= {"speaker": speaker, WORDS: list(map(asdict, words))}
+                    metadata.write(write_recording(path, samples, row))
+                    progress.update()

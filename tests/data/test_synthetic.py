@@ -2,11 +2,13 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import shutil
 
 import numpy as np
 import pytest
 import soundfile
 
+from hf_asr.data import synthetic
 from hf_asr.data.espeak import SAMPLE_RATE
 from hf_asr.data.synthetic import (
     SyntheticCorpusArguments,
@@ -142,6 +144,27 @@ def test_finished_corpus_is_reused(corpus_dir):
     assert make_corpus(corpus_dir, ARGUMENTS) == corpus_dir
     assert audio.stat().st_mtime_ns == written
     assert [path.name for path in corpus_dir.parent.iterdir()] == ["corpus"]  # no temporary folder is left
+
+
+def test_a_corpus_that_another_process_has_written_meanwhile_is_kept(corpus_dir, tmp_path, monkeypatch):
+    """Two trainings that begin together need the same corpus."""
+
+    def written_twice(folder, arguments):
+        shutil.copytree(corpus_dir, tmp_path / "new")  # by the other process
+        write_corpus(folder, arguments)
+
+    write_corpus = synthetic._write_corpus
+    monkeypatch.setattr(synthetic, "_write_corpus", written_twice)
+    assert make_corpus(tmp_path / "new", ARGUMENTS) == tmp_path / "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_another_folder_that_appears_meanwhile_is_refused_and_kept(tmp_path, monkeypatch):
+    arguments = SyntheticCorpusArguments(train_sentences=1, validation_sentences=1)
+    monkeypatch.setattr(synthetic, "_write_corpus", lambda *_: (tmp_path / "new" / "other").mkdir(parents=True))
+    with pytest.raises(ValueError, match="choose another output_dir"):
+        make_corpus(tmp_path / "new", arguments)
+    assert (tmp_path / "new" / "other").exists()
 
 
 def test_other_arguments_are_refused(corpus_dir):
