@@ -5,8 +5,10 @@
 
 `steps` uses random weights, one thread, and the same left context of 5.1 s for each chunk size. It computes each chunk
 in PyTorch, also in bfloat16, in onnxruntime and in int8, alone and several streams in one forward, and lets
-sherpa-onnx's online recogniser decode the same graph, which computes one stream at a time. A core carries as many
-streams as their chunks are computed while a chunk is spoken, if the 99th percentile of a step is below a chunk.
+sherpa-onnx's online recogniser decode the same graph, which computes one stream at a time. The runtimes compute their
+steps in turn, so that all of them see the same noise of the machine. A core carries as many streams as their chunks are
+computed while a chunk is spoken, if the 99th percentile of a step is below a chunk. The last column is the median time
+of a step divided by that of sherpa-onnx with the same graph.
 
 `hours` gives one stream ten hours of speech, a recording again and again, and reports the memory of the process after
 each hour, and whether the last minute has the text that it has on its own.
@@ -14,11 +16,13 @@ each hour, and whether the last minute has the text that it has on its own.
 
 import argparse
 import contextlib
+import functools
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -48,6 +52,8 @@ RATE = 16000
 LEFT_FRAMES = 128  # 5.1 s
 CHARACTERS = 4000  # in the vocabulary, as for Mandarin
 
+Stepper = Callable[[np.ndarray], bool]  # takes the chunks of all streams (streams, samples), and says if it was a step
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -76,41 +82,59 @@ def main() -> None:
 
 def measure_steps(args: argparse.Namespace) -> None:
     """Print a table with a row for each runtime, chunk size and number of streams."""
-    print("| chunk | runtime | streams | step p50 | p95 | p99 | streams of a core |")
-    print("|---|---|---|---|---|---|---|")
+    print("| chunk | runtime | streams | step p50 | p95 | p99 | streams of a core | times sherpa-onnx |")
+    print("|---|---|---|---|---|---|---|---|")
     for chunk_size in args.chunk_size:
         with tempfile.TemporaryDirectory() as folder:
-            for name, recognizer in runtimes(args, chunk_size, Path(folder)):
-                for streams in args.streams:
-                    times = step_times(recognizer, streams, seconds=args.seconds)
-                    print_row(chunk_size, name, streams, times)
-            for name, times in sherpa_times(Path(folder), chunk_size, seconds=args.seconds).items():
-                print_row(chunk_size, name, 1, times)
+            recognizers = dict(runtimes(args, chunk_size, Path(folder)))
+            for streams in args.streams:
+                steppers = {name: own_stepper(each, streams) for name, each in recognizers.items()}
+                if streams == 1:
+                    steppers |= sherpa_steppers(Path(folder), chunk_size)
+                print_rows(chunk_size, streams, step_times(steppers, streams, chunk_size, seconds=args.seconds))
 
 
-def print_row(chunk_size: int, name: str, streams: int, times: np.ndarray) -> None:
+def print_rows(chunk_size: int, streams: int, times: dict[str, np.ndarray]) -> None:
     """Print the percentiles of steps in milliseconds, and how many streams a core carries."""
     chunk = 40 * chunk_size
-    p50, p95, p99 = np.percentile(1000 * times, [50, 95, 99])
-    carried = f"{streams * chunk / p50:.1f}" if p99 < chunk else "-"
-    print(f"| {chunk} ms | {name} | {streams} | {p50:.1f} ms | {p95:.1f} ms | {p99:.1f} ms | {carried} |", flush=True)
+    peers = {"onnxruntime": "sherpa-onnx", "onnxruntime, int8": "sherpa-onnx, int8"}
+    for name, own in times.items():
+        p50, p95, p99 = np.percentile(1000 * own, [50, 95, 99])
+        carried = f"{streams * chunk / p50:.1f}" if p99 < chunk else "-"
+        peer = times.get(peers.get(name, ""))
+        ratio = "" if peer is None else f"{np.median(own) / np.median(peer):.2f}"
+        figures = f"{p50:.1f} ms | {p95:.1f} ms | {p99:.1f} ms | {carried} | {ratio}"
+        print(f"| {chunk} ms | {name} | {streams} | {figures} |", flush=True)
 
 
-def step_times(recognizer: Recognizer, streams: int, *, seconds: float) -> np.ndarray:
+def step_times(steppers: dict[str, Stepper], streams: int, chunk_size: int, *, seconds: float) -> dict[str, np.ndarray]:
     """Return the seconds of each step, with the features of its chunks, after the left context is full."""
-    generator, model = np.random.default_rng(0), recognizer.model
-    size = 640 * model.config.chunk_size
-    active = [EncoderStream(model, recognizer.processor.feature_extractor) for _ in range(streams)]
-    times = []
-    for _ in range(round(seconds * RATE / size)):
+    generator, size = np.random.default_rng(0), 640 * chunk_size
+    times: dict[str, list[float]] = {name: [] for name in steppers}
+    for number in tqdm(range(round(seconds * RATE / size)), unit="step", leave=False):
         chunks = generator.normal(0, 0.1, (streams, size)).astype(np.float32)
-        started = time.perf_counter()
+        for name in list(steppers)[:: -1 if number % 2 else 1]:
+            started = time.perf_counter()
+            if steppers[name](chunks):
+                times[name].append(time.perf_counter() - started)
+    return {name: np.array(own[LEFT_FRAMES // chunk_size :]) for name, own in times.items()}
+
+
+def own_stepper(recognizer: Recognizer, streams: int) -> Stepper:
+    """Return a function that gives each stream a chunk, and computes and decodes a step if all of them are ready."""
+    model, keep = recognizer.model, recognizer.decoder.keep
+    active = [EncoderStream(model, recognizer.processor.feature_extractor) for _ in range(streams)]
+
+    def compute(chunks: np.ndarray) -> bool:
         for stream, chunk in zip(active, chunks, strict=True):
             stream.add(chunk)
-        if all(stream.is_ready() for stream in active):
-            step(model, active)
-            times.append(time.perf_counter() - started)
-    return np.array(times[LEFT_FRAMES // model.config.chunk_size :])
+        is_ready = all(stream.is_ready() for stream in active)
+        if is_ready:
+            for encoded in step(model, active):
+                keep(*encoded)
+        return is_ready
+
+    return compute
 
 
 def runtimes(args: argparse.Namespace, chunk_size: int, folder: Path) -> Iterator[tuple[str, Recognizer]]:
@@ -147,11 +171,10 @@ def runtimes(args: argparse.Namespace, chunk_size: int, folder: Path) -> Iterato
         yield name, load(folder / "onnx" / file)
 
 
-def sherpa_times(folder: Path, chunk_size: int, *, seconds: float) -> dict[str, np.ndarray]:
-    """Return the seconds of each step of sherpa-onnx's online recogniser on the same weights."""
-    generator, size, times = np.random.default_rng(0), 640 * chunk_size, {}
-    for name in ("sherpa-onnx", "sherpa-onnx, int8"):
-        graph = "model-streaming.int8.onnx" if name.endswith("int8") else STREAMING_GRAPH
+def sherpa_steppers(folder: Path, chunk_size: int) -> dict[str, Stepper]:
+    """Return such a function of sherpa-onnx's online recogniser, for each of its graphs of the same weights."""
+    steppers = {}
+    for name, graph in (("sherpa-onnx", STREAMING_GRAPH), ("sherpa-onnx, int8", "model-streaming.int8.onnx")):
         recognizer = sherpa_onnx.OnlineRecognizer.from_wenet_ctc(
             model=str(folder / "sherpa-onnx" / graph),
             tokens=str(folder / "sherpa-onnx" / TOKENS),
@@ -159,16 +182,16 @@ def sherpa_times(folder: Path, chunk_size: int, *, seconds: float) -> dict[str, 
             num_left_chunks=LEFT_FRAMES // chunk_size,
             num_threads=1,
         )
-        stream, steps = recognizer.create_stream(), []
-        for _ in range(round(seconds * RATE / size)):
-            chunk = generator.normal(0, 0.1, size).astype(np.float32)
-            started = time.perf_counter()
-            stream.accept_waveform(RATE, chunk)
-            if recognizer.is_ready(stream):
-                recognizer.decode_stream(stream)
-                steps.append(time.perf_counter() - started)
-        times[name] = np.array(steps[LEFT_FRAMES // chunk_size :])
-    return times
+        steppers[name] = functools.partial(_decode, recognizer, recognizer.create_stream())
+    return steppers
+
+
+def _decode(recognizer: sherpa_onnx.OnlineRecognizer, stream: Any, chunks: np.ndarray) -> bool:
+    stream.accept_waveform(RATE, chunks[0])
+    is_ready = recognizer.is_ready(stream)
+    if is_ready:
+        recognizer.decode_stream(stream)
+    return is_ready
 
 
 # Hours

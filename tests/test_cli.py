@@ -1,6 +1,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -252,3 +254,10 @@ def test_commands_have_their_own_help_and_errors(capsys, tmp_path):
     assert error.value.code == 0 and "wenet_dir" in capsys.readouterr().out
     message = stopped(["import-wenet", tmp_path, "--output_dir", tmp_path / "out"])
     assert message.startswith(f"error: {tmp_path} is not a WeNet model directory")
+
+
+def test_the_package_is_the_command(repository):
+    done = subprocess.run(
+        [sys.executable, "-m", "hf_asr", "--help"], cwd=repository, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("usage: hf-asr") and all(name in done.stdout for name in COMMANDS)
