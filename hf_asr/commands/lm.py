@@ -1,5 +1,6 @@
 """Train an n-gram language model on texts or transcripts; the last line of the output is a JSON object."""
 
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..data.sources import Source
 from ..decoding.arpa import read_arpa
 from ..decoding.ngram_table import perplexity
 from ..decoding.ngram_training import UNITS, choose_units, split_units, train_ngrams
+from ..decoding.phrase_automaton import stands_alone
 from ..decoding.word_list import random_sentences, read_word_list
 from ..files import LANGUAGE_MODEL
 from ..model.tokenization_conformer import normalize_text
@@ -57,6 +59,8 @@ def run(args: Namespace) -> None:
     normalize = _normalizer(args.model_name_or_path)
     held_out = _normalized(_lines(args.eval_texts or ()), normalize)
     texts = _normalized([*_lines(args.texts), *_transcripts(args), *_random_sentences(args)], normalize)
+    if texts and not any(" " in text or any(map(stands_alone, text)) for text in texts):
+        print("the texts are single words: a beam search with --lexicon usually makes fewer errors", file=sys.stderr)
     units = choose_units(texts) if args.units == "auto" else args.units
     args.output_dir.mkdir(parents=True, exist_ok=True)
     path = args.output_dir / LANGUAGE_MODEL

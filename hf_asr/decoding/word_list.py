@@ -2,16 +2,13 @@
 
 import math
 import random
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from ..data.encodings import EncodingError, read_lines
-from ..model.spelling_conformer import HAN
+from .phrase_automaton import stands_alone
 
 WORDS_PER_SENTENCE = 6
-# A character of a script that writes no spaces between words: Han, kana, Thai, Lao, Burmese, Khmer.
-_SPACELESS = re.compile(HAN.pattern[:-1] + r"\u3040-\u30ff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 
 
 def read_word_list(path: str | Path) -> dict[str, float]:
@@ -67,5 +64,5 @@ def _fields(line: str) -> tuple[str, float | None]:
 def _joined(words: list[str]) -> str:
     text = words[0]
     for word in words[1:]:
-        text += word if _SPACELESS.match(text[-1]) and _SPACELESS.match(word) else f" {word}"
+        text += word if stands_alone(text[-1]) and stands_alone(word[0]) else f" {word}"
     return text

@@ -33,6 +33,16 @@ def test_texts_become_a_language_model_of_the_checkpoint(checkpoint, tmp_path, c
     )
 
 
+@pytest.mark.parametrize(
+    ("texts", "is_hinted"), [("one\ntwo\n", True), ("one\ntwo three\n", False), ("一\n二十\n", False)]
+)
+def test_a_lexicon_is_recommended_for_single_words(tmp_path, capsys, texts, is_hinted):
+    """On digits, a language model makes more errors than none."""
+    (tmp_path / "texts.txt").write_text(texts, encoding="utf-8")
+    main(["lm", str(tmp_path / "texts.txt"), "--output_dir", str(tmp_path / "lm")])
+    assert ("--lexicon" in capsys.readouterr().err) == is_hinted
+
+
 def test_transcripts_of_a_dataset_count_once(corpus, tmp_path, capsys):
     entries = [json.loads(line) for line in (corpus / "train" / "metadata.jsonl").read_text().splitlines()]
     (tmp_path / "m.jsonl").write_text(
