@@ -20,7 +20,6 @@ from .scorers import OnDevice
 from .token_texts import token_texts
 
 INCOMPLETE = -1e4  # logarithm that the last entry costs if the recording ends inside it
-MAX_TRANSITIONS = 10_000_000  # 160 MB
 _START, _BEGIN = 0, 1  # places: the beginning of a transcript, and after a space
 
 
@@ -49,18 +48,23 @@ class Lexicon(OnDevice):
 
     Attributes:
         tokens: The token ids that occur in entries, ascending, int64.
-        keys: Transitions, ascending: state * `vocab_size` + token, int64 (T,).
+        keys: Transitions inside entries, ascending: state * V + token, int64 (T,).
         targets: The state after each of them, int64 (T,).
+        first: The state after each token at the beginning of a transcript, -1 for none, int64 (V,). After a complete
+            entry it is the same, so that entries do not need a transition to each other entry.
+        begins: Whether each token can begin an entry directly after another one, bool (V,).
         is_complete: Whether a transcript can end in each state, bool (S,).
-        vocab_size: Number of token ids.
+        is_open: Whether any token can follow these directly, as after a Han character, bool (S,).
         remarks: Which entries are left out, and why.
     """
 
     tokens: torch.Tensor
     keys: torch.Tensor
     targets: torch.Tensor
+    first: torch.Tensor
+    begins: torch.Tensor
     is_complete: torch.Tensor
-    vocab_size: int
+    is_open: torch.Tensor
     remarks: tuple[str, ...] = ()
 
     def start(self) -> torch.Tensor:
@@ -68,11 +72,14 @@ class Lexicon(OnDevice):
 
     def step(self, states: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         lexicon = self.on(states.device)
-        wanted = states * lexicon.vocab_size + tokens  # (M, K)
+        wanted = states * len(lexicon.first) + tokens  # (M, K)
         places = torch.searchsorted(lexicon.keys, wanted).clamp_(max=len(lexicon.keys) - 1)
-        is_known = lexicon.keys[places] == wanted
-        gains = torch.zeros(wanted.shape, device=wanted.device).masked_fill_(~is_known, IMPOSSIBLE)
-        return gains, torch.where(is_known, lexicon.targets[places], states)[..., None]
+        can_begin = lexicon.is_complete[states] & (lexicon.is_open[states] | lexicon.begins[tokens])
+        after = torch.where(can_begin, lexicon.first[tokens], -1)
+        after = torch.where(lexicon.keys[places] == wanted, lexicon.targets[places], after)
+        is_impossible = after < 0
+        gains = torch.zeros(after.shape, device=after.device).masked_fill_(is_impossible, IMPOSSIBLE)
+        return gains, torch.where(is_impossible, states, after)[..., None]
 
     def finish(self, states: torch.Tensor) -> torch.Tensor:
         is_complete = self.on(states.device).is_complete[states[:, 0]]
@@ -91,7 +98,7 @@ def build_lexicon(entries: Iterable[str], tokenizer: PreTrainedTokenizerBase) ->
     """Return the lexicon of entries, which are normalised as transcripts are.
 
     Raises:
-        ValueError: The vocabulary can spell no entry, or the lexicon is too large.
+        ValueError: The vocabulary can spell no entry.
     """
     texts = token_texts(tokenizer)
     spelled, remarks = _spell(entries, tokenizer, texts)
@@ -105,21 +112,24 @@ def build_lexicon(entries: Iterable[str], tokenizer: PreTrainedTokenizerBase) ->
     numbers, waiting, transitions = {(_START,): 0}, deque([(_START,)]), []
     while waiting:
         state = waiting.popleft()
-        for token in (token for character in places.next_characters(state) for token in starting[character]):
+        candidates = [token for character in places.next_characters(state) for token in starting[character]]
+        for token in [*candidates, *(token for token in starting[" "] if texts[token] == " ")]:
             if after := places.walk(state, texts[token]):
                 if after not in numbers:
                     numbers[after] = len(numbers)
                     waiting.append(after)
                 transitions.append((numbers[state] * len(texts) + token, numbers[after]))
-        if len(transitions) > MAX_TRANSITIONS:
-            raise ValueError(f"the lexicon of {len(spelled)} entries is too large: give a language model instead")
-    keys, targets = torch.tensor(sorted(transitions)).unbind(1)
+    keys, targets = torch.tensor(sorted(set(transitions))).unbind(1)
+    first = torch.full((len(texts),), -1)
+    first[keys[keys < len(texts)]] = targets[keys < len(texts)]
     return Lexicon(
         tokens=(keys % len(texts)).unique(),
         keys=keys.contiguous(),
         targets=targets.contiguous(),
+        first=first,
+        begins=torch.tensor([places.can_follow("", text or "") for text in texts]),
         is_complete=torch.tensor([places.is_complete(state) for state in numbers]),
-        vocab_size=len(texts),
+        is_open=torch.tensor([places.is_open(state) for state in numbers]),
         remarks=tuple(remarks),
     )
 
@@ -174,9 +184,9 @@ class _Places:
         self.children[_START] = self.children[_BEGIN]
 
     def next_characters(self, state: Sequence[int]) -> set[str]:
-        """Return a set that contains each character that can follow."""
-        following = {character for place in state for character in self.children[place]}
-        return following | {" ", *self.children[_BEGIN]} if self.is_complete(state) else following
+        """Return the characters with which an entry goes on, or a transcript begins."""
+        spaces = {" "} if _START in state else set()
+        return spaces.union(*(self.children[place] for place in state))
 
     def walk(self, state: Sequence[int], text: str) -> tuple[int, ...]:
         """Return the places after a text, ascending; none where it is not possible."""
@@ -188,15 +198,25 @@ class _Places:
         """Return whether a transcript can end here."""
         return any(self.ends[place] for place in state)
 
+    def is_open(self, state: Sequence[int]) -> bool:
+        """Return whether any entry can follow without a space."""
+        return any(self.ends[place] and self.can_follow(self.characters[place], "") for place in state)
+
+    def can_follow(self, before: str, text: str) -> bool:
+        """Return whether a text can follow the character before it, if an entry ends between them."""
+        return (
+            not self.has_spaces
+            or (before != "" and stands_alone(before))
+            or (text != "" and (text[0] == " " or stands_alone(text[0])))
+        )
+
     def _after(self, state: Iterable[int], character: str) -> set[int]:
         after = {self.children[place][character] for place in state if character in self.children[place]}
         for place in state:
-            if self.ends[place] and character == " " and (place != _START or self.begins_with_space):
+            if not self.ends[place]:
+                continue
+            if character == " " and (place != _START or self.begins_with_space):
                 after.add(_BEGIN)
-            elif self.ends[place] and self._can_follow(self.characters[place], character):
-                after |= {self.children[_BEGIN][character]} if character in self.children[_BEGIN] else set()
+            elif character in self.children[_BEGIN] and self.can_follow(self.characters[place], character):
+                after.add(self.children[_BEGIN][character])
         return after
-
-    def _can_follow(self, before: str, character: str) -> bool:
-        """Return whether the first character of an entry can follow the last one of another without a space."""
-        return not before or not self.has_spaces or stands_alone(before) or stands_alone(character)

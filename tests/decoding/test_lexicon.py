@@ -95,16 +95,19 @@ def test_an_entry_of_several_words_is_accepted_as_a_whole_only(tokenizer):
 
 
 def test_each_segmentation_into_pieces_is_accepted():
-    texts = ["turn on the light", "turn off the light", "turn the light on", "lighter turns"] * 5
-    tokenizer = tokenizer_of(*texts, kind="bpe", vocab_size=60)
-    lexicon = build_lexicon(["turn on", "light"], tokenizer)
-    whole = tokenizer("light turn on light", add_special_tokens=False).input_ids
-    letters = tokenizer.convert_tokens_to_ids(list("▁light▁turn▁on"))
-    assert len(whole) < len(letters)
-    assert is_accepted(lexicon, whole)
-    assert is_accepted(lexicon, letters)
-    assert not is_accepted(lexicon, letters[:-2])
-    assert not is_accepted(lexicon, tokenizer("turn off", add_special_tokens=False).input_ids)
+    """Compared with a regular expression on the texts of random pieces."""
+    entries, texts = ["ab", "abc", "c a", "bb"], ["abc ab ab abc bb c a bab cab", "ca bc aab bba ab abc"] * 5
+    tokenizer = tokenizer_of(*texts, kind="bpe", vocab_size=20)
+    lexicon, generator = build_lexicon(entries, tokenizer), random.Random(0)
+    pieces = tokenizer.convert_ids_to_tokens(lexicon.tokens.tolist())
+    assert max(map(len, pieces)) > 2
+    pattern, accepted = re.compile(f"( ?({'|'.join(entries)})(?= |$))*"), 0
+    for _ in range(4000):
+        tokens = generator.choices(lexicon.tokens.tolist(), k=generator.randint(0, 4))
+        text = "".join(tokenizer.convert_ids_to_tokens(tokens)).replace("▁", " ")
+        assert is_accepted(lexicon, tokens) == (pattern.fullmatch(text) is not None), text
+        accepted += text != "" and is_accepted(lexicon, tokens)
+    assert accepted > 50
 
 
 def test_entries_follow_one_another_directly_in_a_vocabulary_without_a_space():
@@ -115,6 +118,17 @@ def test_entries_follow_one_another_directly_in_a_vocabulary_without_a_space():
 
 def test_entries_are_normalised_as_transcripts(tokenizer):
     assert is_accepted(build_lexicon(["AB!", "你好。"], tokenizer), ids("ab", tokenizer))
+
+
+def test_thousands_of_entries_need_few_transitions():
+    """Any entry can follow any other one in Mandarin, without transitions for each pair."""
+    characters = [chr(0x4E00 + i) for i in range(1000)]
+    generator = random.Random(0)
+    entries = ["".join(generator.choices(characters, k=3)) for _ in range(3000)]
+    lexicon = build_lexicon(entries, tokenizer := tokenizer_of("".join(characters)))
+    assert len(lexicon.keys) < 20_000
+    assert is_accepted(lexicon, ids(entries[0] + entries[1], tokenizer))
+    assert not is_accepted(lexicon, ids(entries[0] + entries[1][:2], tokenizer))
 
 
 # What the search finds
