@@ -102,6 +102,8 @@ def check_command(command: str, *, is_complete: bool) -> None:
         words = ["python", *words[place:]]
     elif words[0] == "optimum-cli":
         words = ["hf-asr", "export", *words[3:]]
+    elif words[1:3] == ["-m", "hf_asr"]:
+        words = ["hf-asr", *words[3:]]
     if words[0] == "hf-asr" and words[1] != "--help":
         check_arguments(words[1], words[2:], is_complete=is_complete)
     elif words[1:2] == ["-c"]:
