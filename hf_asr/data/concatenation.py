@@ -9,6 +9,7 @@ import torch
 from scipy.signal import lfilter
 
 from .dataset import SpeechDataset
+from .joined_texts import has_space, join_texts
 from .transforms import rms
 
 logger = logging.getLogger("hf_asr")
@@ -64,6 +65,7 @@ class ConcatenatedDataset(torch.utils.data.Dataset):
     ):
         self.dataset, self.arguments, self.seed = dataset, arguments, seed
         share, longest = arguments.share, arguments.max_seconds
+        self.has_space = has_space(dataset.processor.tokenizer)
         self.seconds = seconds = np.asarray(durations, np.float64)
         self.durations, limit = list(durations), longest - 2 * arguments.max_gap_seconds
         self.short = np.flatnonzero(seconds <= limit)
@@ -92,7 +94,7 @@ class ConcatenatedDataset(torch.utils.data.Dataset):
         waveform = np.concatenate(parts)
         if not getattr(processor.feature_extractor, "denoise", False):
             waveform += _background(len(waveform), generator)
-        text = " ".join(self.dataset.rows[i]["text"] for _, i in examples)
+        text = join_texts((self.dataset.rows[i]["text"] for _, i in examples), has_space=self.has_space)
         labels = processor.tokenizer(text)["input_ids"] if examples else []
         min_frames = 0
         if self.dataset.pad_to_labels is not None:

@@ -10,6 +10,9 @@ from ..model.spelling_conformer import HAN
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 FEW = 0.005  # share of letters
 
+# Scripts without spaces between words, beside Han: kana, bopomofo, Thai, Lao, Tibetan, Myanmar, Khmer.
+_WITHOUT_SPACES = ((0x3040, 0x312F), (0x31F0, 0x31FF), (0x0E00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x17FF))
+
 # Frequent English words that related languages do not have.
 ENGLISH = {
     *("the", "and", "to", "that", "for", "you", "with", "this", "are", "not", "have", "from", "they", "she", "what"),
@@ -43,3 +46,8 @@ def count_letters(texts: Sequence[str]) -> Counter[str]:
     """Count the letters of the texts, in lower case."""
     normalized = unicodedata.normalize("NFC", "".join(texts)).lower()
     return Counter(character for character in normalized if character.isalpha())
+
+
+def writes_spaces(character: str) -> bool:
+    """Return whether a character's script has spaces between words; Mandarin, Japanese and Thai have none."""
+    return not (HAN.match(character) or any(first <= ord(character) <= last for first, last in _WITHOUT_SPACES))

@@ -14,20 +14,19 @@ from dataclasses import dataclass, field
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ..model.tokenization_conformer import HAN, SPACE
+from ..data.languages import writes_spaces
+from ..model.tokenization_conformer import SPACE
 
 BOUNDARY = ""  # the piece of a token that is only a space
 INSIDE, BEGIN = 0, 1  # the states without a phrase: inside a word, and at a boundary
 TRIES = 20  # places at which a row of the table is tried before it gets one at the end
 
-# Scripts without spaces between words, beside Han: kana, bopomofo, Thai, Lao, Tibetan, Myanmar, Khmer.
-_WITHOUT_SPACES = ((0x3040, 0x312F), (0x31F0, 0x31FF), (0x0E00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x17FF))
 _IN_WORDS = "'’·"
 
 
 def stands_alone(character: str) -> bool:
     """Return whether a character has a word boundary at both sides: Han and the like, and punctuation."""
-    if HAN.match(character) or any(first <= ord(character) <= last for first, last in _WITHOUT_SPACES):
+    if not writes_spaces(character):
         return True
     category = unicodedata.category(character)
     return category[0] not in "LMN" and category != "Cf" and character not in _IN_WORDS

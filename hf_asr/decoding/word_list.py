@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..data.encodings import EncodingError, read_lines
-from .phrase_automaton import stands_alone
+from ..data.joined_texts import join_texts
 
 WORDS_PER_SENTENCE = 6
 
@@ -48,7 +48,7 @@ def random_sentences(frequencies: Mapping[str, float], *, count: int, seed: int 
     words, weights = list(frequencies), list(frequencies.values())
     drawn = random.Random(seed).choices(words, weights=weights, k=count * WORDS_PER_SENTENCE)
     parts = [drawn[first : first + WORDS_PER_SENTENCE] for first in range(0, len(drawn), WORDS_PER_SENTENCE)]
-    return [_joined(part) for part in parts]
+    return [join_texts(part) for part in parts]
 
 
 def _fields(line: str) -> tuple[str, float | None]:
@@ -59,10 +59,3 @@ def _fields(line: str) -> tuple[str, float | None]:
     except (IndexError, ValueError):
         return word.strip(), None
     return word.strip(), frequency if 0 <= frequency < math.inf else None
-
-
-def _joined(words: list[str]) -> str:
-    text = words[0]
-    for word in words[1:]:
-        text += word if stands_alone(text[-1]) and stands_alone(word[0]) else f" {word}"
-    return text

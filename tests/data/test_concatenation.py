@@ -1,5 +1,6 @@
 """Examples of several utterances have their samples and words in order, and fit into the seconds of the sampler."""
 
+import re
 from functools import partial
 
 import datasets
@@ -11,6 +12,7 @@ from hf_asr.data import concatenation
 from hf_asr.data.concatenation import ConcatenatedDataset, ConcatenationArguments
 from hf_asr.data.dataset import SpeechCollator, SpeechDataset
 from hf_asr.families import pad_to_labels
+from hf_asr.model import ConformerFeatureExtractor, ConformerProcessor, ConformerTokenizer
 
 RATE = 16000
 SECONDS = (0.5, 1.0, 1.5, 2.0, 9.0)
@@ -63,6 +65,20 @@ def test_samples_and_words_are_in_the_same_order(utterances, processor, monkeypa
         assert len(levels) <= 8 * RATE
         orders.append(spoken)
     assert len(set(map(tuple, orders))) == len(orders)
+
+
+@pytest.mark.parametrize(("words", "between"), [(["one", "two"], ""), (["はい", "いいえ"], ""), (["one", "a b"], "▁")])
+def test_no_token_between_utterances_is_unknown(utterances, words, between):
+    """A checkpoint of single words that was trained before has no space; Japanese has none either."""
+    utterances.processor = ConformerProcessor(ConformerFeatureExtractor(), ConformerTokenizer.from_texts(words))
+    texts = [words[i % 2] for i in range(len(utterances))]
+    utterances.rows = utterances.rows.remove_columns("text").add_column("text", texts)
+    tokens = utterances.processor.tokenizer.convert_ids_to_tokens
+    dataset = concatenated(utterances)
+    for index in range(len(utterances), len(dataset)):
+        spelled = "".join(tokens(dataset[0, index]["labels"]))
+        assert "<unk>" not in spelled and len(spelled) > 4
+        assert spelled.replace("a▁b", "ab").count("▁") == bool(between) * (len(re.findall("one|a▁b", spelled)) - 1)
 
 
 def test_an_example_has_no_room_for_another_utterance(utterances, processor):

@@ -1,5 +1,7 @@
 """Everything before the first step is done once: listing folders, building the augmentation, tokenising."""
 
+import itertools
+import json
 import logging
 from collections import Counter
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 from hf_asr.data import decoded, sources
+from hf_asr.data.joined_texts import has_space
 from hf_asr.model import ConformerTokenizer
 from hf_asr.training import prepare as prepare_module
 from hf_asr.training.prepare import prepare
@@ -55,6 +58,35 @@ def test_a_column_with_another_name_is_logged_once(corpus, tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="hf_asr")
     prepare(*arguments(tmp_path / "data", tmp_path / "run"))
     assert caplog.text.count("column 'sentence' is used as 'text'") == 1
+
+
+def test_a_vocabulary_of_single_words_has_the_space_of_concatenations(corpus, tmp_path):
+    """Else a recogniser of digits writes one<unk>two; a checkpoint without the space gets it in fine-tuning."""
+    for split in ("train", "validation"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        entries = [json.loads(line) for line in (corpus / split / "metadata.jsonl").read_text("utf-8").splitlines()]
+        for number, entry in enumerate(entries):
+            (tmp_path / "data" / split / entry["file_name"]).symlink_to(corpus / split / entry["file_name"])
+            entry["text"] = ["yes", "no"][number % 2]
+        lines = [json.dumps(entry) + "\n" for entry in entries]
+        (tmp_path / "data" / split / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
+
+    def prepared(name: str, **changes):
+        return prepare(*arguments(tmp_path / "data", tmp_path / name, **changes))
+
+    plain = prepared("plain")
+    assert not has_space(plain.processor.tokenizer)
+    for part in (plain.model, plain.processor):
+        part.save_pretrained(tmp_path / "checkpoint")
+    options = {"concatenation": {"share": 0.5, "max_seconds": 30}}
+    tuned = {"model_name_or_path": str(tmp_path / "checkpoint"), "model": {}}
+    for found in (prepared("new", **options), prepared("tuned", **options, **tuned)):
+        assert has_space(found.processor.tokenizer)
+        assert found.model.config.vocab_size == plain.model.config.vocab_size + 1
+        dataset = found.train_dataset
+        labels = [dataset[0, index]["labels"] for index in range(len(dataset))]
+        assert found.processor.tokenizer.unk_token_id not in itertools.chain(*labels)
+        assert max(map(len, labels)) > 4
 
 
 def test_preparing_takes_no_step(corpus, tmp_path):
