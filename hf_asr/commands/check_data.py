@@ -18,6 +18,7 @@ from ..provenance import measured_on
 from ..scoring.data_check import LEFT_OUT, REASONS, check_splits, summarize
 from ..scoring.data_check_report import KEPT, ROWS, SUMMARY, write_check
 from ..training.vocabulary import choose_text_normalization
+from .evaluate import describe_search
 from .source import add_dataset_arguments, source_of
 
 
@@ -79,7 +80,7 @@ def run(args: Namespace) -> None:
         summary |= measured_on(
             args.model_name_or_path,
             [args.dataset_name],
-            decoding=recognizer.decoder.name,
+            decoding=describe_search(recognizer),
             config_name=args.dataset_config_name,
             device=recognizer.model.device,
         )

@@ -9,7 +9,6 @@ import datasets
 from ..arguments import Parser, add_dataclasses, to_dataclasses
 from ..console import on_one_line, print_json
 from ..decoding.arguments import DecodingArguments
-from ..decoding.lexicon import named_lexicon
 from ..decoding.recognizer import Recognizer, load
 from ..files import REPORT
 from ..provenance import measured_on
@@ -64,8 +63,8 @@ def describe_search(recognizer: Recognizer) -> str:
     arguments, parts = recognizer.arguments, [recognizer.decoder.name]
     if arguments.language_model:
         parts.append("language model")
-    if arguments.lexicon:
-        parts.append(f"lexicon of {len(named_lexicon(arguments.lexicon))} entries")
+    if lexicon := getattr(recognizer.decoder, "lexicon", None):
+        parts.append(f"lexicon: {lexicon.num_entries}")
     if recognizer.hotwords:
         parts.append(f"hotwords: {len(recognizer.hotwords)}")
     return ", ".join(parts)

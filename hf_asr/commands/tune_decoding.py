@@ -47,6 +47,8 @@ def run(args: Namespace) -> None:
             f"{args.model_name_or_path} is not a folder: {DECODING} is written into the checkpoint's folder"
         )
     (given,) = to_dataclasses(args, [DecodingArguments])
+    if given.lexicon or given.hotwords:
+        raise ValueError(f"{DECODING} stores neither a lexicon nor hotwords: leave out --lexicon and --hotwords")
     datasets.disable_progress_bars()
     rows, _ = load_rows(args)
     if given.decoding not in (None, *DECODINGS):

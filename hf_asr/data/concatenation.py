@@ -9,7 +9,7 @@ import torch
 from scipy.signal import lfilter
 
 from .dataset import SpeechDataset
-from .joined_texts import has_space, join_texts
+from .joined_texts import joined_labels
 from .transforms import rms
 
 logger = logging.getLogger("hf_asr")
@@ -65,7 +65,6 @@ class ConcatenatedDataset(torch.utils.data.Dataset):
     ):
         self.dataset, self.arguments, self.seed = dataset, arguments, seed
         share, longest = arguments.share, arguments.max_seconds
-        self.has_space = has_space(dataset.processor.tokenizer)
         self.seconds = seconds = np.asarray(durations, np.float64)
         self.durations, limit = list(durations), longest - 2 * arguments.max_gap_seconds
         self.short = np.flatnonzero(seconds <= limit)
@@ -94,8 +93,7 @@ class ConcatenatedDataset(torch.utils.data.Dataset):
         waveform = np.concatenate(parts)
         if not getattr(processor.feature_extractor, "denoise", False):
             waveform += _background(len(waveform), generator)
-        text = join_texts((self.dataset.rows[i]["text"] for _, i in examples), has_space=self.has_space)
-        labels = processor.tokenizer(text)["input_ids"] if examples else []
+        labels = joined_labels([self.dataset.rows[i]["text"] for _, i in examples], processor.tokenizer)
         min_frames = 0
         if self.dataset.pad_to_labels is not None:
             waveform, min_frames = self.dataset.pad_to_labels(waveform, labels)

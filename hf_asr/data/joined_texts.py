@@ -8,18 +8,22 @@ from ..model.tokenization_conformer import SPACE
 from .languages import writes_spaces
 
 
-def join_texts(texts: Iterable[str], *, has_space: bool = True) -> str:
-    """Return one text. A space separates two texts unless both letters beside it are of scripts without spaces.
-
-    Args:
-        has_space: Whether the vocabulary has a space, see `has_space`; without one, nothing separates the texts.
-    """
+def join_texts(texts: Iterable[str]) -> str:
+    """Return one text. A space separates two texts unless both letters beside it are of scripts without spaces."""
     joined = ""
     for text in filter(None, texts):
-        letters = [_letter(reversed(joined)), _letter(text)]
-        needs_space = has_space and joined and any(letter is None or writes_spaces(letter) for letter in letters)
-        joined += f" {text}" if needs_space else text
+        is_separate = joined and not (_is_spaceless(reversed(joined)) and _is_spaceless(text))
+        joined += f" {text}" if is_separate else text
     return joined
+
+
+def joined_labels(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the labels of joined texts, without the spaces that a vocabulary lacks."""
+    labels = tokenizer(joined := join_texts(texts))["input_ids"]
+    if tokenizer.unk_token_id not in labels or has_space(tokenizer):
+        return labels
+    # Normalised first, so that the digits of two texts are not one number.
+    return tokenizer(tokenizer.normalize(joined).replace(" ", ""))["input_ids"]
 
 
 def has_space(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -27,17 +31,16 @@ def has_space(tokenizer: PreTrainedTokenizerBase) -> bool:
     return any(SPACE in token for token in tokenizer.get_vocab())
 
 
-def lacking_space(texts: Sequence[str]) -> list[str]:
-    """Return a text with the space that joined texts have and no text has: transcripts of single words; else nothing.
+def example_of_joints(texts: Sequence[str]) -> list[str]:
+    """Return a text in which texts are joined as in training, so that a vocabulary learns the space between them.
 
-    A vocabulary is learned from it, too. Without, the space between joined texts would be an unknown token.
+    Transcripts of single words have no space of their own. There is a text for each kind of beginning and end.
     """
-    if any(" " in text.strip() for text in texts):
-        return []
-    joined = (join_texts([text, text]) for text in texts)
-    return [text for text in joined if " " in text.strip()][:1]
+    kinds = {(_is_spaceless(text), _is_spaceless(reversed(text)), text[-1:].isdigit()): text for text in texts if text}
+    return [join_texts([*kinds.values(), *kinds.values()])]
 
 
-def _letter(text: Iterable[str]) -> str | None:
-    """Return the first letter or digit."""
-    return next((character for character in text if character.isalnum()), None)
+def _is_spaceless(text: Iterable[str]) -> bool:
+    """Return whether the first letter or digit is of a script without spaces."""
+    letter = next((character for character in text if character.isalnum()), None)
+    return letter is not None and not writes_spaces(letter)

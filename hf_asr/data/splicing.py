@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from .audio import AudioError
 from .concatenation import ConcatenatedDataset
 from .dataset import SpeechDataset
-from .joined_texts import has_space, join_texts
+from .joined_texts import joined_labels
 from .sources import read_row
 
 FADE = 0.005  # seconds at both ends of a piece, against clicks
@@ -126,7 +126,7 @@ class SplicedDataset(torch.utils.data.Dataset):
         seed: int,
     ):
         self.dataset, self.arguments, self.utterances, self.seed = dataset, arguments, utterances, seed
-        self.durations, self.has_space = durations, has_space(utterances.processor.tokenizer)
+        self.durations = durations
         self.cuts: Cuts | None = None
         self.words, self.chances = np.zeros((0, 2), np.int32), np.zeros(0)
 
@@ -209,4 +209,4 @@ class SplicedDataset(torch.utils.data.Dataset):
             texts.append(tokenizer.decode(self.utterances.labels[source][first[1] : last[1]], group_tokens=False))
             if self.utterances.phonemes is not None:
                 phonemes += self.utterances.phonemes[source][first[2] : last[2]]
-        return tokenizer(join_texts(texts, has_space=self.has_space))["input_ids"], phonemes
+        return joined_labels(texts, tokenizer), phonemes

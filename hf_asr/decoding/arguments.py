@@ -160,13 +160,15 @@ class SearchArguments(ChunkArguments):
         """
         decoding = self.decoding or tuned.get("decoding") or DEFAULTS["decoding"]
         unused = {name: "attention_rescoring" for name in RESCORING_OPTIONS if decoding != "attention_rescoring"}
+        if decoding != "beam":
+            unused["lexicon"] = "beam"  # segments of rescoring may end inside an entry
         if decoding in ("greedy", "attention"):
-            unused |= {name: "beam" for name in (*BEAM_OPTIONS, "lexicon", "hotwords")}
+            unused |= {name: "beam" for name in (*BEAM_OPTIONS, "hotwords")}
         if decoding == "attention":
             del unused["beam_size"]
         for name, owner in unused.items():
             if getattr(self, name) not in (None, DEFAULTS.get(name)):
-                raise ValueError(f"{name} is not an option of {decoding} decoding: give --decoding {owner}, too")
+                raise ValueError(f"{name} is not an option of {decoding} decoding: give --decoding {owner}")
         tuned = {name: value for name, value in tuned.items() if name not in unused}
         names = (*BEAM_OPTIONS, *RESCORING_OPTIONS)
         values = {name: getattr(self, name) for name in names}

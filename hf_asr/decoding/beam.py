@@ -100,11 +100,6 @@ class BeamDecoder:
         """The lexicon among the scorers."""
         return next((scorer for scorer in self.scorers if isinstance(scorer, Lexicon)), None)
 
-    @functools.cached_property
-    def tried(self) -> torch.Tensor | None:
-        """The token ids that are tried, blank included; None for all."""
-        return None if self.lexicon is None else torch.cat([torch.tensor([self.blank]), self.lexicon.tokens]).unique()
-
     @torch.inference_mode()
     def keep(self, log_probs: torch.Tensor, states: torch.Tensor | None = None) -> TopTokens:
         """Return the most probable tokens of the frames of log-probabilities (frames, vocabulary)."""
@@ -115,12 +110,19 @@ class BeamDecoder:
         places = is_searched.nonzero()[:, 0]
         rows = log_probs[places]
         rows[:, self.blank] -= self.blank_penalty
-        tried = None if self.tried is None else self.tried.to(rows.device)
-        rows = rows if tried is None else rows[:, tried]
-        values, tokens = rows.topk(min(self.beam_size, rows.shape[1]))
-        tokens = tokens if tried is None else tried[tokens]
+        values, tokens = self._top(rows)
         skipped = (blank.double() - self.blank_penalty).masked_fill_(is_searched, 0.0).sum()
         return TopTokens(blank, places, tokens, values, float(skipped))
+
+    def _top(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the log-probabilities and ids of the tokens that are tried in frames (S, V), (S, K) each."""
+        if self.lexicon is None:
+            return rows.topk(min(self.beam_size, rows.shape[1]))
+        # Blank and the lexicon's tokens. Blank is always among them: an entry may go on with none of the best tokens.
+        allowed = self.lexicon.tokens.to(rows.device)
+        values, places = rows[:, allowed].topk(min(self.beam_size, len(allowed)))
+        blank = torch.full_like(places[:, :1], self.blank)
+        return torch.cat([rows.gather(1, blank), values], 1), torch.cat([blank, allowed[places]], 1)
 
     def begin(self, hotwords: Iterable[Hotword] | None = None) -> BeamSearch:
         """Begin a recording.

@@ -8,6 +8,7 @@ and spaces gain nothing.
 
 import functools
 import itertools
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -68,7 +69,7 @@ def named_hotwords(name: str, boost: float = DEFAULT_BOOST) -> list[Hotword]:
         ValueError: As `parse_hotwords`; a name that ends as that of a text file is one, even if it does not exist.
     """
     path = Path(name)
-    is_file = path.suffix.lower() in (".txt", ".tsv") or ("," not in name and path.is_file())
+    is_file = path.suffix.lower() in (".txt", ".tsv") or ("," not in name and os.path.isfile(name))
     return parse_hotwords(path if is_file else name, boost)
 
 

@@ -5,6 +5,9 @@ the lexicon of a Kaldi graph or a list of phrases for Vosk. The states of the se
 (the subset construction of Rabin and Scott 1959), because an entry can be the beginning of another one.
 """
 
+import functools
+import os
+import re
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -32,8 +35,8 @@ def named_lexicon(name: str) -> list[str]:
         ValueError: The file cannot be read; a name that ends as that of a text file is one, even if it does not exist.
     """
     path = Path(name)
-    if path.suffix.lower() not in (".txt", ".tsv") and ("," in name or not path.is_file()):
-        return [entry.strip() for entry in name.replace("，", ",").split(",") if entry.strip()]
+    if path.suffix.lower() not in (".txt", ".tsv") and ("," in name or not os.path.isfile(name)):
+        return [entry.strip() for entry in re.split("[,，]", name) if entry.strip()]
     try:
         lines = read_lines(path)
     except (OSError, EncodingError) as error:
@@ -55,6 +58,7 @@ class Lexicon(OnDevice):
         begins: Whether each token can begin an entry directly after another one, bool (V,).
         is_complete: Whether a transcript can end in each state, bool (S,).
         is_open: Whether any token can follow these directly, as after a Han character, bool (S,).
+        num_entries: Number of different entries.
         remarks: Which entries are left out, and why.
     """
 
@@ -65,6 +69,7 @@ class Lexicon(OnDevice):
     begins: torch.Tensor
     is_complete: torch.Tensor
     is_open: torch.Tensor
+    num_entries: int
     remarks: tuple[str, ...] = ()
 
     def start(self) -> torch.Tensor:
@@ -87,20 +92,32 @@ class Lexicon(OnDevice):
 
     def complete(self, tokens: Sequence[int]) -> int:
         """Return how many tokens of a hypothesis are complete entries, so that what a recording cuts can be removed."""
-        state, complete = self.start()[None], 0
+        inside, first, begins, is_complete, is_open = self._lists
+        state, complete = 0, 0
         for number, token in enumerate(tokens, start=1):
-            state = self.step(state, torch.tensor([[token]]))[1][0]
-            complete = number if self.is_complete[state[0, 0]] else complete
+            can_begin = is_complete[state] and (is_open[state] or begins[token])
+            state = inside.get(state * len(first) + token, first[token] if can_begin else -1)
+            if state < 0:
+                break
+            complete = number if is_complete[state] else complete
         return complete
+
+    @functools.cached_property
+    def _lists(self) -> tuple[dict[int, int], list[int], list[bool], list[bool], list[bool]]:
+        """The transitions and the other tensors for one hypothesis: many times faster than tensors."""
+        inside = dict(zip(self.keys.tolist(), self.targets.tolist(), strict=True))
+        return inside, *(tensor.tolist() for tensor in (self.first, self.begins, self.is_complete, self.is_open))
 
 
 def build_lexicon(entries: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Lexicon:
     """Return the lexicon of entries, which are normalised as transcripts are.
 
     Raises:
-        ValueError: The vocabulary can spell no entry.
+        ValueError: There is no entry, or the vocabulary can spell none.
     """
-    texts = token_texts(tokenizer)
+    entries, texts = list(entries), token_texts(tokenizer)
+    if not entries:
+        raise ValueError("the lexicon is empty")
     spelled, remarks = _spell(entries, tokenizer, texts)
     if not spelled:
         raise ValueError("; ".join(["the lexicon has no entry that the vocabulary can spell", *remarks[:5]]))
@@ -130,6 +147,7 @@ def build_lexicon(entries: Iterable[str], tokenizer: PreTrainedTokenizerBase) ->
         begins=torch.tensor([places.can_follow("", text or "") for text in texts]),
         is_complete=torch.tensor([places.is_complete(state) for state in numbers]),
         is_open=torch.tensor([places.is_open(state) for state in numbers]),
+        num_entries=len(spelled),
         remarks=tuple(remarks),
     )
 

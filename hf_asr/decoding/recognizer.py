@@ -280,7 +280,9 @@ class Recognizer:
         total = round(recording.duration)
         progress = tqdm(total=total, desc="Recognising", unit="s", disable=not show_progress, leave=False)
         file = ProgressFile(recording.progress_path)
-        done = file.load(f"{self.name} {self.arguments} {self.hotwords} {self.model.config} {recording.duration}")
+        entries = self.arguments.lexicon and named_lexicon(self.arguments.lexicon)
+        key = (self.name, self.arguments, entries, self.hotwords, self.model.config, recording.duration)
+        done = file.load(" ".join(map(str, key)))
         if done.search is None:
             done.search = self.begin()
         for batch in self.encode_as_read(recording, done):

@@ -9,7 +9,6 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..decoding.beam import BeamDecoder
-from ..decoding.language_model import LanguageModel
 from ..decoding.rescoring import RescoringDecoder, attention_scores
 from ..decoding.streams import Encoded
 from ..decoding.transcript import to_text
@@ -32,9 +31,11 @@ class SearchWeights:
     blank_penalty: float = 0.0
 
     def applied(self, decoder: BeamDecoder) -> BeamDecoder:
-        """Return the decoder with these weights, those of the language model among its scorers included."""
-        own = {"weight": self.language_model_weight, "bonus": self.word_insertion_bonus}
-        scorers = [replace(each, **own) if isinstance(each, LanguageModel) else each for each in decoder.scorers]
+        """Return the decoder with these weights; its scorers are language models."""
+        scorers = [
+            replace(scorer, weight=self.language_model_weight, bonus=self.word_insertion_bonus)
+            for scorer in decoder.scorers
+        ]
         return replace(decoder, blank_penalty=self.blank_penalty, scorers=scorers)
 
 
@@ -73,10 +74,10 @@ def tune(
         unit: Whose errors are counted, `character` or `word`.
     """
     rates: dict[SearchWeights, float] = {}
-    model = next((scorer for scorer in decoder.scorers if isinstance(scorer, LanguageModel)), None)
-    names = ["language_model_weight", "word_insertion_bonus"] if model else []
+    has_model = bool(decoder.scorers)
+    names = ["language_model_weight", "word_insertion_bonus"] if has_model else []
     steps = {"language_model_weight": WEIGHTS[0], "word_insertion_bonus": 1.0, "blank_penalty": 1.0}
-    total = 1 + (len(WEIGHTS) * len(BONUSES) if model else 0) + len(PENALTIES) + 2 * REFINEMENTS * (len(names) + 1)
+    total = 1 + (len(WEIGHTS) * len(BONUSES) if has_model else 0) + len(PENALTIES) + 2 * REFINEMENTS * (len(names) + 1)
     progress = tqdm(desc="Tuning", unit="trial", total=total, disable=not show_progress)
 
     def best() -> SearchWeights:
@@ -91,9 +92,10 @@ def tune(
             progress.set_postfix(best=f"{100 * rates[best()]:.2f} %")
 
     measure(iter([SearchWeights()]))
-    if model:
+    if has_model:
+        entropy = decoder.scorers[0].table.entropy
         measure(
-            SearchWeights(weight, round(share * weight * model.table.entropy, 2))
+            SearchWeights(weight, round(share * weight * entropy, 2))
             for weight, share in itertools.product(WEIGHTS, BONUSES)
         )
     measure(replace(best(), blank_penalty=penalty) for penalty in PENALTIES)

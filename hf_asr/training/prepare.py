@@ -18,7 +18,7 @@ from ..data.decoded import decoded_once
 from ..data.folders import Rows
 from ..data.inspection import Inspection, append_findings, inspect, write_findings
 from ..data.iterable import StreamedBatches
-from ..data.joined_texts import lacking_space
+from ..data.joined_texts import example_of_joints
 from ..data.phonemes import encode
 from ..data.report import report_data
 from ..data.splicing import SplicedDataset
@@ -93,9 +93,7 @@ def prepare(model_args: ModelArguments, data_args: DataArguments, args: Conforme
         logger.setLevel(logging.WARNING)
     augment = build_augmentation(data_args.augmentations, seed=args.seed)  # first: it reports a mistake at once
     splits = load_data(data_args, args)
-    texts = first_transcripts(splits.train) + (splits.spoken.texts if splits.spoken else [])
-    if data_args.concatenation or data_args.splicing:
-        texts += lacking_space(texts)
+    texts = _texts_of_vocabulary(splits, data_args)
     processor, model, has_new_head = build(model_args, texts, resume_from=resume_from)
     evaluation = inspect_evaluation(splits, processor, config=model.config, data_args=data_args)
     with args.main_process_first(desc="preparing the folder"):
@@ -330,6 +328,12 @@ def _longest(
     if isinstance(dataset, ConcatenatedDataset):
         return dataset.durations
     return longest_durations(inspection.durations, augment)
+
+
+def _texts_of_vocabulary(splits: Splits, data_args: DataArguments) -> list[str]:
+    texts = first_transcripts(splits.train) + (splits.spoken.texts if splits.spoken else [])
+    is_joined = data_args.concatenation or data_args.splicing
+    return texts + (example_of_joints(texts) if is_joined else [])
 
 
 def _report(

@@ -11,7 +11,7 @@ from hf_asr import cli
     ("options", "expected"),
     [
         ([], "greedy"),
-        (["--decoding", "beam", "--lexicon", "ab,c d", "--hotwords", "ab"], "beam, lexicon of 2 entries, hotwords: 1"),
+        (["--decoding", "beam", "--lexicon", "ab,c d", "--hotwords", "ab"], "beam, lexicon: 2, hotwords: 1"),
     ],
 )
 def test_the_decoding_names_what_helps_the_search(checkpoint, corpus, capsys, options, expected):

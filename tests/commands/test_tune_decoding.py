@@ -78,3 +78,9 @@ def test_the_language_model_is_a_file_of_the_checkpoint(tuned, tmp_path):
 def test_wrong_options_are_errors(options, message):
     with pytest.raises(ValueError, match=message):
         DecodingArguments(**options).resolved({})
+
+
+def test_what_is_not_stored_is_refused(checkpoint, corpus):
+    command = ["tune-decoding", "--model_name_or_path", str(checkpoint), "--dataset_name", str(corpus)]
+    with pytest.raises(SystemExit, match="stores neither a lexicon nor hotwords"):
+        main([*command, "--lexicon", "fox,dog"])

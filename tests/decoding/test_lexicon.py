@@ -158,6 +158,19 @@ def test_a_word_that_is_nearly_an_entry_becomes_it_although_its_tokens_are_not_a
     assert decode(decoder_of(["one"], tokenizer, beam_size=3), log_probs) == ids("one", tokenizer)
 
 
+@pytest.mark.parametrize("beam_size", [1, 2, 3, 10])
+def test_speech_that_is_no_entry_still_gives_entries(beam_size):
+    """None of the best tokens of a frame may be possible."""
+    tokenizer = tokenizer_of("abcdefghijklmnopqrstuvwxyz one")
+    entries = ["zero", "one", "two", "three", "jazz", "exit", "quick"]
+    decoder = decoder_of(entries, tokenizer, beam_size=beam_size)
+    for seed in range(20):
+        size = len(tokenizer.get_vocab())
+        log_probs = (3 * torch.randn(40, size, generator=torch.Generator().manual_seed(seed))).log_softmax(-1)
+        text = tokenizer.decode(decode(decoder, log_probs), group_tokens=False)
+        assert re.fullmatch(f"(({'|'.join(entries)})( |$))*", text.strip()), text
+
+
 @pytest.mark.parametrize("cut", [1, 4, 7])
 def test_windows_are_searched_as_the_whole_recording(tokenizer, cut):
     log_probs = log_probs_of(ids("abcb a", tokenizer), tokenizer, probability=0.5)
@@ -208,9 +221,20 @@ def test_entries_that_cannot_be_spelled_are_left_out_with_a_remark(tokenizer):
         build_lexicon(["xyz"], tokenizer)
 
 
-def test_it_needs_a_beam_search():
-    with pytest.raises(ValueError, match="lexicon is not an option of greedy decoding: give --decoding beam, too"):
-        DecodingArguments(lexicon="one").resolved({})
+@pytest.mark.parametrize("decoding", ["greedy", "attention_rescoring", "attention"])
+def test_it_needs_a_beam_search(decoding):
+    with pytest.raises(ValueError, match=f"lexicon is not an option of {decoding} decoding: give --decoding beam"):
+        DecodingArguments(lexicon="one", decoding=decoding).resolved({})
+
+
+def test_a_long_list_is_no_file_name():
+    assert named_lexicon("，".join(["打开客厅的灯"] * 20)) == ["打开客厅的灯"] * 20
+    assert named_lexicon("a" * 300) == ["a" * 300]
+
+
+def test_an_empty_lexicon_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="the lexicon is empty"):
+        build_lexicon([], tokenizer)
 
 
 def test_impossible_tokens_are_no_transition(tokenizer):

@@ -8,7 +8,6 @@ import torch
 
 from hf_asr.decoding.beam import BeamDecoder
 from hf_asr.decoding.language_model import read_language_model
-from hf_asr.decoding.lexicon import build_lexicon
 from hf_asr.decoding.rescoring import RescoringDecoder
 from hf_asr.decoding.streams import Encoded
 from hf_asr.scoring import tuning
@@ -69,15 +68,6 @@ def test_a_language_model_that_helps_gets_a_weight(tokenizer, language_model):
     assert best.error_rate == 0 and best.weights.language_model_weight > 0
     assert decode_texts(best.weights.applied(decoder), values, tokenizer) == ["ab"]
     assert all(trial.error_rate >= best.error_rate for trial in others)
-
-
-def test_the_weights_of_a_language_model_beside_a_lexicon_are_tuned(tokenizer, language_model):
-    lexicon = build_lexicon(["ab", "ac"], tokenizer)
-    decoder = BeamDecoder(tokenizer.pad_token_id, scorers=[lexicon, language_model])
-    values = [log_probs(tokenizer, [{"a": 0.98}, {}, {"b": 0.4, "c": 0.55}, {}])]
-    best = tune(decoder, values, ["ab"], tokenizer, show_progress=False)[0]
-    assert best.error_rate == 0 and best.weights.language_model_weight > 0
-    assert best.weights.applied(decoder).scorers[0] is lexicon
 
 
 def test_a_language_model_that_does_not_help_gets_none(tokenizer, language_model):
