@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import datasets
@@ -59,7 +60,7 @@ def main() -> None:
         longer, minute = Path(folder) / "long.flac", Path(folder) / "minute.flac"
         order, starts = join_utterances(rows, longer, seconds=60 * args.minutes, is_sparse=args.sparse)
         join_utterances(rows, minute, seconds=60)
-        options = command_options(args)
+        options = command_options(arguments)
         result, seconds, memory = transcribe(args.model_name_or_path, longer, options)
         memory_of_minute = transcribe(args.model_name_or_path, minute, options)[2]
         duration = soundfile.info(longer).duration
@@ -132,11 +133,11 @@ def speech_found(path: Path, rows: datasets.Dataset, order: list[int], starts: l
     return {"missed": missed, "false": false, "speech": speech, "noise": len(spoken) / RATE - speech, "share": share}
 
 
-def command_options(args: argparse.Namespace) -> list[str]:
-    """Return the options of decoding as `hf-asr transcribe` takes them."""
-    names = ("chunk_size", "num_left_chunks", "streaming", "chunk_length_s", "stride_length_s", "vad")
-    given = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
-    return [part for name, value in given.items() for part in (f"--{name}", str(value))]
+def command_options(arguments: DecodingArguments) -> list[str]:
+    """Return the options of decoding as `hf-asr transcribe` takes them, without those that have the default."""
+    given, defaults = asdict(arguments), asdict(DecodingArguments())
+    changed = {name: value for name, value in given.items() if value != defaults[name]}
+    return [part for name, value in changed.items() for part in (f"--{name}", str(value))]
 
 
 def transcribe(model_name_or_path: str, path: Path, options: Sequence[str]) -> tuple[dict, float, float]:
