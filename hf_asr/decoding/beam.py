@@ -201,9 +201,8 @@ class BeamDecoder:
             return []
         devices = {search.state.gains.device for search in searches}  # a new search is still on the CPU
         state = stacked([search.state for search in searches], device=max(devices, key=lambda each: each.type != "cpu"))
-        scores, order = self._final_scores(searches, state, is_partial).topk(
-            min(self.nbest, self.beam_size)
-        )  # (B, M) each
+        final = self._final_scores(searches, state, is_partial=is_partial)
+        scores, order = final.topk(min(self.nbest, self.beam_size))  # (B, M) each
         is_token = state.token_ends[:, 1] > state.blank_ends[:, 1]
         ends = order + self.beam_size * is_token.gather(1, order)
         pointers = [torch.cat(search.pointers) for search in searches]
@@ -220,7 +219,7 @@ class BeamDecoder:
         count = self.lexicon.complete(hypothesis.tokens)
         return replace(hypothesis, tokens=hypothesis.tokens[:count], frames=hypothesis.frames[:count])
 
-    def _final_scores(self, searches: Sequence[BeamSearch], state: State, is_partial: bool) -> torch.Tensor:
+    def _final_scores(self, searches: Sequence[BeamSearch], state: State, *, is_partial: bool) -> torch.Tensor:
         """Return the scores of the prefixes if the recordings end here, (B, P); partial ones can end in any place."""
         scorers, offsets = self._scorers(searches, device=state.gains.device)
         scores = state.totals[:, 0] + state.gains

@@ -68,9 +68,12 @@ def named_hotwords(name: str, boost: float = DEFAULT_BOOST) -> list[Hotword]:
     Raises:
         ValueError: As `parse_hotwords`; a name that ends as that of a text file is one, even if it does not exist.
     """
-    path = Path(name)
-    is_file = path.suffix.lower() in (".txt", ".tsv") or ("," not in name and os.path.isfile(name))
-    return parse_hotwords(path if is_file else name, boost)
+    return parse_hotwords(Path(name) if names_a_file(name) else name, boost)
+
+
+def names_a_file(name: str) -> bool:
+    """Return whether the value of an option is a file of phrases and not a list of them, "a,b"."""
+    return Path(name).suffix.lower() in (".txt", ".tsv") or ("," not in name and os.path.isfile(name))
 
 
 def _read_file(path: Path, boost: float) -> list[Hotword]:

@@ -6,17 +6,16 @@ the lexicon of a Kaldi graph or a list of phrases for Vosk. The states of the se
 """
 
 import functools
-import os
 import re
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..data.encodings import EncodingError, read_lines
+from .hotwords import names_a_file
 from .phrase_automaton import stands_alone
 from .prefix_search import IMPOSSIBLE
 from .scorers import OnDevice
@@ -34,13 +33,12 @@ def named_lexicon(name: str) -> list[str]:
     Raises:
         ValueError: The file cannot be read; a name that ends as that of a text file is one, even if it does not exist.
     """
-    path = Path(name)
-    if path.suffix.lower() not in (".txt", ".tsv") and ("," in name or not os.path.isfile(name)):
+    if not names_a_file(name):
         return [entry.strip() for entry in re.split("[,，]", name) if entry.strip()]
     try:
-        lines = read_lines(path)
+        lines = read_lines(name)
     except (OSError, EncodingError) as error:
-        raise ValueError(f"the lexicon {path} cannot be read: {error}") from error
+        raise ValueError(f"the lexicon {name} cannot be read: {error}") from error
     entries = [line.split("\t")[0].strip() for line in lines if not line.startswith("#")]
     return [entry for entry in entries if entry]
 
