@@ -246,6 +246,7 @@ def test_every_option_of_every_command_has_a_help_text(name):
     assert parser.description
     # transformers' own training arguments have texts, too
     assert not [action.dest for action in parser._actions if not action.help]
+    assert parser.format_help()  # a lone percent sign in a text is an error of argparse
 
 
 def test_commands_have_their_own_help_and_errors(capsys, tmp_path):

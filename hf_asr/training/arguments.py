@@ -218,7 +218,7 @@ class DataArguments:
     splicing: dict | str | None = field(
         default=None,
         metadata={
-            "help": "Mapping of SplicingArguments: '{share: 0.6}' replaces 60 % of the training examples with words of "
+            "help": "Mapping of SplicingArguments: '{share: 0.6}' replaces six of ten training examples with words of "
             "several recordings, as soon as the model can align them."
         },
     )
