@@ -1,6 +1,5 @@
 """Compute the features of live audio as it arrives, equal to those of the whole recording."""
 
-import copy
 import math
 
 import numpy as np
@@ -23,8 +22,6 @@ class FeatureStream:
     def __init__(self, extractor: ConformerFeatureExtractor):
         self.extractor = extractor
         # The signal begins with mirrored samples where the extractor wants them. Then each frame is inside the signal.
-        self._inner = copy.copy(extractor)
-        self._inner.snip_edges = True
         self._mirrored = 0 if extractor.snip_edges else extractor.window_length // 2 - extractor.hop_length // 2
         self._signal, self._has_begun = NO_SAMPLES, False  # from the first sample that a later frame needs
         self.num_samples = self.num_frames = 0  # accepted and returned so far
@@ -38,8 +35,8 @@ class FeatureStream:
                 return self._frames(0)
             self._signal = np.concatenate([self._signal[: self._mirrored][::-1], self._signal])
             self._has_begun = True
-        inner = self._inner
-        return self._frames(max(0, 1 + (len(self._signal) - inner.window_length) // inner.hop_length))
+        extractor = self.extractor
+        return self._frames(max(0, 1 + (len(self._signal) - extractor.window_length) // extractor.hop_length))
 
     def finish(self) -> torch.Tensor:
         """Return the last frames, with the signal mirrored at its end and the silence of `min_duration`."""
@@ -65,11 +62,12 @@ class FeatureStream:
 
     def _frames(self, count: int) -> torch.Tensor:
         """Return the first `count` frames of the signal, and forget the samples that only they need."""
-        extractor = self._inner
+        extractor = self.extractor
+        window_length, hop = extractor.window_length, extractor.hop_length
         self.num_frames += count
         if not count:
             return torch.zeros(0, extractor.num_mel_bins)
-        samples = torch.from_numpy(self._signal[: (count - 1) * extractor.hop_length + extractor.window_length])
-        self._signal = self._signal[count * extractor.hop_length :]
-        features, _ = extractor.log_mel(samples[None], torch.tensor([len(samples)]))
-        return features[0]
+        signal = torch.from_numpy(self._signal[: (count - 1) * hop + window_length]) * extractor.waveform_scale
+        self._signal = self._signal[count * hop :]
+        # All frames are real and inside the signal, so this is less work than `log_mel`, which matters in a step.
+        return extractor.frames_to_log_mel(signal.unfold(0, window_length, hop)[None])[0]

@@ -101,12 +101,16 @@ def step(
     config, encoder_frames = model.config, num_chunks * model.config.chunk_size
     size, hop = required_frames(config.subsampling_factor, encoder_frames), encoder_frames * config.subsampling_factor
     pieces = [stream.frames[:size] for stream in streams]
-    lengths = torch.tensor([len(piece) for piece in pieces])
-    features = torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True)  # (B, T, M)
-    mask = (torch.arange(features.shape[1]) < lengths[:, None]).long()
+    if all(len(piece) == size for piece in pieces):  # all but the last step of a stream; it needs no mask
+        features, mask, counts = torch.stack(pieces), None, [encoder_frames] * len(pieces)  # (B, T, M)
+    else:
+        lengths = torch.tensor([len(piece) for piece in pieces])
+        features = torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True)
+        mask = (torch.arange(features.shape[1]) < lengths[:, None]).long().to(model.device)
+        counts = model.get_output_lengths(lengths).tolist()
     cache = join_caches([stream.cache for stream in streams])
     options = {"output_hidden_states": True} if needs_states else {}
-    output = model(features.to(model.device), mask.to(model.device), cache=cache, **options)
+    output = model(features.to(model.device), mask, cache=cache, **options)
     is_graph = not isinstance(model, ConformerForCTC)  # its logits are log-probabilities
     log_probs = output.logits if is_graph else F.log_softmax(output.logits, dim=-1, dtype=torch.float32)  # (B, S, V)
     for stream, row in zip(streams, split_cache(output.cache), strict=True):
@@ -116,7 +120,6 @@ def step(
             for kept, new in zip(stream.cache, row, strict=True):
                 kept.copy_(new)
         stream.frames = stream.frames[hop:]
-    counts = model.get_output_lengths(lengths).tolist()
     states = output.hidden_states[-1] if needs_states else [None] * len(streams)  # (B, S, D)
     return [
         Encoded(values[:count], None if own is None else own[:count])

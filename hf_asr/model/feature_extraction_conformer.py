@@ -302,6 +302,13 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         Arguments and results are those of `fbank`, but the values of padded frames are arbitrary.
         """
         frames, frame_lengths = self._cut_frames(waveforms, lengths)
+        return self.frames_to_log_mel(frames), frame_lengths
+
+    def frames_to_log_mel(self, frames: torch.Tensor) -> torch.Tensor:
+        """Compute the features (B, T, num_mel_bins) of frames of samples (B, T, window_length).
+
+        The samples are those of a waveform, multiplied by `waveform_scale`.
+        """
         device = frames.device
         if self.dither:
             frames = frames + self.dither * torch.randn_like(frames)
@@ -316,7 +323,7 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         # `spectrum.abs()` would need a third of the time of all features.
         power = spectrum.real.square() + spectrum.imag.square()
         filters = mel_filters(self.num_mel_bins, fft_length, self.sampling_rate, self.low_freq, self.high_freq, device)
-        return (power @ filters).clamp(min=self.energy_floor).log(), frame_lengths  # (B, T, M)
+        return (power @ filters).clamp(min=self.energy_floor).log()  # (B, T, M)
 
     def _cut_frames(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the scaled samples of each frame, (B, T, window_length), and the real frames of each waveform, (B,).

@@ -69,6 +69,8 @@ def join_caches(caches: Sequence[StreamingCache]) -> StreamingCache:
 
 def split_cache(cache: StreamingCache) -> list[StreamingCache]:
     """Return a cache for each stream, which shares the memory of the batch."""
+    if len(cache.offset) == 1:
+        return [cache]
     rows = (tensor.split(1, dim) for tensor, dim in zip(cache, STREAMS_DIM, strict=True))
     return [StreamingCache(*row) for row in zip(*rows, strict=True)]
 
