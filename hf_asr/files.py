@@ -61,6 +61,18 @@ def write_text(path: str | Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
+def let_others_read_weights(folder: str | Path) -> None:
+    """Give the weights in a folder the permissions of any new file.
+
+    safetensors from 0.8 on lets only their owner read them (https://github.com/safetensors/safetensors/issues/782), so
+    that a server that runs as another user, as in many containers, could not load them.
+    """
+    umask = os.umask(0o077)  # it cannot be read without being set
+    os.umask(umask)
+    for path in Path(folder).glob("*.safetensors"):
+        path.chmod(0o666 & ~umask)
+
+
 def check_empty_folder(folder: str | Path) -> None:
     """Raise ValueError unless `folder` is new or an empty folder."""
     if Path(folder).exists() and (Path(folder).is_file() or os.listdir(folder)):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ..files import check_empty_folder, folder_written_beside
+from ..files import check_empty_folder, folder_written_beside, let_others_read_weights
 from ..model import ConformerConfig, ConformerForCTC, ConformerProcessor
 from .wenet_recipe import WenetRecipe, load_recipe, parse_recipe
 from .wenet_units import find_pieces, read_tokenizer, read_units
@@ -153,6 +153,7 @@ def import_wenet(
         with folder_written_beside(output_dir) as folder:
             model.save_pretrained(folder)
             processor.save_pretrained(folder)
+            let_others_read_weights(folder)
     return model.eval(), processor
 
 

@@ -30,7 +30,7 @@ from ..data.iterable import StreamedBatches
 from ..data.splicing import Cuts, SplicedDataset
 from ..decoding.recognizer import Recognizer
 from ..families import is_conformer, model_inputs, summed_ctc_loss
-from ..files import WEIGHTS
+from ..files import WEIGHTS, let_others_read_weights
 from ..hub.upload import additions, model_files
 from ..scoring.evaluation import predict_rows
 from ..scoring.metrics import error_rates
@@ -339,6 +339,8 @@ class ConformerTrainer(Trainer):
         super().save_model(output_dir, _internal_call)
         if self._is_writing_checkpoint and self.average is not None and self.args.should_save:
             self.average.save(output_dir)
+        if self.args.should_save:
+            let_others_read_weights(output_dir or self.args.output_dir)
 
     def _save_checkpoint(self, model, trial) -> None:
         """Write a checkpoint into another folder and rename it, so that a checkpoint is either complete or absent.

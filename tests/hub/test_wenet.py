@@ -174,6 +174,7 @@ def test_ids_of_units_are_kept_and_survive_a_reload(imported, tmp_path):
     text = "".join(token for token in units if len(token) == 1)
     assert reloaded.tokenizer(text)["input_ids"] == [int(units[token]) for token in text]
     assert len(units) == model.config.vocab_size
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "config.json").stat().st_mode
 
 
 REFUSED = {  # part of the message: the change to the recipe

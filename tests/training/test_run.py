@@ -97,6 +97,13 @@ def test_a_run_writes_all_result_files(finished):
     assert not list(folder.glob("*partial*"))
 
 
+def test_others_may_read_the_weights_as_they_may_read_the_configuration(finished):
+    run_folder, _ = finished
+    for folder in (run_folder, *run_folder.glob("checkpoint-*")):
+        modes = {path.stat().st_mode for path in (folder / "config.json", *folder.glob("*.safetensors"))}
+        assert len(modes) == 1
+
+
 def test_evaluate_and_transcribe_need_only_the_folder_of_a_run(finished, corpus, tmp_path, capsys):
     folder, metrics = finished
     main(
