@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 
 from ..data.augment import build_augmentation, longest_durations
 from ..data.batching import MixedBatchSampler
+from ..data.concatenation import ConcatenatedDataset
 from ..data.dataset import SpeechCollator, SpeechDataset
 from ..data.inspection import Finding, Inspection, column_values, inspect
 from ..data.phonemes import encode
@@ -22,15 +23,15 @@ class WarmStart:
     """Synthetic speech that can be trained on.
 
     Attributes:
-        dataset: The usable rows, augmented.
-        durations: Maximum duration of each of them after augmentation, in seconds.
+        dataset: The usable rows, augmented, and with `concatenation` examples of several of them.
+        durations: Maximum duration of each example after augmentation, in seconds.
         inspection: Result of inspecting all rows.
         findings: Sentences that could not be spoken, and rows that are skipped or have a defect.
     """
 
     arguments: WarmStartArguments
     voice: str
-    dataset: SpeechDataset
+    dataset: SpeechDataset | ConcatenatedDataset
     durations: list[float]
     inspection: Inspection
     findings: list[Finding]
@@ -89,6 +90,9 @@ def prepare_warm_start(
         phonemes=encode(usable, config),
     )
     durations = longest_durations(inspection.durations, augment)
+    if (concatenation := data_args.concatenation_arguments()) is not None:
+        dataset = ConcatenatedDataset(dataset, concatenation, durations=durations, seed=args.seed)
+        durations = dataset.durations
     return WarmStart(arguments, spoken.voice, dataset, durations, inspection, spoken.findings + inspection.findings)
 
 

@@ -56,6 +56,20 @@ def test_the_first_steps_are_trained_on_synthetic_speech_only(corpus, tmp_path, 
     assert [number for number, _ in taken][:4] == [1, 1, 2, 2]
 
 
+def test_synthetic_speech_is_concatenated_like_recordings(corpus, tmp_path):
+    (tmp_path / "words.txt").write_text("\n".join(f"龙{spell_mandarin(n)}" for n in range(10)), encoding="utf-8")
+    options = {"warm_start": WARM_START | {"texts": str(tmp_path / "words.txt"), "transcripts": False}}
+    alone = prepare(*arguments(corpus, tmp_path / "run", **options)).warm_start
+    options["concatenation"] = {"share": 0.5, "max_seconds": 8, "max_gap_seconds": 0.2}
+    prepared = prepare(*arguments(corpus, tmp_path / "run", **options))
+    joined = prepared.warm_start
+    assert len(alone.dataset) == 10 < len(joined.dataset) == len(joined.durations)
+    dragon = prepared.processor.tokenizer.convert_tokens_to_ids("龙")
+    counts = [joined.dataset[0, i]["labels"].count(dragon) for i in range(len(joined.dataset))]
+    assert counts[:10] == [1] * 10 and min(counts[10:]) > 1
+    assert joined.figures() == alone.figures()  # only what was spoken counts
+
+
 @pytest.fixture(scope="module", params=[1, 2], ids=["", "accumulated"])
 def whole(corpus, home, request, tmp_path_factory) -> tuple[Path, dict]:
     """A run of six steps, and its options."""
