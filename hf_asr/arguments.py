@@ -10,6 +10,8 @@ from typing import Any, NoReturn, get_type_hints
 import yaml
 from transformers import HfArgumentParser
 
+_DEFAULT = object()  # the value of an option that is not on the command line
+
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
     """Prints defaults, without those that mean "not given"."""
@@ -51,18 +53,27 @@ def add_dataclasses(parser: Parser, classes: Sequence[type]) -> None:
 def parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse a command line; where the parser has `--config`, the values of that YAML recipe are the defaults.
 
+    The namespace also has `recipe`, the values of the recipe, and `given`, the names of the options that are on the
+    command line.
+
     Raises:
         SystemExit: An unknown key or option (the message suggests the nearest one), or a value of the wrong type.
     """
     config_parser = Parser(add_help=False)
     config_parser.add_argument("--config")
-    config = config_parser.parse_known_args(argv)[0].config
+    config, recipe = config_parser.parse_known_args(argv)[0].config, {}
     if config is not None and any(action.dest == "config" for action in parser._actions):
-        parser.set_defaults(**_read_recipe(config, parser))
+        recipe = _read_recipe(config, parser)
+        parser.set_defaults(**recipe)
     namespace, unknown = parser.parse_known_args(argv)
     if unknown:
         known = {f"--{action.dest}" for action in parser._actions}
         parser.error(f"unknown argument {unknown[0]!r}{hint(unknown[0].split('=')[0], known)}")
+    # argparse sets no default where there is a value already.
+    marked = argparse.Namespace(**dict.fromkeys(vars(namespace), _DEFAULT))
+    marked, _ = parser.parse_known_args(argv, marked)
+    namespace.given = {name for name, value in vars(marked).items() if value is not _DEFAULT}
+    namespace.recipe = recipe
     return namespace
 
 
@@ -184,6 +195,8 @@ def _as_typed(key: str, value: Any, action: argparse.Action, kind: str) -> Any:
         return value
     if value is False and key.endswith("_strategy"):
         return "no"  # YAML reads `no` as false
+    if value is None and action.type in (int, float) and action.default is not None:
+        raise TypeError
     if value is None or isinstance(value, str) or isinstance(value, bool) and action.type is str:
         return value  # argparse converts text
     if action.type is int and isinstance(value, float) and value.is_integer():

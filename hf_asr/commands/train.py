@@ -30,6 +30,7 @@ def run(args: Namespace) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     datasets.disable_progress_bars()
     model_args, data_args, training_args = to_dataclasses(args, CLASSES)
+    check_overrides(args, training_args)
     if training_args.push_to_hub:
         check_run(model_args, data_args, training_args)  # first: a mistake must not create a repository
         open_result_repository(training_args)
@@ -38,6 +39,23 @@ def run(args: Namespace) -> None:
         push_result(training_args)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # left to the end of the interpreter, gloo sometimes aborts
+
+
+def check_overrides(args: Namespace, training_args: ConformerTrainingArguments) -> None:
+    """Raise ValueError for an option of the command line that another value of the recipe makes useless."""
+    left = set(args.recipe) - args.given
+    if "num_train_epochs" in args.given and "max_steps" in left and training_args.max_steps > 0:
+        raise ValueError(
+            f"--num_train_epochs has no effect, because max_steps is {training_args.max_steps} in {args.config}: add "
+            "--max_steps -1"
+        )
+    is_other = "dataset_name" in args.given and args.dataset_name != args.recipe.get("dataset_name")
+    makes_corpus = "synthetic_corpus" in left and args.synthetic_corpus is not None
+    if is_other and makes_corpus and not (Path(args.dataset_name) / "corpus.json").is_file():
+        raise ValueError(
+            f"--dataset_name {args.dataset_name}: {args.config} makes a synthetic corpus there. To train on "
+            "recordings, add --synthetic_corpus null; to make the corpus there, add --synthetic_corpus '{…}'"
+        )
 
 
 def command_line() -> str:

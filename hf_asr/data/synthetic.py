@@ -204,7 +204,8 @@ def _is_complete(output_dir: Path, manifest: dict[str, Any]) -> bool:
         return True
     if output_dir.exists() and not (output_dir.is_dir() and not any(output_dir.iterdir())):
         raise ValueError(
-            f"{output_dir} contains something other than this corpus; remove it or choose another output_dir."
+            f"{output_dir} has other files than those of this synthetic corpus: choose a new folder for the corpus. To "
+            "train on the recordings of the folder, leave synthetic_corpus out (--synthetic_corpus null)"
         )
     return False
 

@@ -104,7 +104,9 @@ def build_model(
         raise ValueError("model: label_smoothing is the training argument label_smoothing_factor")
     if is_resumed(model_args, resume_from):
         with loading(str(resume_from)):
-            return AutoModelForCTC.from_pretrained(resume_from, dtype=torch.float32)
+            model = AutoModelForCTC.from_pretrained(resume_from, dtype=torch.float32)
+        _keep_options(model_args, model.config)
+        return model
     if (name := model_args.model_name_or_path) is not None:
         with loading(name):
             own = AutoConfig.from_pretrained(name)
@@ -138,6 +140,19 @@ def forget_later_frames(model: ConformerForCTC) -> None:
             reach = weight.shape[-1] // 2
             weight.copy_(F.pad(weight[..., : reach + 1], (reach, 0)))
     logger.info("model: the checkpoint's convolutions become causal, so that it learns to recognise live audio")
+
+
+def _keep_options(model_args: ModelArguments, config: PreTrainedConfig) -> None:
+    """Set the options of `model` to what a resumed model has, and log those that were to be changed."""
+    kept = {}
+    for name, value in model_args.model.items():
+        own = getattr(config, name, None)
+        own = list(own) if isinstance(own, tuple) else own  # as YAML reads it
+        if own != value and value != "auto":
+            kept[name] = own
+    if kept:
+        logger.warning("a resumed run keeps its model: %s", ", ".join(f"{name} {own}" for name, own in kept.items()))
+        model_args.model = model_args.model | kept
 
 
 def is_resumed(model_args: ModelArguments, resume_from: Path | None) -> bool:

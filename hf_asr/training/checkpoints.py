@@ -3,12 +3,14 @@
 import fnmatch
 import json
 import logging
+import math
 import re
 import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from ..files import WEIGHTS, write_text
@@ -149,6 +151,15 @@ def find_checkpoint(output_dir: Path, args: ConformerTrainingArguments, *, base:
             "true deletes them, another output_dir keeps them"
         )
     return folder
+
+
+def keep_learning_rate(checkpoint: Path, args: ConformerTrainingArguments) -> None:
+    """Set the learning rate to that of a checkpoint, whose optimiser and schedule go on with it, and log a change."""
+    path = checkpoint / "scheduler.pt"
+    rates = torch.load(path, weights_only=True).get("base_lrs") if path.is_file() else None
+    if rates and not math.isclose(max(rates), args.learning_rate, rel_tol=1e-6):  # lower layers may have lower rates
+        logger.warning(f"a resumed run keeps its learning_rate: {max(rates):g}, not {args.learning_rate:g}")
+        args.learning_rate = max(rates)
 
 
 def _check_may_begin(output_dir: Path, args: ConformerTrainingArguments, base: str | None) -> None:

@@ -29,7 +29,7 @@ from ..files import DATA_REPORT, DATA_REPORT_PAGE
 from ..model import ConformerProcessor
 from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 from .building import build, describe
-from .checkpoints import find_checkpoint
+from .checkpoints import find_checkpoint, keep_learning_rate
 from .lora import add_lora
 from .prior import Prior, best_prior, frames_of, start_at_prior
 from .replay import score_before
@@ -146,11 +146,16 @@ def check_run(model_args: ModelArguments, data_args: DataArguments, args: Confor
         ValueError: Arguments contradict each other, or the folder contains something that would be lost.
     """
     output_dir = Path(args.output_dir)
+    for source in data_args.sources():
+        if Path(source.name).expanduser().resolve() == output_dir.resolve():
+            raise ValueError(f"output_dir {output_dir} is the folder of the dataset: choose another one")
     with args.main_process_first(desc="checking the folder"):
         if args.process_index == 0:
             finish_overwriting(output_dir)
         resume_from = find_checkpoint(output_dir, args, base=model_args.model_name_or_path)
     check_arguments(model_args, data_args, args)
+    if resume_from is not None:
+        keep_learning_rate(resume_from, args)
     return resume_from
 
 

@@ -1,8 +1,26 @@
-"""The command line that training.json records."""
+"""Options that contradict the recipe, and the command line that training.json records."""
 
 import pytest
 
+from hf_asr.cli import main
 from hf_asr.commands.train import command_line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num_train_epochs", "2"], "--num_train_epochs has no effect, because max_steps is 4 in "),
+        (["--dataset_name", "google/fleurs"], "makes a synthetic corpus there. To train on recordings, add"),
+    ],
+)
+def test_an_option_that_the_recipe_makes_useless_is_an_error(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    recipe = "max_steps: 4\noutput_dir: run\ndataset_name: corpus\nsynthetic_corpus: {languages: [en]}\n"
+    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--config", "recipe.yaml", *arguments])
+    assert message in stopped.value.code and "\n" not in stopped.value.code
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ def parsed(tmp_path, text: str, *argv: str) -> tuple:
         ("learning_rate: abc", "invalid float value: 'abc'"),
         ("learning_rate: {a: 1}", "learning_rate: {'a': 1} has the wrong type; float is expected"),
         ("max_steps: 1.5", "max_steps: 1.5 has the wrong type; int is expected"),
+        ("max_steps: null", "max_steps: None has the wrong type; int is expected"),
+        ("max_duration_seconds: null", "max_duration_seconds: None has the wrong type; float is expected"),
         ("max_steps: [1]", "max_steps: [1] has the wrong type; int is expected"),
         ("use_cpu: 3", "use_cpu: 3 has the wrong type; bool is expected"),
         ("model: [5]", "model: [5] has the wrong type; dict | str is expected"),

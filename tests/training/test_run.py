@@ -257,6 +257,20 @@ def test_a_run_resumed_with_other_batches_logs_a_warning(finished, corpus, tmp_p
     assert metrics["steps"] == 6 and "resumed at step 2: the batches are not those of the first run" in caplog.text
 
 
+def test_a_resumed_run_logs_and_records_the_options_that_it_keeps(finished, corpus, tmp_path, caplog):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    shutil.rmtree(folder / "checkpoint-6")
+    changed = {"model": RECIPE["model"] | {"hidden_size": 64}, "learning_rate": 0.1}
+    with caplog.at_level("WARNING"):
+        run(corpus, folder, resume_from_checkpoint="true", **changed)
+    assert "a resumed run keeps its model: hidden_size 32" in caplog.text
+    assert "keeps its learning_rate: 0.001, not 0.1" in caplog.text
+    recipe = json.loads((folder / "training.json").read_text())["recipe"]
+    assert recipe["learning_rate"] == 1e-3 and recipe["model"] == RECIPE["model"]
+    assert_same_weights(folder, finished[0])
+
+
 def test_a_run_resumed_by_two_processes_logs_a_warning(finished, corpus, tmp_path, torchrun):
     folder, _ = finished
     shutil.copytree(folder / "checkpoint-2", tmp_path / "run" / "checkpoint-2")
@@ -413,3 +427,8 @@ def test_a_folder_with_a_run_is_not_overwritten(finished, corpus):
     with pytest.raises(SystemExit) as stopped:
         main(["train", "--dataset_name", str(corpus), "--output_dir", str(folder)])
     assert "already contains a run: resume_from_checkpoint true" in stopped.value.code
+
+
+def test_the_folder_of_the_dataset_is_not_the_output_folder(corpus):
+    with pytest.raises(ValueError, match="is the folder of the dataset: choose another one"):
+        run(corpus, corpus / ".")
