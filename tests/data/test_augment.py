@@ -85,6 +85,23 @@ def test_an_unknown_class_or_argument_is_an_error():
         build_augmentation([{"name": "Gain", "loudness": 3}], seed=0)
 
 
+@pytest.mark.parametrize(
+    ("transform", "reason"),
+    [
+        ({"name": "Gain", "p": 50}, "0 <= p <= 1 is required"),
+        ({"name": "SpeedPerturbation", "p": -1}, "0 <= p <= 1 is required"),
+        ({"name": "AddGaussianNoise", "min_amplitude": 0}, "min_amplitude > 0.0 is required"),
+        ({"name": "AddBackgroundNoise", "sounds_path": "EMPTY"}, "no audio file found there"),
+        ({"name": "AddShortNoises", "sounds_path": "EMPTY"}, "no audio file found there"),
+        ({"name": "ApplyImpulseResponse", "ir_path": "EMPTY"}, "No impulse response files found"),
+    ],
+)
+def test_the_condition_of_a_refused_argument_is_named(tmp_path, transform, reason):
+    transform = {name: str(tmp_path) if value == "EMPTY" else value for name, value in transform.items()}
+    with pytest.raises(ValueError, match=f"{transform['name']} .*: {reason}"):
+        build_augmentation([transform], seed=0)
+
+
 def test_a_pickled_augmentation_draws_the_same(tmp_path):
     soundfile.write(tmp_path / "voice.wav", WAVEFORM, 16000)
     rows = [{"audio": {"path": str(tmp_path / "voice.wav"), "bytes": None}}]
