@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from ..data.audio import LongRecording
 from .alignment import Alignment, AlignmentError, align, check_alignable
 from .recognizer import BATCH_SECONDS, Recognizer
+from .token_texts import unknown_characters
 from .transcript import Transcript, Word, to_transcript, widened_spans
 from .windows import batches
 
@@ -86,8 +87,7 @@ def encode_text(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     if not tokens:
         raise AlignmentError(f"the transcript has no words after normalisation: {text[:80]!r}")
     if tokenizer.unk_token_id in tokens:
-        characters = sorted(set(tokenizer.normalize(text)))
-        unknown = [each for each in characters if tokenizer.unk_token_id in tokenizer(each)["input_ids"]]
+        unknown = sorted(unknown_characters(text, tokenizer))
         raise AlignmentError(f"the vocabulary cannot spell {', '.join(map(repr, unknown[:20])) or 'the transcript'}")
     return tokens
 

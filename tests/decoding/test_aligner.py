@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from hf_asr import ConformerTokenizer
 from hf_asr.data.audio import open_recording, read_audio
 from hf_asr.decoding.aligner import AlignedTranscript, align_recordings, encode_text
 from hf_asr.decoding.alignment import AlignmentError
@@ -63,6 +64,13 @@ def test_each_recording_that_cannot_be_aligned_has_its_reason(spells):
         "the vocabulary cannot spell 'ß', 'ж'",
         "the transcript is longer than the recording allows: its 43 tokens need 43 frames, and the recording has 25",
     ]
+
+
+def test_a_digit_inside_a_word_is_named():
+    tokenizer = ConformerTokenizer.from_texts(["m p three"], kind="char", text_normalization="en")
+    with pytest.raises(AlignmentError, match="the vocabulary cannot spell '3'$"):
+        encode_text("the mp3", tokenizer)
+    assert encode_text("3", tokenizer) == encode_text("three", tokenizer)
 
 
 def test_a_text_is_encoded_as_in_training(processor):
