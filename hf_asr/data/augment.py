@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import audiomentations
@@ -148,7 +149,8 @@ def _build(transform: dict[str, Any]) -> BaseWaveformTransform:
             "batches could not be bounded: remove this argument"
         )
     # The order of the file system differs between machines, but a drawn number must select the same file.
-    for files in ("sound_file_paths", "ir_files"):
-        if hasattr(built, files):
-            getattr(built, files).sort()
+    for name in ("sound_file_paths", "ir_files"):
+        if hasattr(built, name):
+            files = [path for path in getattr(built, name) if not Path(path).name.startswith("._")]  # of macOS
+            setattr(built, name, sorted(files))
     return built

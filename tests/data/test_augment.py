@@ -1,5 +1,6 @@
 import pickle
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +101,13 @@ def test_the_condition_of_a_refused_argument_is_named(tmp_path, transform, reaso
     transform = {name: str(tmp_path) if value == "EMPTY" else value for name, value in transform.items()}
     with pytest.raises(ValueError, match=f"{transform['name']} .*: {reason}"):
         build_augmentation([transform], seed=0)
+
+
+def test_companion_files_of_macos_are_not_noise(tmp_path):
+    for name in ("b.wav", "._b.wav", "a.wav"):
+        (tmp_path / name).touch()
+    augment = build_augmentation([{"name": "AddBackgroundNoise", "sounds_path": str(tmp_path)}], seed=0)
+    assert [Path(path).name for path in augment.compose.transforms[0].sound_file_paths] == ["a.wav", "b.wav"]
 
 
 def test_a_pickled_augmentation_draws_the_same(tmp_path):
