@@ -1,6 +1,7 @@
 """Align the transcripts of recordings with a checkpoint: words and tokens with times, and a score of the transcript."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -65,7 +66,7 @@ def align_recordings(
     log_probs = dict(zip(targets, encoded, strict=True))
     for i, values in log_probs.items():
         try:
-            check_alignable(targets[i], len(values))
+            check_alignable(targets[i], min(len(values), _own_frames(recognizer, recordings[i])))
         except AlignmentError as error:
             results[i] = error
             del targets[i]
@@ -127,6 +128,12 @@ def _kept_log_probs(
                 progress.update(min(seconds, total - progress.n))
         log_probs.append(torch.cat(pieces))
     return log_probs
+
+
+def _own_frames(recognizer: Recognizer, recording: np.ndarray | LongRecording) -> int:
+    """Return the greatest number of frames that a recording has without the silence that is added to short ones."""
+    seconds = _seconds(recording, recognizer.sampling_rate)
+    return math.ceil(round(seconds / recognizer.seconds_per_frame, 6))
 
 
 def _seconds(recording: np.ndarray | LongRecording, sampling_rate: int) -> float:

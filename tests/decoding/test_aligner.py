@@ -1,5 +1,7 @@
 """Transcripts get the times at which their tokens are emitted, and a reason where that is impossible."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,14 @@ def test_each_recording_that_cannot_be_aligned_has_its_reason(spells):
         "the vocabulary cannot spell 'ß', 'ж'",
         "the transcript is longer than the recording allows: its 43 tokens need 43 frames, and the recording has 25",
     ]
+
+
+@pytest.mark.parametrize(("frames", "fits"), [(0.2, False), (6, False), (6.1, True), (7, True)])
+def test_silence_that_is_added_to_a_short_recording_does_not_count(spells, frames, fits):
+    (found,) = align_recordings(spells, [SECOND[: round(frames * SAMPLES)]], ["the fox"])  # needs 7 frames
+    assert isinstance(found, AlignedTranscript) == fits
+    if not fits:
+        assert str(found).endswith(f"need 7 frames, and the recording has {math.ceil(frames)}")
 
 
 def test_a_digit_inside_a_word_is_named():
