@@ -14,7 +14,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_asr.arguments import Parser, add_dataclasses, to_dataclasses
+from hf_asr.arguments import Parser, add_address, add_dataclasses, to_dataclasses
 from hf_asr.console import command
 from hf_asr.decoding.arguments import TextArguments
 from hf_asr.serving.options import StreamOptions
@@ -34,9 +34,7 @@ def parse_options(argv: Sequence[str] | None) -> Namespace:
         help=f"Checkpoint: folder or Hub id; by default the variable HF_ASR_MODEL, then {QUICKSTART}.",
     )
     parser.add_argument("--compare_with", help="Second checkpoint.")
-    host = "0.0.0.0" if is_space else "127.0.0.1"
-    parser.add_argument("--host", default=host, help="Address to listen on; 0.0.0.0 serves other machines.")
-    parser.add_argument("--port", type=int, default=7860, help="Port to listen on.")
+    add_address(parser, host="0.0.0.0" if is_space else "127.0.0.1", port=7860)
     add_dataclasses(parser, CLASSES)
     args = parser.parse_args(argv)
     if args.model_name_or_path is None:
@@ -54,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         second = load_warm(args.compare_with) if args.compare_with else None
         live = live_service(recognizer, limits)
         demo = build_demo(recognizer, live=live, second=second, may_choose_second=args.host in LOOPBACK)
-        launch(demo, host=args.host, port=args.port)
+        launch(demo, host=args.host, port=args.port or None)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,8 @@ def load_split(args: argparse.Namespace) -> tuple[Recognizer, list[Encoded], lis
     """
     options = {"language_model": getattr(args, "language_model", None) or "none", "beam_size": args.beam_size}
     options["language_model_weight"] = getattr(args, "language_model_weight", None)
-    options["word_insertion_bonus"] = 0.0  # flashlight-text has none; `tune` replaces it
+    if options["language_model"] != "none":
+        options["word_insertion_bonus"] = 0.0  # flashlight-text has none; `tune` replaces it
     has_decoder = getattr(load(args.model_name_or_path).model.config, "decoder_layers", 0)
     decoding = "attention_rescoring" if has_decoder else "beam"
     recognizer = load(args.model_name_or_path, arguments=DecodingArguments(decoding=decoding, **options))

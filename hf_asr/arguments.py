@@ -50,6 +50,18 @@ def add_dataclasses(parser: Parser, classes: Sequence[type]) -> None:
             parser.kinds[name] = hint.__name__ if isinstance(hint, type) else str(hint)
 
 
+def add_address(parser: Parser, *, host: str, port: int) -> None:
+    """Add `--host` and `--port` with these defaults."""
+    parser.add_argument("--host", default=host, help="Address to listen on; 0.0.0.0 serves other machines.")
+    parser.add_argument("--port", type=_port, default=port, help="Port to listen on; 0 is any free one.")
+
+
+def _port(value: str) -> int:
+    if not (value.isdecimal() and int(value) < 2**16):
+        raise argparse.ArgumentTypeError(f"a port must be from 0 to {2**16 - 1}, not {value}")
+    return int(value)
+
+
 def parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse a command line; where the parser has `--config`, the values of that YAML recipe are the defaults.
 

@@ -1,4 +1,4 @@
-"""Names of the files that commands write, and writing them atomically: under a temporary name first, then renamed."""
+"""Find files. Names of the files that commands write, and writing them atomically: under a temporary name first."""
 
 import contextlib
 import os
@@ -31,6 +31,27 @@ GRAPH = "model.onnx"
 STREAMING_GRAPH = "model-streaming.onnx"
 EXPORT_REPORT = "export_report.json"
 TOKENS = "tokens.txt"
+
+
+def find_files(folder: str | Path) -> list[Path]:
+    """Return the files at any depth of a folder, sorted.
+
+    Linked folders are followed, but no folder is searched twice. A link to nothing is a file, so that it is reported
+    when it is read. Files that macOS writes beside others for their attributes, `._name`, are left out.
+    """
+    found, waiting, seen = [], [os.fspath(folder)], set()
+    while waiting:
+        for place, folders, names in os.walk(waiting.pop(0)):
+            real = os.path.realpath(place)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders.sort()
+            waiting += [path for name in folders if os.path.islink(path := os.path.join(place, name))]
+            paths = [os.path.join(place, name) for name in names if not name.startswith("._")]
+            found += [Path(path) for path in paths if os.path.isfile(path) or not os.path.exists(path)]
+    return sorted(found)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,26 @@
 import json
+import os
 
 import pytest
 
-from hf_asr.files import write_text, written_beside
+from hf_asr.files import find_files, write_text, written_beside
+
+
+def test_links_are_followed_once_and_those_to_nothing_are_files(tmp_path):
+    for name in ("other/deep/c.wav", "folder/a/b.wav", "folder/a/._b.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    folder = tmp_path / "folder"
+    for name, target in (("1", "../other"), ("2", "../other/deep"), ("3", "a"), ("a/loop", ".."), ("a/up", "../..")):
+        (folder / name).symlink_to(target)
+    for name, target in (("broken.wav", "nowhere.wav"), ("self.wav", "self.wav"), ("link.wav", "a/b.wav")):
+        (folder / name).symlink_to(target)
+    os.mkfifo(folder / "pipe.wav")
+    names = [str(path.relative_to(folder)) for path in find_files(folder)]
+    assert names == ["1/deep/c.wav", "a/b.wav", "broken.wav", "link.wav", "self.wav"]
+    (folder / "a" / "loop").unlink()
+    (folder / "a" / "up").unlink()
+    assert find_files(folder / "3") == [folder / "3" / "b.wav"]
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):

@@ -58,6 +58,8 @@ def run(args: Namespace) -> None:
         raise ValueError("give text files, a dataset with --dataset_name, or a list of words with --word_list")
     normalize = _normalizer(args.model_name_or_path)
     held_out = _normalized(_lines(args.eval_texts or ()), normalize)
+    if args.eval_texts and not held_out:
+        raise ValueError(f"{', '.join(map(str, args.eval_texts))}: there is no text to evaluate on after normalisation")
     texts = _normalized([*_lines(args.texts), *_transcripts(args), *_random_sentences(args)], normalize)
     if texts and not any(" " in text or any(map(stands_alone, text)) for text in texts):
         print("the texts are single words: a beam search with --lexicon usually makes fewer errors", file=sys.stderr)

@@ -3,7 +3,7 @@
 import logging
 from argparse import Namespace
 
-from ..arguments import Parser, add_dataclasses, to_dataclasses
+from ..arguments import Parser, add_address, add_dataclasses, to_dataclasses
 from ..serving.engine import EngineOptions
 from ..serving.options import ServerOptions
 from ..serving.run import load_engine, serve
@@ -13,8 +13,7 @@ CLASSES = (EngineOptions, ServerOptions)
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("--model_name_or_path", required=True, help="Checkpoint or exported graph: folder or Hub id.")
-    parser.add_argument("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 serves other machines.")
-    parser.add_argument("--port", type=int, default=5000, help="Port to listen on.")
+    add_address(parser, host="127.0.0.1", port=5000)
     add_dataclasses(parser, CLASSES)
 
 

@@ -8,9 +8,11 @@ import difflib
 import hashlib
 import inspect
 import random
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import audiomentations
@@ -110,6 +112,14 @@ def _voice(rows: Sequence[dict], number: int, sampling_rate: int) -> np.ndarray:
         return np.zeros(sampling_rate, np.float32)  # reported when the row itself is read
 
 
+def _condition(error: AssertionError) -> str:
+    """Return what audiomentations has asserted without a message, such as a range of an argument."""
+    condition = (traceback.extract_tb(error.__traceback__)[-1].line or "").removeprefix("assert").strip()
+    if "sound_file_paths" in condition:
+        return "no audio file found there"
+    return f"{condition} is required" if condition.strip("(") else "an argument is outside its range"
+
+
 def _build(transform: dict[str, Any]) -> BaseWaveformTransform:
     if not isinstance(transform, dict):
         raise ValueError(f"augmentations: {transform!r} is not a mapping with a name, such as {{name: Gain, p: 0.5}}")
@@ -131,15 +141,16 @@ def _build(transform: dict[str, Any]) -> BaseWaveformTransform:
     except TypeError as error:
         accepted = [argument for argument in inspect.signature(known[name]).parameters if argument != "self"]
         raise ValueError(f"augmentations: {name} takes {', '.join(accepted)} ({error})") from error
-    except (AssertionError, ValueError, OSError) as error:  # a folder without audio is an empty AssertionError
-        raise ValueError(f"augmentations: {name} {transform}: {str(error) or 'no audio file found there'}") from error
+    except (AssertionError, ValueError, OSError) as error:
+        raise ValueError(f"augmentations: {name} {transform}: {str(error) or _condition(error)}") from error
     if name != "TimeStretch" and not getattr(built, "leave_length_unchanged", True):
         raise ValueError(
             f"augmentations: {name} with leave_length_unchanged: false makes recordings longer without a limit, and "
             "batches could not be bounded: remove this argument"
         )
     # The order of the file system differs between machines, but a drawn number must select the same file.
-    for files in ("sound_file_paths", "ir_files"):
-        if hasattr(built, files):
-            getattr(built, files).sort()
+    for name in ("sound_file_paths", "ir_files"):
+        if hasattr(built, name):
+            files = [path for path in getattr(built, name) if not Path(path).name.startswith("._")]  # of macOS
+            setattr(built, name, sorted(files))
     return built

@@ -12,6 +12,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..files import find_files
 from .audio import AUDIO_SUFFIXES
 from .layouts import has_pairs, is_ljspeech, read_data_list, read_kaldi, read_ljspeech, read_pairs
 from .manifests import AUDIO_COLUMNS, MANIFESTS, first_known, read_manifest
@@ -140,7 +141,7 @@ def _rows_of_split(split: str, path: Path) -> list[dict]:
 
 def _readers_of_unnamed(path: Path) -> dict[str, Reader]:
     """Return a reader for each split of shards at any depth, or of recordings beside their transcripts."""
-    files = sorted(file for file in path.rglob("*") if file.is_file())
+    files = find_files(path)
     compressed = [file for file in files if file.name.lower().endswith(COMPRESSED)]
     if shards := [file for file in files if _is_shard(file)]:
         if compressed:
@@ -167,7 +168,7 @@ def _splits_of_pairs(path: Path) -> dict[str, Reader]:
 
 
 def _is_shard(file: Path) -> bool:
-    return file.suffix.lower() in SHARDS
+    return file.suffix.lower() in SHARDS and not file.name.startswith("._")
 
 
 def _is_split(name: str) -> bool:
@@ -179,7 +180,7 @@ def _warn_of_unlisted(metadata: Path, rows: list[dict]) -> None:
     """Log a warning if the folder of `metadata` contains recordings that it does not name."""
     named = (row.get(first_known(row, AUDIO_COLUMNS)) for row in rows)
     listed = {os.path.normpath(metadata.parent / str(name)) for name in named if name}
-    found = (path for path in metadata.parent.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    found = (path for path in find_files(metadata.parent) if path.suffix.lower() in AUDIO_SUFFIXES)
     if unlisted := sorted(path for path in found if str(path) not in listed):
         logger.warning(
             f"{metadata} does not name {len(unlisted)} recordings in its folder, which are left out: "
@@ -190,7 +191,8 @@ def _warn_of_unlisted(metadata: Path, rows: list[dict]) -> None:
 def _warn_of_others(path: Path, folders: Sequence[Path]) -> None:
     """Log a warning about the other folders and recordings beside the folders of splits."""
     left_out = [folder.name for folder in folders if has_pairs(folder)]
-    left_out += sorted(file.name for file in path.iterdir() if file.suffix.lower() in (*SHARDS, *AUDIO_SUFFIXES))
+    names = sorted(file.name for file in path.iterdir() if file.suffix.lower() in (*SHARDS, *AUDIO_SUFFIXES))
+    left_out += [name for name in names if not name.startswith("._")]
     if left_out:
         more = " …" if len(left_out) > 5 else ""
         logger.warning(f"{path} has folders of splits; these are left out: {', '.join(left_out[:5])}{more}")

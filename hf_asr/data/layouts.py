@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from pathlib import Path
 
+from ..files import find_files
 from .audio import AUDIO_SUFFIXES
 from .encodings import EncodingError, read_lines, read_text
 from .manifests import AUDIO_COLUMNS, as_text, between, load_json
@@ -97,7 +98,7 @@ def read_data_list(path: Path) -> list[dict]:
 
 def read_pairs(folder: Path) -> list[dict]:
     """Read pairs of `a.wav` and `a.txt` at any depth; a file without its counterpart becomes an incomplete row."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path, folder))
+    files = [path for path in find_files(folder) if not _is_hidden(path, folder)]
     recordings = [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES]
     rows, first = [], {}
     for path in recordings:
@@ -123,7 +124,7 @@ def read_pairs(folder: Path) -> list[dict]:
 def has_pairs(folder: Path) -> bool:
     """Return whether a recording at any depth of `folder` has a transcript of the same name."""
     return any(
-        path.suffix.lower() in AUDIO_SUFFIXES and _transcript_beside(path) is not None for path in folder.rglob("*")
+        path.suffix.lower() in AUDIO_SUFFIXES and _transcript_beside(path) is not None for path in find_files(folder)
     )
 
 

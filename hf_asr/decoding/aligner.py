@@ -1,6 +1,7 @@
 """Align the transcripts of recordings with a checkpoint: words and tokens with times, and a score of the transcript."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from ..data.audio import LongRecording
 from .alignment import Alignment, AlignmentError, align, check_alignable
 from .recognizer import BATCH_SECONDS, Recognizer
+from .token_texts import unknown_characters
 from .transcript import Transcript, Word, to_transcript, widened_spans
 from .windows import batches
 
@@ -64,7 +66,7 @@ def align_recordings(
     log_probs = dict(zip(targets, encoded, strict=True))
     for i, values in log_probs.items():
         try:
-            check_alignable(targets[i], len(values))
+            check_alignable(targets[i], min(len(values), _own_frames(recognizer, recordings[i])))
         except AlignmentError as error:
             results[i] = error
             del targets[i]
@@ -86,8 +88,7 @@ def encode_text(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     if not tokens:
         raise AlignmentError(f"the transcript has no words after normalisation: {text[:80]!r}")
     if tokenizer.unk_token_id in tokens:
-        characters = sorted(set(tokenizer.normalize(text)))
-        unknown = [each for each in characters if tokenizer.unk_token_id in tokenizer(each)["input_ids"]]
+        unknown = sorted(unknown_characters(text, tokenizer))
         raise AlignmentError(f"the vocabulary cannot spell {', '.join(map(repr, unknown[:20])) or 'the transcript'}")
     return tokens
 
@@ -127,6 +128,12 @@ def _kept_log_probs(
                 progress.update(min(seconds, total - progress.n))
         log_probs.append(torch.cat(pieces))
     return log_probs
+
+
+def _own_frames(recognizer: Recognizer, recording: np.ndarray | LongRecording) -> int:
+    """Return the greatest number of frames that a recording has without the silence that is added to short ones."""
+    seconds = _seconds(recording, recognizer.sampling_rate)
+    return math.ceil(round(seconds / recognizer.seconds_per_frame, 6))
 
 
 def _seconds(recording: np.ndarray | LongRecording, sampling_rate: int) -> float:

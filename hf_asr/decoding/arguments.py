@@ -156,7 +156,7 @@ class SearchArguments(ChunkArguments):
             tuned: Options of a checkpoint, from `read_tuned`; a greedy decoder that is asked for uses none of them.
 
         Raises:
-            ValueError: An option is given that the decoder does not use.
+            ValueError: An option is given that the decoder does not use, or one of a language model without one.
         """
         decoding = self.decoding or tuned.get("decoding") or DEFAULTS["decoding"]
         unused = {name: "attention_rescoring" for name in RESCORING_OPTIONS if decoding != "attention_rescoring"}
@@ -167,7 +167,8 @@ class SearchArguments(ChunkArguments):
         if decoding == "attention":
             del unused["beam_size"]
         for name, owner in unused.items():
-            if getattr(self, name) not in (None, DEFAULTS.get(name)):
+            nothing = "none" if name == "language_model" else None
+            if getattr(self, name) not in (None, DEFAULTS.get(name), nothing):
                 raise ValueError(f"{name} is not an option of {decoding} decoding: give --decoding {owner}")
         tuned = {name: value for name, value in tuned.items() if name not in unused}
         names = (*BEAM_OPTIONS, *RESCORING_OPTIONS)
@@ -175,6 +176,11 @@ class SearchArguments(ChunkArguments):
         values = {name: tuned.get(name, DEFAULTS[name]) if value is None else value for name, value in values.items()}
         if values["language_model"] == "none":
             values["language_model"] = None
+        if values["language_model"] is None:
+            for name in ("language_model_weight", "word_insertion_bonus"):
+                if getattr(self, name) not in (None, DEFAULTS[name]):
+                    raise ValueError(f"{name} is an option of a language model: give --language_model")
+                values[name] = DEFAULTS[name]
         return replace(self, decoding=decoding, **values)
 
 

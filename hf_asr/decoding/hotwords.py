@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.encodings import EncodingError, read_lines
 from .phrase_automaton import BEGIN, build_table, build_trie, read_vocabulary
+from .token_texts import unknown_characters
 
 DEFAULT_BOOST = 1.0
 MAX_BOOST = 100.0
@@ -131,18 +132,12 @@ def spell(
         if not tokens:
             remarks.append(f"the hotword {hotword.phrase!r} is left out: nothing of it is left after normalisation")
         elif tokenizer.unk_token_id in tokens:
-            characters = "".join(_unknown_characters(hotword.phrase, tokenizer))
+            characters = "".join(unknown_characters(hotword.phrase, tokenizer))
             remarks.append(f"the hotword {hotword.phrase!r} is left out: the vocabulary has no {characters!r}")
         else:
             spelled.pop(tokens, None)
             spelled[tokens] = hotword.boost
     return spelled, remarks
-
-
-def _unknown_characters(phrase: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    text = tokenizer.normalize(phrase) if hasattr(tokenizer, "normalize") else phrase
-    unknown = tokenizer.unk_token_id
-    return [c for c in dict.fromkeys(text) if unknown in tokenizer(c, add_special_tokens=False).input_ids]
 
 
 @dataclass(frozen=True, eq=False)

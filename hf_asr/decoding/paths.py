@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.audio import AUDIO_SUFFIXES
+from ..files import find_files
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ def find_recordings(paths: Sequence[Path]) -> list[RecordingFile]:
         if not given.is_dir():
             found.setdefault(os.path.abspath(given), RecordingFile(given, Path(given.name)))
             continue
-        files = (file for file in given.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
-        for file in sorted(file for file in files if file.is_file()):
-            found.setdefault(os.path.abspath(file), RecordingFile(file, file.relative_to(given)))
+        for file in find_files(given):
+            if file.suffix.lower() in AUDIO_SUFFIXES:
+                found.setdefault(os.path.abspath(file), RecordingFile(file, file.relative_to(given)))
     return list(found.values())
 
 

@@ -13,6 +13,7 @@ from ..families import required_samples
 from .aligner import AlignedTranscript, align_recordings
 from .bulk import recognize_all
 from .recognizer import Audio, Recognizer
+from .token_texts import unknown_characters
 
 NUM_OTHERS = 200  # recordings that are also aligned with the transcript of another one
 MIN_SEPARATION = 0.9  # of right and other transcripts; with a fifth of wrong ones, a perfect model has 0.9
@@ -56,10 +57,8 @@ def _spellable(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
     """Return a transcript without the characters that the vocabulary lacks."""
     if tokenizer.unk_token_id not in tokenizer(text)["input_ids"]:
         return text
-    known = {
-        each: tokenizer.unk_token_id not in tokenizer(each)["input_ids"] for each in set(tokenizer.normalize(text))
-    }
-    return "".join(each for each in tokenizer.normalize(text) if known[each])
+    unknown = unknown_characters(text, tokenizer)
+    return "".join(each for each in tokenizer.normalize(text) if each not in unknown)
 
 
 def implausible_limit(scores: Sequence[float], others: Sequence[float]) -> float | None:

@@ -2,6 +2,7 @@
 
 from transformers import PreTrainedTokenizerBase
 
+from ..data.joined_texts import has_space
 from ..model.tokenization_conformer import SPACE
 
 
@@ -19,3 +20,16 @@ def token_texts(tokenizer: PreTrainedTokenizerBase) -> list[str | None]:
     if tokenizer.unk_token_id is not None:
         texts[tokenizer.unk_token_id] = None
     return texts
+
+
+def unknown_characters(text: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the different characters of a normalised transcript that the vocabulary cannot spell, in their order."""
+    if hasattr(tokenizer, "normalize"):
+        # The tokenizer itself would normalise each character alone: the 3 of "mp3" would become "three".
+        text, backend = tokenizer.normalize(text), tokenizer.backend_tokenizer
+        spelled = {each: backend.encode(each, add_special_tokens=False).ids for each in text}
+        if " " in spelled and not has_space(tokenizer):
+            spelled[" "] = [tokenizer.unk_token_id]
+    else:
+        spelled = {each: tokenizer(each, add_special_tokens=False).input_ids for each in text}
+    return [each for each, tokens in spelled.items() if tokenizer.unk_token_id in tokens]

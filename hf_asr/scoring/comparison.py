@@ -1,6 +1,8 @@
 """Compare two recognisers on the same utterances by a paired bootstrap of the CER (Bisani and Ney 2004)."""
 
 import json
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,11 +84,14 @@ def compare_predictions(
 
 def _pairs(records_a: Sequence[dict], records_b: Sequence[dict]) -> list[tuple[dict, dict]]:
     """Return the records of each utterance, in the order of `records_a`."""
-    by_id = {record["utterance_id"]: record for record in records_b}
-    if len(by_id) != len(records_b) or {record["utterance_id"] for record in records_a} != set(by_id):
-        missing = {record["utterance_id"] for record in records_a} ^ set(by_id)
+    ids_a, ids_b = ([record["utterance_id"] for record in side] for side in (records_a, records_b))
+    missing = set(ids_a) ^ set(ids_b)
+    if missing:
+        ids_a, ids_b = _below_common_folder(ids_a), _below_common_folder(ids_b)
+    by_id = dict(zip(ids_b, records_b, strict=True))
+    if len(by_id) != len(records_b) or set(ids_a) != set(by_id):
         raise ValueError(f"not the same utterances: {len(missing)} are in one only, as {sorted(missing)[:1]}")
-    pairs = [(record, by_id[record["utterance_id"]]) for record in records_a]
+    pairs = [(record, by_id[name]) for record, name in zip(records_a, ids_a, strict=True)]
     for a, b in pairs:
         if a["reference"] != b["reference"]:
             raise ValueError(
@@ -94,6 +99,13 @@ def _pairs(records_a: Sequence[dict], records_b: Sequence[dict]) -> list[tuple[d
                 "the checkpoints normalise differently"
             )
     return pairs
+
+
+def _below_common_folder(ids: Sequence[str]) -> list[str]:
+    """Return ids that are paths without the folders that all of them begin with: a dataset has several paths."""
+    parts = [re.split(r"[/\\]", name) for name in ids]
+    common = len(os.path.commonprefix([names[:-1] for names in parts]))
+    return ["/".join(names[common:]) for names in parts]
 
 
 def _difference_interval(

@@ -1,6 +1,8 @@
 """Serve a checkpoint over HTTP on one machine."""
 
+import contextlib
 import os
+import socket
 from dataclasses import fields
 
 import numpy as np
@@ -33,16 +35,26 @@ def load_engine(model_name_or_path: str, options: EngineOptions) -> Engine:
     return engine
 
 
+class _Server(uvicorn.Server):
+    """Prints its address when it listens."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port = self.config.host, self.servers[0].sockets[0].getsockname()[1]
+        print(f"http://{f'[{host}]' if ':' in host else host}:{port}/docs", flush=True)
+
+
 def serve(engine: Engine, options: ServerOptions, *, host: str, port: int, model_name: str) -> None:
-    """Print the address and serve the engine until a signal ends the process; accepted requests are answered first.
+    """Serve the engine until a signal ends the process; accepted requests are answered first.
+
+    The address is printed when the server listens.
 
     Args:
+        port: 0 is any free one.
         model_name: Name of the model in `/v1/models` and `/health`.
     """
-    app = create_app(engine, options, model_name=model_name)
-    print(f"http://{host}:{port}/docs", flush=True)
-    uvicorn.run(
-        app,
+    config = uvicorn.Config(
+        create_app(engine, options, model_name=model_name),
         host=host,
         port=port,
         log_level="warning",
@@ -56,3 +68,5 @@ def serve(engine: Engine, options: ServerOptions, *, host: str, port: int, model
         # uvicorn's own option trusts X-Forwarded-For from 127.0.0.1; `forwarded_allow_ips` replaces it.
         proxy_headers=False,
     )
+    with contextlib.suppress(KeyboardInterrupt):
+        _Server(config).run()

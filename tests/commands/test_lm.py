@@ -72,6 +72,7 @@ def test_random_words_of_a_list_are_texts_too(tmp_path, capsys):
         (["none.txt"], "none.txt"),
         (["latin.txt"], "latin.txt is not UTF-8 (byte 3)"),
         (["empty.txt"], "there is nothing to train on"),
+        (["one.txt", "--eval_texts", "empty.txt"], "empty.txt: there is no text to evaluate on after normalisation"),
         (["one.txt", "--order", "1"], "order must be 2 or more, not 1"),
         (["--word_list", "one.txt"], "one.txt, line 1: "),
         (["--word_list", "none.txt"], "none.txt"),

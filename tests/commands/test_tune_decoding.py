@@ -8,6 +8,7 @@ import pytest
 from hf_asr import load
 from hf_asr.cli import main
 from hf_asr.decoding.arguments import DecodingArguments
+from hf_asr.decoding.decoders import DECODERS
 from hf_asr.decoding.tuned import read_tuned
 
 
@@ -73,11 +74,24 @@ def test_the_language_model_is_a_file_of_the_checkpoint(tuned, tmp_path):
         ({"language_model_weight": -1.0}, "language_model_weight must be 0 or more"),
         ({"word_insertion_bonus": float("nan")}, "word_insertion_bonus must be a finite number"),
         ({"beam_size": 0}, "beam_size must be from 1"),
+        ({"decoding": "beam", "language_model_weight": 1.0}, "language_model_weight is an option of a language model"),
+        (
+            {"decoding": "beam", "language_model": "none", "word_insertion_bonus": 2.0},
+            "word_insertion_bonus is an option of a language model: give --language_model",
+        ),
     ],
 )
 def test_wrong_options_are_errors(options, message):
     with pytest.raises(ValueError, match=message):
         DecodingArguments(**options).resolved({})
+
+
+def test_no_language_model_can_be_asked_for_with_every_decoder():
+    stored = {"decoding": "beam", "language_model": "lm.arpa", "language_model_weight": 0.9, "word_insertion_bonus": 2}
+    for decoding in DECODERS:
+        found = DecodingArguments(decoding=decoding, language_model="none").resolved(stored)
+        assert found.language_model is None and found.resolved({}) == found
+    assert DecodingArguments(language_model_weight=0.3).resolved(stored).language_model_weight == 0.3
 
 
 def test_what_is_not_stored_is_refused(checkpoint, corpus):

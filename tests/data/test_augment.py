@@ -1,5 +1,6 @@
 import pickle
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,6 +84,30 @@ def test_an_unknown_class_or_argument_is_an_error():
         build_augmentation([{"name": "Gian"}], seed=0)
     with pytest.raises(ValueError, match="Gain takes min_gain_db"):
         build_augmentation([{"name": "Gain", "loudness": 3}], seed=0)
+
+
+@pytest.mark.parametrize(
+    ("transform", "reason"),
+    [
+        ({"name": "Gain", "p": 50}, "0 <= p <= 1 is required"),
+        ({"name": "SpeedPerturbation", "p": -1}, "0 <= p <= 1 is required"),
+        ({"name": "AddGaussianNoise", "min_amplitude": 0}, "min_amplitude > 0.0 is required"),
+        ({"name": "AddBackgroundNoise", "sounds_path": "EMPTY"}, "no audio file found there"),
+        ({"name": "AddShortNoises", "sounds_path": "EMPTY"}, "no audio file found there"),
+        ({"name": "ApplyImpulseResponse", "ir_path": "EMPTY"}, "No impulse response files found"),
+    ],
+)
+def test_the_condition_of_a_refused_argument_is_named(tmp_path, transform, reason):
+    transform = {name: str(tmp_path) if value == "EMPTY" else value for name, value in transform.items()}
+    with pytest.raises(ValueError, match=f"{transform['name']} .*: {reason}"):
+        build_augmentation([transform], seed=0)
+
+
+def test_companion_files_of_macos_are_not_noise(tmp_path):
+    for name in ("b.wav", "._b.wav", "a.wav"):
+        (tmp_path / name).touch()
+    augment = build_augmentation([{"name": "AddBackgroundNoise", "sounds_path": str(tmp_path)}], seed=0)
+    assert [Path(path).name for path in augment.compose.transforms[0].sound_file_paths] == ["a.wav", "b.wav"]
 
 
 def test_a_pickled_augmentation_draws_the_same(tmp_path):

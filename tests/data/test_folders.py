@@ -26,6 +26,21 @@ def test_folders_named_like_a_split_are_splits(folder, read, caplog):
         Source(str(folder / "corpus")).load("train")
 
 
+def test_links_and_companion_files_of_pairs(folder, read):
+    pair(folder / "elsewhere", "linked", folder / "a.wav")
+    corpus = folder / "corpus"
+    pair(corpus / "speaker", "here", folder / "b.wav")
+    (corpus / "link").symlink_to("../elsewhere")
+    (corpus / "loop").symlink_to(".")
+    (corpus / "gone.wav").symlink_to("nowhere.wav")
+    (corpus / "gone.txt").write_text("gone")
+    for name in ("._x.wav", "._train.tar"):
+        (corpus / "speaker" / name).write_bytes(b"Mac OS X")
+    found = read(corpus)
+    assert found[0][0] == "gone" and isinstance(found[0][1], str)
+    assert found[1:] == [("linked", 1600), ("here", 3200)]
+
+
 def test_shards_at_any_depth_belong_to_their_splits(folder, read):
     wav = (folder / "a.wav").read_bytes()
     (folder / "shards" / "test").mkdir(parents=True)

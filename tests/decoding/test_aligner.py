@@ -1,9 +1,12 @@
 """Transcripts get the times at which their tokens are emitted, and a reason where that is impossible."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
+from hf_asr import ConformerTokenizer
 from hf_asr.data.audio import open_recording, read_audio
 from hf_asr.decoding.aligner import AlignedTranscript, align_recordings, encode_text
 from hf_asr.decoding.alignment import AlignmentError
@@ -63,6 +66,21 @@ def test_each_recording_that_cannot_be_aligned_has_its_reason(spells):
         "the vocabulary cannot spell 'ß', 'ж'",
         "the transcript is longer than the recording allows: its 43 tokens need 43 frames, and the recording has 25",
     ]
+
+
+@pytest.mark.parametrize(("frames", "fits"), [(0.2, False), (6, False), (6.1, True), (7, True)])
+def test_silence_that_is_added_to_a_short_recording_does_not_count(spells, frames, fits):
+    (found,) = align_recordings(spells, [SECOND[: round(frames * SAMPLES)]], ["the fox"])  # needs 7 frames
+    assert isinstance(found, AlignedTranscript) == fits
+    if not fits:
+        assert str(found).endswith(f"need 7 frames, and the recording has {math.ceil(frames)}")
+
+
+def test_a_digit_inside_a_word_is_named():
+    tokenizer = ConformerTokenizer.from_texts(["m p three"], kind="char", text_normalization="en")
+    with pytest.raises(AlignmentError, match="the vocabulary cannot spell '3'$"):
+        encode_text("the mp3", tokenizer)
+    assert encode_text("3", tokenizer) == encode_text("three", tokenizer)
 
 
 def test_a_text_is_encoded_as_in_training(processor):

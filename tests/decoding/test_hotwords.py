@@ -207,6 +207,11 @@ def test_what_the_vocabulary_cannot_spell_is_reported_by_name(tokenizer):
         "the hotword '你们' is left out: the vocabulary has no '们'",
     )
     assert not hotwords.is_empty
+    english = HotwordCompiler(tokenizer_of("mpthre", rule="en")).compile(parse_hotwords("3,mp3,mé,me th"))
+    assert english.remarks == (
+        "the hotword 'mp3' is left out: the vocabulary has no '3'",
+        "the hotword 'me th' is left out: the vocabulary has no ' '",
+    )
 
 
 def test_hotwords_are_normalized_and_the_last_of_two_equal_ones_counts(tokenizer):

@@ -45,6 +45,13 @@ def test_a_recording_given_twice_is_transcribed_once(folder, again):
     assert len(find_recordings([Path("a/1.wav"), Path(again)])) == (2 if again == "a" else 1)
 
 
+def test_linked_folders_and_links_to_nothing_are_recordings_and_companion_files_are_not(folder):
+    (folder / "b" / "link").symlink_to("../a/deep")
+    (folder / "b" / "gone.wav").symlink_to("nowhere.wav")
+    (folder / "b" / "._1.wav").write_bytes(b"Mac OS X")
+    assert chosen("b") == [f"out/{name}.txt" for name in ("1.mp3", "1.wav", "gone.wav", "link/1.wav")]
+
+
 def test_no_path_is_outside_the_output_folder(folder):
     for target in chosen("a/1.wav", "b/../a/deep/1.wav", str(folder / "b" / "1.wav")):
         assert ".." not in target and target.startswith("out/")

@@ -4,9 +4,11 @@ import datasets
 import numpy as np
 import pytest
 
+from hf_asr import ConformerTokenizer
 from hf_asr.decoding.aligner import align_recordings
 from hf_asr.decoding.plausibility import (
     NUM_OTHERS,
+    _spellable,
     implausible_limit,
     other_transcripts,
     score_transcripts,
@@ -45,6 +47,11 @@ def test_unknown_characters_are_left_out_and_short_recordings_padded(recognizer)
     known, unknown, padded, none, empty = score_transcripts(recognizer, rows, items)
     assert unknown == known and padded < 0
     assert none.startswith("the transcript has no words") and empty.startswith("the transcript has no words")
+
+
+def test_a_digit_inside_a_word_is_left_out():
+    tokenizer = ConformerTokenizer.from_texts(["m p three"], kind="char", text_normalization="en")
+    assert _spellable("the mp3", tokenizer) == "the mp" and _spellable("mp 3", tokenizer) == "mp 3"
 
 
 def test_the_limit_is_between_right_and_wrong_transcripts():

@@ -57,6 +57,27 @@ def test_different_utterances_or_references_are_an_error():
         compare_predictions(records(["a"], "a"), records(["a"], "b"))
 
 
+@pytest.mark.parametrize("names", [["a.wav"], ["a.wav", "b.wav"], ["x/a.wav", "y/a.wav"], ["x/a.wav", "a.wav"]])
+def test_the_same_data_under_another_path_is_compared(names):
+    def below(folder: str) -> list[dict]:
+        return [{"utterance_id": folder + name, "reference": name, "prediction": name} for name in names]
+
+    for other in ("/tmp/mini/", ""):
+        result = compare_predictions(below("mini/"), below(other)[::-1])
+        assert result.utterances == len(names) and not result.moved
+
+
+@pytest.mark.parametrize("others", [["mini/a", "mini/c"], ["mini/x/a", "mini/y/b"], ["mini/a"], ["a", "a"], []])
+def test_other_files_under_another_path_are_an_error(others):
+    sides = [
+        [record | {"utterance_id": name} for name, record in zip(ids, records(["a"] * len(ids)), strict=True)]
+        for ids in (["/tmp/mini/a", "/tmp/mini/b"], others)
+    ]
+    for a, b in (sides, sides[::-1]):
+        with pytest.raises(ValueError, match="are in one only"):
+            compare_predictions(a, b)
+
+
 def test_the_command_compares_folders_and_checkpoints(checkpoint, corpus, tmp_path, capsys):
     for name, predictions in (("a", noisy(0.1, 0)), ("b", noisy(0.02, 1))):
         (tmp_path / name).mkdir()

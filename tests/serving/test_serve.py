@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 import urllib.request
 
 import pytest
@@ -97,10 +98,10 @@ def test_accepted_request_is_answered_after_sigterm(checkpoint, repository, reco
 
 @pytest.fixture
 def run(checkpoint, monkeypatch):
-    """Run the command without listening; return a client of its application, and uvicorn's arguments."""
+    """Run the command without listening; return a client of its application, and uvicorn's configuration."""
     engines = []
 
-    def start(*arguments: str) -> tuple[TestClient, dict]:
+    def start(*arguments: str) -> tuple[TestClient, uvicorn.Config]:
         calls = []
 
         def load(*given):
@@ -108,11 +109,11 @@ def run(checkpoint, monkeypatch):
             return engines[-1]
 
         with monkeypatch.context() as patch:
-            patch.setattr(uvicorn, "run", lambda app, **options: calls.append((app, options)))
+            patch.setattr(uvicorn.Server, "run", lambda server: calls.append(server.config))
             patch.setattr(serve_command, "load_engine", load)
             main(["serve", "--model_name_or_path", str(checkpoint), *arguments])
-        ((app, options),) = calls
-        return TestClient(app), options
+        (config,) = calls
+        return TestClient(config.app), config
 
     yield start
     for engine in engines:
@@ -128,11 +129,11 @@ def test_api_key_in_the_environment_is_required(run, recording, monkeypatch):
 
 
 def test_cors_origins_are_arguments_and_uvicorns_proxy_headers_are_off(run):
-    client, options = run("--cors_origins", "https://a.example", "https://b.example")
+    client, config = run("--cors_origins", "https://a.example", "https://b.example")
     for origin in ("https://a.example", "https://b.example"):
         answer = client.get("/health", headers={"Origin": origin})
         assert answer.headers["access-control-allow-origin"] == origin
-    assert not options["proxy_headers"]  # uvicorn's own option trusts every process of this machine
+    assert not config.proxy_headers  # uvicorn's own option trusts every process of this machine
 
 
 def test_loaded_engine_has_measured_its_speed(checkpoint):
@@ -153,6 +154,24 @@ def test_invalid_value_is_an_error_of_one_line(checkpoint, arguments, message):
     with pytest.raises(SystemExit) as stopped:
         main(["serve", "--model_name_or_path", str(checkpoint), *arguments])
     assert str(stopped.value).startswith(message) and "\n" not in str(stopped.value)
+
+
+@pytest.mark.parametrize("port", ["99999", "65536", "-1", "x"])
+def test_impossible_port_is_an_error_before_loading(tmp_path, capsys, port):
+    with pytest.raises(SystemExit):
+        main(["serve", "--model_name_or_path", str(tmp_path / "none"), f"--port={port}"])
+    assert capsys.readouterr().err == f"error: argument --port: a port must be from 0 to 65535, not {port}\n"
+
+
+def test_free_port_is_printed_when_the_server_listens(checkpoint, repository):
+    command = [sys.executable, "scripts/serve.py", "--model_name_or_path", str(checkpoint), "--port"]
+    output = {"cwd": repository, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, "0"], **output) as process:
+        url = process.stdout.readline().strip()
+        assert urllib.request.urlopen(url, timeout=60).status == 200
+        taken = subprocess.run([*command, str(urllib.parse.urlsplit(url).port)], cwd=repository, capture_output=True)
+        process.terminate()
+    assert taken.returncode and not taken.stdout and b"address already in use" in taken.stderr
 
 
 def test_missing_model_is_an_error_of_one_line(tmp_path, repository):

@@ -42,13 +42,16 @@ def test_only_a_space_listens_on_all_addresses(app, monkeypatch):
     assert app.parse_options(["--model_name_or_path", "m"]).host == "0.0.0.0"
 
 
-def test_errors_are_one_line(app, checkpoint, tmp_path):
+def test_errors_are_one_line(app, checkpoint, tmp_path, capsys):
     with pytest.raises(SystemExit, match="error: .* is not a checkpoint"):
         app.main(["--model_name_or_path", str(tmp_path)])
     with pytest.raises(SystemExit, match="error: chunk_size: the checkpoint was not trained in chunks"):
         app.main(["--model_name_or_path", str(checkpoint), "--chunk_size", "16"])
     with pytest.raises(SystemExit, match="error: max_streams must be above 0"):
         app.main(["--model_name_or_path", str(checkpoint), "--max_streams", "0"])
+    with pytest.raises(SystemExit):
+        app.main(["--model_name_or_path", str(tmp_path), "--port", "99999"])
+    assert capsys.readouterr().err.endswith("error: argument --port: a port must be from 0 to 65535, not 99999\n")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
