@@ -102,8 +102,9 @@ class ConformerSubsampling(nn.Module):
         hidden = input_features[:, None].to(memory_format=torch.channels_last)  # (B, 1, T, M)
         hidden = self.conv(hidden).permute(0, 2, 3, 1)  # (B, S, M', C), a view of the same memory
         # A checkpoint's weight expects the order (C, M'). Reordering it is faster than reordering the frames, unless
-        # these are the few frames of a live chunk.
-        if not torch.compiler.is_compiling() and hidden.shape[:2].numel() < self.out.out_features:
+        # these are the few frames of a live chunk. A layer with an adapter, or a quantised one, has to be called.
+        has_few_frames = not torch.compiler.is_compiling() and hidden.shape[:2].numel() < self.out.out_features
+        if has_few_frames or type(self.out) is not nn.Linear:
             return self.out(hidden.transpose(2, 3).flatten(2))  # (B, S, D)
         weight = self.out.weight.unflatten(1, (hidden.shape[3], -1)).transpose(1, 2).flatten(1)
         return F.linear(hidden.flatten(2), weight, self.out.bias)  # (B, S, D)

@@ -361,7 +361,7 @@ class ConformerModel(ConformerPreTrainedModel):
             features = spec_augment(features, lengths, self.config, strength=self.regularization)
         # A batch too short for one encoder frame is padded to one frame, which the mask excludes.
         features = F.pad(features, (0, 0, 0, torch.sym_max(0, self.min_frames - features.shape[1])))
-        hidden = self.subsampling(features.to(self.subsampling.out.weight.dtype))  # (B, S, D)
+        hidden = self.subsampling(features.to(self.subsampling.conv[0].weight.dtype))  # (B, S, D)
         if self.config.scale_input:
             hidden = hidden * math.sqrt(self.config.hidden_size)
         return self.dropout(hidden)

@@ -100,3 +100,16 @@ def test_merged_rows_have_the_same_outputs():
     merged = layer.merged()
     assert type(merged) is torch.nn.Linear and torch.equal(merged(states), layer(states))
     assert {name for name, _ in merged.named_parameters()} == {"weight", "bias"}
+
+
+def test_an_adapter_of_the_subsampling_acts_on_any_number_of_frames():
+    class Adapted(torch.nn.Linear):
+        def forward(self, hidden):
+            return super().forward(hidden) + 1
+
+    torch.manual_seed(0)
+    layer = ConformerSubsampling(ConformerConfig(hidden_size=16, subsampling_channels=4)).eval()
+    features = torch.randn(4, 200, 80)
+    expected = layer(features) + 1
+    layer.out.__class__ = Adapted
+    assert torch.allclose(layer(features), expected, atol=1e-5)
