@@ -190,7 +190,9 @@ class ConformerOnnxConfig(ExporterConfig):
 class ConformerWaveformOnnxConfig(ConformerOnnxConfig):
     """A graph that takes waveforms, so that the caller needs no feature code."""
 
-    ATOL_FOR_VALIDATION = 1e-3  # two Fourier transforms differ by this much in the log-mel of near silence
+    # Two Fourier transforms differ by up to 4e-3 in the log-mel of near silence. That changed log-probabilities of real
+    # recordings by up to 2.8e-3, and the features of the graph were nearer to those of a transform in float64.
+    ATOL_FOR_VALIDATION = 1e-2
     GRAPH_CLASS = WaveformsToLogProbs
 
     @property
