@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from ..checkpoint import load_checkpoint
-from ..data.audio import LongRecording, Recording, read_or_open
+from ..data.audio import AudioError, LongRecording, Recording, read_or_open
+from ..data.media import as_float
 from ..families import is_conformer, model_inputs, output_lengths, samples_per_frame, shortest_input
 from ..model import ConformerForCTC
 from .arguments import ChunkArguments, DecodingArguments
@@ -236,13 +237,13 @@ class Recognizer:
 
         Raises:
             AudioError: A file cannot be read.
+            TypeError: A recording is something else.
             ValueError: An opened recording has another sampling rate.
         """
         if isinstance(recordings, Audio):
             return self.transcribe([recordings], show_progress=show_progress)[0]
         options = {"sampling_rate": self.sampling_rate, "max_seconds": LONG_SECONDS}
-        opened = [read_or_open(each, **options) if isinstance(each, str | Path) else each for each in recordings]
-        opened = [each.waveform if isinstance(each, Recording) else each for each in opened]
+        opened = [_opened(each, **options) for each in recordings]
         for each in opened:
             if isinstance(each, LongRecording) and each.sampling_rate != self.sampling_rate:
                 raise ValueError(
@@ -342,6 +343,30 @@ class Recognizer:
             progress.update(round(len(encoded.log_probs) * self.seconds_per_frame))
         progress.close()
         return self.decode(kept, durations=durations)
+
+
+def _opened(recording: Audio | Recording, **options: Any) -> np.ndarray | LongRecording:
+    """Return the waveform of a recording in [-1, 1], or what reads a long one.
+
+    Raises:
+        AudioError: The file cannot be read.
+        TypeError: It is neither a path nor a waveform nor an opened recording.
+    """
+    if isinstance(recording, str | Path):
+        path = recording
+        try:
+            recording = read_or_open(path, **options)
+        except AudioError as error:
+            raise type(error)(f"{path}: {error}") from error
+    recording = recording.waveform if isinstance(recording, Recording) else recording
+    if isinstance(recording, np.ndarray):
+        return as_float(recording)
+    if not isinstance(recording, LongRecording):
+        raise TypeError(
+            f"a recording is a path, a waveform as a numpy array (samples,) or an opened recording, not "
+            f"{type(recording).__name__}"
+        )
+    return recording
 
 
 def scorers_of(arguments: DecodingArguments, tokenizer: PreTrainedTokenizerBase) -> list[Scorer]:

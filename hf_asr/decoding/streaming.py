@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ..data.media import as_float
 from ..model.tokenization_conformer import HAN, SPACE
 from .endpoints import PAUSE_SECONDS, EndpointArguments, Endpointer
 from .recognizer import Recognizer
@@ -86,11 +87,13 @@ class StreamingRecognizer:
 
     def add(self, samples: np.ndarray) -> None:
         """Add samples for `recognize_step`; raise ValueError as `accept` does."""
-        samples = np.asarray(samples, dtype=np.float32)
+        samples = as_float(np.asarray(samples))
         if self.stream.is_finished:
             raise ValueError("the stream is finished: begin a new one")
-        if samples.ndim != 1 or not np.isfinite(samples).all():
-            raise ValueError(f"samples must be finite, in the shape (samples,), not {samples.shape}")
+        if samples.ndim != 1:
+            raise ValueError(f"samples must have the shape (samples,), not {samples.shape}")
+        if not np.isfinite(samples).all():
+            raise ValueError("samples must be finite, but some are NaN or infinite")
         self.stream.add(samples)
 
     def end(self) -> None:

@@ -24,6 +24,10 @@ WINDOWS = ("povey", "hann", "hamming", "rectangular")
 EPSILON = 2.0**-23  # float32's machine epsilon
 
 
+# The sample of silence and the number of steps from it to full scale, of the integers in which PCM is stored
+FULL_SCALE = {torch.int16: (0, 2**15), torch.int32: (0, 2**31), torch.uint8: (128, 128)}
+
+
 def denoise(waveform: np.ndarray, *, sampling_rate: int) -> np.ndarray:
     """Reduce stationary noise by spectral gating (noisereduce, Sainburg 2020).
 
@@ -200,7 +204,7 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         """Return the features of one waveform or of a batch, padded with zeros to the longest.
 
         Args:
-            raw_speech: One waveform (samples,), or several; float in [-1, 1], mono.
+            raw_speech: One waveform (samples,), or several, mono; float in [-1, 1], int16, int32 or uint8.
             sampling_rate: Sampling rate of the waveforms, in Hz. It must be the extractor's; None skips the check.
             return_tensors: `"pt"` for torch tensors, `"np"` or None for numpy arrays.
             return_attention_mask: Return `attention_mask` too.
@@ -248,7 +252,16 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
 
     def _check(self, waveform: np.ndarray | torch.Tensor | list[float], place: int) -> torch.Tensor:
         """Return the waveform as a float32 tensor; raise ValueError if it is empty, not finite or not mono."""
-        waveform = torch.as_tensor(waveform).detach().to(torch.float32)
+        waveform = torch.as_tensor(waveform).detach()
+        if not waveform.is_floating_point():
+            if waveform.dtype not in FULL_SCALE:
+                raise ValueError(
+                    f"waveform {place} is {waveform.dtype}, whose full scale is unknown: give float in [-1, 1], int16, "
+                    "int32 or uint8"
+                )
+            zero, full_scale = FULL_SCALE[waveform.dtype]
+            waveform = (waveform.double() - zero) / full_scale
+        waveform = waveform.to(torch.float32)
         if waveform.ndim != 1:
             raise ValueError(f"waveform {place} has shape {tuple(waveform.shape)}, but mono is expected: (samples,)")
         if not len(waveform):

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 import hf_asr
-from hf_asr.data.audio import open_recording, read_audio
+from hf_asr.data.audio import AudioError, open_recording, read_audio
 from hf_asr.decoding.arguments import DecodingArguments
 from hf_asr.decoding.recognizer import Recognizer
 from hf_asr.decoding.transcript import Hypothesis
@@ -170,3 +171,23 @@ def test_a_checkpoint_is_loaded_in_half_precision(checkpoint, waveforms, dtype):
 def test_another_precision_than_those_of_models_is_refused(checkpoint):
     with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, float16, not 'int8'"):
         DecodingArguments(dtype="int8")
+
+
+def test_samples_of_integers_are_scaled(recording, streaming_recognizer):
+    waveform = soundfile.read(recording, dtype="int16")[0]
+    expected = streaming_recognizer.transcribe(waveform / np.float32(2**15)).text
+    assert expected and streaming_recognizer.transcribe(waveform).text == expected
+    extractor = streaming_recognizer.processor.feature_extractor
+    found, same = (
+        extractor(each, return_tensors="pt")["input_features"] for each in (waveform, waveform / np.float32(2**15))
+    )
+    assert torch.equal(found, same)
+    with pytest.raises(ValueError, match="int64, whose full scale is unknown"):
+        extractor(waveform.astype(np.int64))
+
+
+def test_what_is_not_a_recording_is_named(streaming_recognizer, tmp_path):
+    with pytest.raises(AudioError, match=r"none\.wav: file not found"):
+        streaming_recognizer.transcribe([tmp_path / "none.wav"])
+    with pytest.raises(TypeError, match="a recording is a path, .* not Tensor"):
+        streaming_recognizer.transcribe([torch.zeros(16000)])

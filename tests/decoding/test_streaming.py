@@ -187,10 +187,21 @@ def test_ten_minutes_of_digital_silence_keep_nothing_and_speech_after_them_has_i
     assert words and all(602.9 <= word.start <= word.end <= 606 for word in words)
 
 
-@pytest.mark.parametrize("samples", [np.zeros((2, 10)), np.array([np.nan])])
-def test_wrong_samples_are_refused(recognizer, samples):
-    with pytest.raises(ValueError, match="samples must be finite"):
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [(np.zeros((2, 10)), r"the shape \(samples,\), not \(2, 10\)"), (np.array([np.nan]), "some are NaN or infinite")],
+)
+def test_wrong_samples_are_refused(recognizer, samples, message):
+    with pytest.raises(ValueError, match=message):
         StreamingRecognizer(recognizer).accept(samples)
+
+
+def test_samples_of_integers_are_scaled(recognizer):
+    samples = (2**14 * np.sin(np.arange(16000) / 7)).astype(np.int16)
+    streams = [StreamingRecognizer(recognizer) for _ in range(2)]
+    for stream, given in zip(streams, (samples, samples / np.float32(2**15)), strict=True):
+        stream.accept(given)
+    assert torch.equal(streams[0].stream.frames, streams[1].stream.frames)
 
 
 def test_a_finished_stream_takes_no_samples(recognizer):
