@@ -40,6 +40,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self.should_exit:  # the application did not start
+            return
         host, port = self.config.host, self.servers[0].sockets[0].getsockname()[1]
         print(f"http://{f'[{host}]' if ':' in host else host}:{port}/docs", flush=True)
 
