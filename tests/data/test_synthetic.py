@@ -162,18 +162,18 @@ def test_a_corpus_that_another_process_has_written_meanwhile_is_kept(corpus_dir,
 def test_another_folder_that_appears_meanwhile_is_refused_and_kept(tmp_path, monkeypatch):
     arguments = SyntheticCorpusArguments(train_sentences=1, validation_sentences=1)
     monkeypatch.setattr(synthetic, "_write_corpus", lambda *_: (tmp_path / "new" / "other").mkdir(parents=True))
-    with pytest.raises(ValueError, match="choose another output_dir"):
+    with pytest.raises(ValueError, match="choose a new folder for the corpus"):
         make_corpus(tmp_path / "new", arguments)
     assert (tmp_path / "new" / "other").exists()
 
 
 def test_other_arguments_are_refused(corpus_dir):
-    with pytest.raises(ValueError, match="choose another output_dir"):
+    with pytest.raises(ValueError, match="choose a new folder for the corpus"):
         make_corpus(corpus_dir, SyntheticCorpusArguments(seed=1))
 
 
 def test_another_folder_is_refused_and_kept(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
-    with pytest.raises(ValueError, match="choose another output_dir"):
+    with pytest.raises(ValueError, match="choose a new folder for the corpus"):
         make_corpus(tmp_path, ARGUMENTS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
