@@ -35,19 +35,20 @@ class AttentionDecoder:
         blank: Token id of CTC's blank.
         model: With an attention decoder.
         seconds_per_frame: Of the encoder.
-        beam_size: See `search_tokens`.
+        beam_size, vocab_size: See `search_tokens`.
     """
 
     blank: int
     model: ConformerForCTC
     seconds_per_frame: float
     beam_size: int = 10
+    vocab_size: int | None = None
     name: str = "attention"
     needs_states: bool = True
 
     def keep(self, log_probs: torch.Tensor, states: torch.Tensor) -> EncodedWindow:
         """Return a window with copies of both, without the memory of its batch."""
-        return EncodedWindow(log_probs.clone(), states.clone())
+        return EncodedWindow(log_probs[:, : self.vocab_size].clone(), states.clone())
 
     def begin(self, hotwords: Iterable[Hotword] | None = None) -> SegmentedSearch:
         """Begin a recording.
@@ -83,7 +84,8 @@ class AttentionDecoder:
         if not states or is_partial:
             return self._greedy(windows)
         log_probs = torch.cat([window.log_probs for window in windows])
-        found = search_tokens(self.model, torch.cat(states), beam_size=self.beam_size)
+        options = {"beam_size": self.beam_size, "vocab_size": self.vocab_size}
+        found = search_tokens(self.model, torch.cat(states), **options)
         hypotheses = [placed(tokens, score, log_probs, blank=self.blank) for tokens, score in found]
         return [hypothesis for hypothesis in hypotheses if hypothesis] or self._greedy(windows)
 
@@ -112,7 +114,9 @@ def placed(tokens: Sequence[int], score: float, log_probs: torch.Tensor, *, blan
 
 
 @torch.inference_mode()
-def search_tokens(model: ConformerForCTC, states: torch.Tensor, *, beam_size: int) -> list[tuple[list[int], float]]:
+def search_tokens(
+    model: ConformerForCTC, states: torch.Tensor, *, beam_size: int, vocab_size: int | None = None
+) -> list[tuple[list[int], float]]:
     """Return token sequences of the attention decoder and their log-probabilities, the best one first.
 
     A sequence has at most as many tokens as there are encoder frames.
@@ -120,13 +124,14 @@ def search_tokens(model: ConformerForCTC, states: torch.Tensor, *, beam_size: in
     Args:
         states: Of one recording, (S, D).
         beam_size: Sequences that are kept, and next tokens of each that are tried.
+        vocab_size: Of the tokenizer; tokens that only the model has are never tried. None for all of the model's.
     """
     end, states = model.config.eos_token_id, states.to(model.dtype)
-    beam_size = min(beam_size, model.config.vocab_size)
+    beam_size = min(beam_size, vocab_size or beam_size, model.config.vocab_size)
     sequences = torch.full((1, 1), model.config.bos_token_id, device=states.device)  # (N, 1 + U)
     scores, is_done = torch.zeros(1, device=states.device), torch.zeros(1, dtype=torch.bool, device=states.device)
     for _ in range(len(states)):
-        logits = model.decoder(sequences, states.expand(len(sequences), -1, -1))[:, -1]  # (N, V)
+        logits = model.decoder(sequences, states.expand(len(sequences), -1, -1))[:, -1, :vocab_size]  # (N, V)
         values, tokens = F.log_softmax(logits, dim=-1, dtype=torch.float32).topk(beam_size)  # (N, beam_size) each
         # A sequence that has ended stays as it is, so it has one successor.
         tokens = tokens.masked_fill(is_done[:, None], end)

@@ -83,6 +83,7 @@ class BeamDecoder:
         nbest: Hypotheses that `finish` returns, at most `beam_size`.
         scorers: They add to the scores of all recordings. With a lexicon, only its tokens are tried.
         compiler: Of the recordings' hotwords.
+        vocab_size: Of the tokenizer; tokens that only the model has are never tried. None for all of the model's.
     """
 
     blank: int
@@ -92,6 +93,7 @@ class BeamDecoder:
     nbest: int = 1
     scorers: Sequence[Scorer] = ()
     compiler: HotwordCompiler | None = None
+    vocab_size: int | None = None
     name: str = "beam"
     needs_states: bool = False
 
@@ -108,7 +110,7 @@ class BeamDecoder:
         # The penalty makes all other tokens more probable beside blank.
         is_searched = -blank.expm1() >= (1 - self.skip_blank) * math.exp(-self.blank_penalty)
         places = is_searched.nonzero()[:, 0]
-        rows = log_probs[places]
+        rows = log_probs[places, : self.vocab_size]
         rows[:, self.blank] -= self.blank_penalty
         values, tokens = self._top(rows)
         skipped = (blank.double() - self.blank_penalty).masked_fill_(is_searched, 0.0).sum()

@@ -17,6 +17,7 @@ from .greedy import GreedyDecoder
 from .hotwords import Hotword, HotwordCompiler
 from .rescoring import RescoringDecoder
 from .scorers import Scorer
+from .token_texts import token_texts
 from .transcript import Hypothesis
 
 DECODERS = ("greedy", "beam", "attention_rescoring", "attention")
@@ -80,17 +81,17 @@ def build_decoder(
     Raises:
         ValueError: The decoder needs an attention decoder, which the model lacks.
     """
-    blank = tokenizer.pad_token_id
+    blank, vocab_size = tokenizer.pad_token_id, len(token_texts(tokenizer))
     if name == "greedy":
-        return GreedyDecoder(blank)
+        return GreedyDecoder(blank, vocab_size)
     if name in ATTENTION and not (isinstance(model, ConformerForCTC) and model.config.decoder_layers):
         raise ValueError(
             f"{name} needs a checkpoint of our Conformer with an attention decoder: train one with decoder_layers, or "
             "choose --decoding beam"
         )
     if name == "attention":
-        return AttentionDecoder(blank, model, seconds_per_frame, beam_size=beam_size)
-    options = {"beam_size": beam_size, "blank_penalty": blank_penalty, "scorers": scorers}
+        return AttentionDecoder(blank, model, seconds_per_frame, beam_size=beam_size, vocab_size=vocab_size)
+    options = {"beam_size": beam_size, "blank_penalty": blank_penalty, "scorers": scorers, "vocab_size": vocab_size}
     beam = BeamDecoder(blank, **options, compiler=HotwordCompiler(tokenizer))
     if name == "beam":
         return beam

@@ -24,14 +24,22 @@ class BestTokens:
 
 @dataclass(frozen=True)
 class GreedyDecoder:
-    """`blank` is the token id of CTC's blank."""
+    """Greedy search.
+
+    Args:
+        blank: Token id of CTC's blank.
+        vocab_size: Of the tokenizer. A model may have more tokens, to which its vocabulary is padded; they are never
+            written. None for all of the model's.
+    """
 
     blank: int
+    vocab_size: int | None = None
     name: str = "greedy"
     needs_states: bool = False
 
     def keep(self, log_probs: torch.Tensor, states: torch.Tensor | None = None) -> BestTokens:
         """Return the most probable token of each frame of log-probabilities (frames, vocabulary)."""
+        log_probs = log_probs[:, : self.vocab_size]
         if log_probs.device.type != "cpu":
             values, tokens = log_probs.max(-1)  # (frames,) each
             return BestTokens(tokens.cpu().numpy(), values.float().cpu().numpy())

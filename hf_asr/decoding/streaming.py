@@ -10,10 +10,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..data.media import as_float
-from ..model.tokenization_conformer import HAN, SPACE
+from ..model.tokenization_conformer import HAN
 from .endpoints import PAUSE_SECONDS, EndpointArguments, Endpointer
 from .recognizer import Recognizer
 from .streams import Encoded, EncoderStream, step
+from .token_texts import token_texts
 from .transcript import Hypothesis, Word
 
 
@@ -58,7 +59,7 @@ class StreamingRecognizer:
         self._partial: StreamingResult | None = None
         self._cut_token: int | None = None  # at whose frame an utterance ended, while it goes on
         self._earliest, self._latest = 0.0, math.inf  # encoder frames between which the utterance's words are
-        self._begins_word = word_beginnings(recognizer.processor.tokenizer, recognizer.model.config.vocab_size)
+        self._begins_word = word_beginnings(recognizer.processor.tokenizer)
         self._last_token = recognizer.processor.tokenizer.pad_token_id
 
     @property
@@ -114,7 +115,7 @@ class StreamingRecognizer:
         """Return the frames of the utterance, and the later ones if it ends."""
         log_probs, states = encoded
         blank = self.recognizer.processor.tokenizer.pad_token_id
-        spoken = log_probs.cpu().numpy().argmax(-1)
+        spoken = log_probs[:, : len(self._begins_word)].cpu().numpy().argmax(-1)
         begins_word = self._begins_word[spoken] & np.diff(spoken, prepend=self._last_token).astype(bool)
         log_probs, tokens = self._without_cut_token(log_probs, spoken, blank=blank)
         end = self._endpointer.find(tokens == blank, begins_word)
@@ -186,12 +187,10 @@ class StreamingRecognizer:
         return StreamingResult(transcript.text, transcript.words, self._utterance)
 
 
-def word_beginnings(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> np.ndarray:
-    """Return whether a token begins a word, bool (vocab_size,): one with a space at its begin, or a Han character."""
-    begins = np.zeros(vocab_size, bool)
-    for token, text in enumerate(tokenizer.convert_ids_to_tokens(range(len(tokenizer)))):
-        begins[token] = text.startswith(SPACE) or HAN.match(text) is not None
-    return begins
+def word_beginnings(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    """Return whether a token begins a word, bool (vocabulary,): one with a space at its begin, or a Han character."""
+    texts = [text or "" for text in token_texts(tokenizer)]
+    return np.array([text.startswith(" ") or HAN.match(text) is not None for text in texts])
 
 
 def recognize_step(streams: Sequence[StreamingRecognizer]) -> list[list[StreamingResult]]:

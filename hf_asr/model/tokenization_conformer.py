@@ -334,7 +334,7 @@ class ConformerTokenizer(PreTrainedTokenizerFast):
         frames of logits, the end is exclusive. A Han character is a word.
 
         Args:
-            token_ids: The token id of each frame; negative ids count as blank.
+            token_ids: The token id of each frame; ids that are not in the vocabulary count as blank.
             skip_special_tokens: Leave out `<unk>`. Blank and `<sos/eos>` are always left out.
             group_tokens: Merge equal tokens of neighbouring frames, as CTC does. False for labels, which have one id
                 for each token.
@@ -350,8 +350,9 @@ class ConformerTokenizer(PreTrainedTokenizerFast):
         runs = itertools.groupby(token_ids) if group_tokens else ((token, [token]) for token in token_ids)
         for token, run in runs:
             length = len(list(run))
-            if token >= 0 and token not in silent:
-                text = self.convert_ids_to_tokens(token).replace(SPACE, " ")
+            text = self.convert_ids_to_tokens(token) if token >= 0 and token not in silent else None
+            if text is not None:  # a model may have more tokens, to which its vocabulary is padded
+                text = text.replace(SPACE, " ")
                 offsets.append({"char": text, "start_offset": place, "end_offset": place + length})
             place += length
         text = "".join(offset["char"] for offset in offsets).strip()

@@ -318,7 +318,9 @@ def test_the_arguments_choose_the_decoder(tiny_model, processor):
     arguments = DecodingArguments(decoding="beam", beam_size=4, blank_penalty=0.5)
     decoder = Recognizer(tiny_model, processor, arguments=arguments).decoder
     assert (decoder.name, decoder.beam_size, decoder.blank_penalty) == ("beam", 4, 0.5)
-    assert build_decoder("greedy", processor.tokenizer, tiny_model) == GreedyDecoder(processor.tokenizer.pad_token_id)
+    tokenizer = processor.tokenizer
+    expected = GreedyDecoder(tokenizer.pad_token_id, len(tokenizer))
+    assert build_decoder("greedy", tokenizer, tiny_model) == expected
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:

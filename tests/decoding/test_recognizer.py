@@ -1,13 +1,19 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
 import torch
 
 import hf_asr
+from hf_asr import ConformerConfig, ConformerForCTC
 from hf_asr.data.audio import AudioError, open_recording, read_audio
 from hf_asr.decoding.arguments import DecodingArguments
 from hf_asr.decoding.recognizer import Recognizer
+from hf_asr.decoding.streaming import StreamingRecognizer
 from hf_asr.decoding.transcript import Hypothesis
+
+from ..conftest import TINY
 
 
 @pytest.fixture
@@ -155,6 +161,40 @@ def test_a_recording_that_is_recognised_while_it_is_read_has_the_same_transcript
 def test_an_opened_recording_of_another_rate_is_refused(tiny_model, processor, recording):
     with pytest.raises(ValueError, match="open it with sampling_rate=16000"):
         Recognizer(tiny_model, processor).transcribe(open_recording(recording, sampling_rate=8000))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"decoding": "greedy"},
+        {"decoding": "beam", "hotwords": "fox", "language_model": "lm.arpa"},
+        {"decoding": "beam", "lexicon": "fox"},
+        {"decoding": "attention_rescoring"},
+        {"decoding": "attention"},
+    ],
+    ids=lambda options: "-".join(options.values()),
+)
+def test_tokens_to_which_a_vocabulary_is_padded_are_never_written(processor, waveforms, tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    Path("lm.arpa").write_text("\\data\\\nngram 1=2\n\n\\1-grams:\n-1.0 fox\n-1.0 dog\n\n\\end\\\n")
+    chunks = {"causal_conv": True, "use_dynamic_chunk": True, "chunk_size": 4, "num_left_chunks": 3}
+    config = TINY | chunks | {"vocab_size": len(processor.tokenizer), "decoder_layers": 1}
+    torch.manual_seed(0)
+    model, arguments = ConformerForCTC(ConformerConfig(**config)), DecodingArguments(**options)
+
+    def texts() -> list[str]:
+        recognizer = Recognizer(model, processor, arguments=arguments)
+        live = StreamingRecognizer(recognizer)
+        found = [*live.accept(waveforms[0]), *live.finish()]
+        return [each.text for each in [*recognizer.transcribe(waveforms), *found]]
+
+    expected = texts()
+    assert "".join(expected)
+    model.resize_token_embeddings(pad_to_multiple_of=64)
+    with torch.no_grad():  # the most probable tokens
+        for head in (model.ctc_head, model.decoder.lm_head):
+            head.bias[len(processor.tokenizer) :] = 5.0
+    assert texts() == expected
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
