@@ -180,6 +180,10 @@ class HotwordCompiler:
         self._remembered = functools.lru_cache(maxsize=SETS_KEPT)(self._compile)
         self._last: tuple[tuple[Hotword, ...], HotwordSet] | None = None
 
+    def __reduce__(self) -> tuple[type["HotwordCompiler"], tuple[PreTrainedTokenizerBase]]:
+        """Pickle the tokenizer only: a cache of functools cannot be pickled."""
+        return type(self), (self._tokenizer,)
+
     def compile(self, hotwords: Iterable[Hotword]) -> HotwordSet:
         """Return the automaton of hotwords; the same tuple again is not even compared."""
         hotwords, last = tuple(hotwords), self._last

@@ -1,6 +1,7 @@
 """Use an exported graph as a model: in pipelines, evaluation, transcription, live audio and serving."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..files import GRAPH
 from ..model import ConformerConfig, ConformerForCTC
 from ..model.modeling_conformer import ConformerCTCOutput
 from ..model.streaming_conformer import StreamingCache, empty_cache
-from .providers import SHAPES, open_session
+from .providers import PROVIDERS, SHAPES, open_session
 
 FEATURES = ("input_features", "attention_mask")
 CACHE = ("attention_cache", "convolution_cache", "offset")  # the fields of a `StreamingCache`, in its order
@@ -127,8 +128,19 @@ class OrtConformerForCTC(OptimizedModel):
             raise ValueError(f"{path} takes {', '.join(names)}, not features: give a graph of --target onnx")
         return cls(session, config, path)
 
+    def __reduce__(self) -> tuple[Callable, tuple[ConformerConfig, Path, str, int]]:
+        """Pickle the path of the graph, which is opened again: a session of onnxruntime cannot be pickled."""
+        provider = next(name for name, full in PROVIDERS.items() if full == self.model.get_providers()[0])
+        threads = self.model.get_session_options().intra_op_num_threads
+        return reopened, (self.config, self.path, provider, threads)
+
     def _save_pretrained(self, save_directory: str | Path) -> None:
         shutil.copyfile(self.path, Path(save_directory) / self.path.name)
+
+
+def reopened(config: ConformerConfig, path: Path, provider: str, threads: int) -> OrtConformerForCTC:
+    """Return a pickled graph in the process that unpickles it."""
+    return OrtConformerForCTC(open_session(path, provider=provider, threads=threads), config, path)
 
 
 def input_names(session: onnxruntime.InferenceSession) -> tuple[str, ...]:

@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,15 @@ def test_tokens_to_which_a_vocabulary_is_padded_are_never_written(processor, wav
         for head in (model.ctc_head, model.decoder.lm_head):
             head.bias[len(processor.tokenizer) :] = 5.0
     assert texts() == expected
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"decoding": "beam", "hotwords": "fox"}, {"decoding": "beam", "lexicon": "fox"}]
+)
+def test_a_recogniser_is_pickled_for_other_processes(tiny_model, processor, waveforms, options):
+    recognizer = Recognizer(tiny_model, processor, arguments=DecodingArguments(**options))
+    expected = recognizer.transcribe(waveforms)
+    assert pickle.loads(pickle.dumps(recognizer)).transcribe(waveforms) == expected
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
