@@ -5,7 +5,9 @@ H heads, V vocabulary.
 """
 
 import math
+import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -492,6 +494,12 @@ class ConformerForCTC(ConformerPreTrainedModel):
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         """Replace the CTC head."""
         self.ctc_head = new_embeddings
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save the weights, the configuration and the code, from which AutoModel can load the encoder alone, too."""
+        encoder = f"{__name__.split('.')[-1]}.{ConformerModel.__name__}"
+        self.config.auto_map = (getattr(self.config, "auto_map", None) or {}) | {"AutoModel": encoder}
+        super().save_pretrained(save_directory, **kwargs)
 
     def merge_sounds(self) -> None:
         """Turn a CTC head whose tokens share rows (`num_sounds`) into an ordinary layer, in place; the logits stay."""

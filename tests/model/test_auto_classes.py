@@ -19,14 +19,16 @@ try:
 except ImportError:
     pass
 import numpy as np, torch
-from transformers import AutoModelForCTC, AutoProcessor, pipeline
+from transformers import AutoModel, AutoModelForCTC, AutoProcessor, pipeline
 folder, waveform = sys.argv[1], np.load(sys.argv[2])
 model = AutoModelForCTC.from_pretrained(folder, trust_remote_code=True).eval()
 processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
 with torch.inference_mode():
-    logits = model(**processor(waveform, sampling_rate=16000)).logits
+    inputs = processor(waveform, sampling_rate=16000)
+    logits = model(**inputs).logits
+    states = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()(**inputs).last_hidden_state
 recognizer = pipeline("automatic-speech-recognition", model=folder, trust_remote_code=True)
-np.savez(sys.argv[3], logits=logits.numpy(), text=recognizer(waveform)["text"])
+np.savez(sys.argv[3], logits=logits.numpy(), states=states.numpy(), text=recognizer(waveform)["text"])
 """
 
 
@@ -50,8 +52,9 @@ def test_trust_remote_code_without_hf_asr_gives_equal_logits(checkpoint, recogni
     model = AutoModelForCTC.from_pretrained(checkpoint).eval()
     processor = AutoProcessor.from_pretrained(checkpoint)
     with torch.inference_mode():
-        expected = model(**processor(WAVEFORM, sampling_rate=16000)).logits
-    np.testing.assert_array_equal(result["logits"], expected.numpy())
+        expected = model(**processor(WAVEFORM, sampling_rate=16000), output_hidden_states=True)
+    np.testing.assert_array_equal(result["logits"], expected.logits.numpy())
+    np.testing.assert_array_equal(result["states"], expected.hidden_states[-1].numpy())
     assert str(result["text"]) == recognizer(WAVEFORM)["text"]
 
 
