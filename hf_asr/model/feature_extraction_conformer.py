@@ -218,17 +218,13 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
             real frames.
 
         Raises:
-            ValueError: The sampling rate is wrong, or a waveform is empty, not finite or not mono.
+            ValueError: The sampling rate is wrong, there is no waveform, or one is empty, not finite or not mono.
         """
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
             raise ValueError(
                 f"the audio has {sampling_rate} Hz, but the model needs {self.sampling_rate} Hz: resample it first"
             )
-        is_single = isinstance(raw_speech, np.ndarray | torch.Tensor) and raw_speech.ndim == 1
-        is_single = is_single or (isinstance(raw_speech, Sequence) and np.isscalar(raw_speech[0]))
-        waveforms = [
-            self._check(waveform, i) for i, waveform in enumerate([raw_speech] if is_single else list(raw_speech))
-        ]
+        waveforms = [self._check(waveform, i) for i, waveform in enumerate(_as_list(raw_speech))]
         if self.denoise if denoise is None else denoise:
             waveforms = [_denoise(waveform, self.sampling_rate) for waveform in waveforms]
         lengths = torch.tensor([len(waveform) for waveform in waveforms], device=device)
@@ -360,6 +356,24 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         place = torch.minimum(place, 2 * lengths[:, None] - 1 - place)
         signal = waveforms.gather(1, place) * self.waveform_scale
         return signal.unfold(1, window_length, hop), frame_lengths  # a view of the signal
+
+
+def _as_list(raw_speech: np.ndarray | torch.Tensor | Sequence) -> list:
+    """Return one waveform or several as a list.
+
+    Raises:
+        ValueError: There is none, or an array has the shape (samples, channels), as soundfile reads a stereo file.
+    """
+    if isinstance(raw_speech, np.ndarray | torch.Tensor):
+        if raw_speech.ndim == 2 and raw_speech.shape[0] > raw_speech.shape[1]:
+            raise ValueError(
+                f"an array of the shape {tuple(raw_speech.shape)} has more waveforms than samples: if it is one "
+                "recording (samples, channels), give the mean of its channels, waveform.mean(1)"
+            )
+        return [raw_speech] if raw_speech.ndim == 1 else list(raw_speech)
+    if not len(raw_speech):
+        raise ValueError("there is no waveform: the list is empty")
+    return [raw_speech] if np.isscalar(raw_speech[0]) else list(raw_speech)
 
 
 def _denoise(waveform: torch.Tensor, sampling_rate: int) -> torch.Tensor:

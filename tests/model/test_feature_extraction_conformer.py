@@ -150,6 +150,13 @@ def test_denoising_lowers_stationary_noise():
         (np.zeros(0, np.float32), 16000, "waveform 0 is empty"),
         (np.array([0.0, np.nan], np.float32), 16000, "NaN"),
         (np.zeros((2, 800), np.float32)[None], 16000, "mono is expected"),
+        ([], 16000, "there is no waveform"),
+        (
+            np.zeros((800, 2), np.float32),
+            16000,
+            r"\(800, 2\) has more waveforms than samples: .* \(samples, channels\)",
+        ),
+        (torch.zeros(800, 1), 16000, r"\(800, 1\) has more waveforms than samples"),
     ],
 )
 def test_wrong_waveform_or_sampling_rate_is_an_error(waveform, rate, message):
