@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature, SequenceFeatureExtractor
+from transformers.utils import PaddingStrategy
 
 try:
     import noisereduce
@@ -199,6 +200,9 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         min_frames: torch.Tensor | None = None,
         device: str | torch.device = "cpu",
         padding: bool | str = True,
+        max_length: int | None = None,
+        truncation: bool = False,
+        pad_to_multiple_of: int | None = None,
         **kwargs,
     ) -> BatchFeature:
         """Return the features of one waveform or of a batch, padded with zeros to the longest.
@@ -211,14 +215,18 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
             denoise: Override the extractor's `denoise`; None keeps it.
             min_frames: Smallest number of frames of each waveform, (batch,). Silence is added up to it.
             device: Device that computes the features.
-            padding: Ignored; transformers' callers pass it.
+            padding: `"max_length"` pads to `max_length` frames, anything else to the longest waveform of the batch.
+            max_length: In frames, as for `pad`; used by `padding="max_length"` and `truncation`.
+            truncation: Cut the features after `max_length` frames.
+            pad_to_multiple_of: Round the number of frames up to a multiple of this number.
 
         Returns:
             `input_features` float32 (batch, frames, num_mel_bins), and `attention_mask` int64 (batch, frames), 1 for
             real frames.
 
         Raises:
-            ValueError: The sampling rate is wrong, there is no waveform, or one is empty, not finite or not mono.
+            ValueError: The sampling rate is wrong, there is no waveform, one is empty, not finite or not mono, or
+                `max_length` is needed and not given.
         """
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
             raise ValueError(
@@ -227,16 +235,11 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         waveforms = [self._check(waveform, i) for i, waveform in enumerate(_as_list(raw_speech))]
         if self.denoise if denoise is None else denoise:
             waveforms = [_denoise(waveform, self.sampling_rate) for waveform in waveforms]
-        lengths = torch.tensor([len(waveform) for waveform in waveforms], device=device)
-        waveforms = [waveform.to(device) for waveform in waveforms]
-        if lengths.device.type == "cpu":  # single waveforms fit into the processor's cache: half the time of a batch
-            alone = [self.fbank(waveforms[i][None], lengths[i : i + 1]) for i in range(len(waveforms))]
-            features = pad_sequence([frames[0] for frames, _ in alone], batch_first=True)  # (B, T, M)
-            lengths = torch.cat([frame_length for _, frame_length in alone])
-        else:
-            features, lengths = self.fbank(pad_sequence(waveforms, batch_first=True), lengths)
+        features, lengths = self._batch_fbank([waveform.to(device) for waveform in waveforms])
         if min_frames is not None:
             features, lengths = self.add_silence(features, lengths, min_frames=min_frames.to(device))
+        frames = self._padded_length(features.shape[1], padding, max_length, truncation, pad_to_multiple_of)
+        features, lengths = F.pad(features, (0, 0, 0, frames - features.shape[1])), lengths.clamp(max=frames)
         data = {"input_features": features}
         if return_attention_mask:
             places = torch.arange(features.shape[1], device=features.device)
@@ -245,6 +248,17 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
             data if return_tensors == "pt" else {key: value.cpu().numpy() for key, value in data.items()},
             tensor_type=return_tensors,
         )
+
+    def _padded_length(
+        self, frames: int, padding: bool | str, max_length: int | None, truncation: bool, multiple: int | None
+    ) -> int:
+        """Return the frames of a batch whose longest waveform has `frames`; the options are those of `__call__`."""
+        if truncation and max_length is None:
+            raise ValueError("truncation needs a max_length, in frames")
+        strategy = self._get_padding_strategies(padding=padding, max_length=max_length)  # checks both
+        frames = min(frames, max_length) if truncation else frames
+        frames = max(frames, max_length) if strategy == PaddingStrategy.MAX_LENGTH else frames
+        return math.ceil(frames / multiple) * multiple if multiple else frames
 
     def _check(self, waveform: np.ndarray | torch.Tensor | list[float], place: int) -> torch.Tensor:
         """Return the waveform as a float32 tensor; raise ValueError if it is empty, not finite or not mono."""
@@ -265,6 +279,17 @@ class ConformerFeatureExtractor(SequenceFeatureExtractor):
         if not torch.isfinite(waveform).all():
             raise ValueError(f"waveform {place} contains NaN or infinite samples")
         return waveform
+
+    def _batch_fbank(self, waveforms: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what `fbank` returns for waveforms (samples,)."""
+        device = waveforms[0].device
+        lengths = torch.tensor([len(waveform) for waveform in waveforms], device=device)
+        if device.type != "cpu":
+            return self.fbank(pad_sequence(waveforms, batch_first=True), lengths)
+        # Single waveforms fit into the processor's cache: half the time of a batch.
+        alone = [self.fbank(waveforms[i][None], lengths[i : i + 1]) for i in range(len(waveforms))]
+        features = pad_sequence([frames[0] for frames, _ in alone], batch_first=True)  # (B, T, M)
+        return features, torch.cat([frame_length for _, frame_length in alone])
 
     def fbank(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute the features of a batch; exported graphs contain this function too.

@@ -103,6 +103,31 @@ def test_min_frames_adds_silence_to_each_recording():
     assert not inputs.input_features[1, 100:].any()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": "max_length", "max_length": 150},
+        {"max_length": 80},  # without truncation, the features stay whole
+        {"max_length": 80, "truncation": True},
+        {"max_length": 80, "truncation": True, "pad_to_multiple_of": 64, "padding": "max_length"},
+        {"pad_to_multiple_of": 64},
+    ],
+)
+def test_length_options_are_those_of_pad(options):
+    extractor, waveforms = ConformerFeatureExtractor(), [torch.randn(16000), torch.randn(8000)]
+    alone = [{"input_features": extractor(each)["input_features"][0]} for each in waveforms]
+    expected = extractor.pad(alone, **({"padding": True} | options), return_tensors="pt")
+    found = extractor(waveforms, **options, return_tensors="pt")
+    torch.testing.assert_close(found["input_features"], expected["input_features"])
+    assert torch.equal(found["attention_mask"], expected["attention_mask"])
+
+
+@pytest.mark.parametrize("options", [{"truncation": True}, {"padding": "max_length"}])
+def test_length_options_without_a_length_are_an_error(options):
+    with pytest.raises(ValueError, match="max_length"):
+        ConformerFeatureExtractor()(torch.randn(16000), **options)
+
+
 def test_energies_below_the_floor_are_raised_to_it():
     quiet = WAVEFORMS[0] * 1e-4
     floored, exact = (
