@@ -1,10 +1,11 @@
 """The processor: feature extractor and tokenizer in one object, as transformers' pipelines and AutoProcessor expect."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import BatchFeature, ProcessorMixin
+from transformers import BatchEncoding, BatchFeature, ProcessorMixin
 
 from .configuration_conformer import required_frames
 
@@ -46,6 +47,35 @@ class ConformerProcessor(ProcessorMixin):
         if text is not None:
             inputs["labels"] = self.pad_labels(self.tokenizer([text] if isinstance(text, str) else text)["input_ids"])
         return inputs
+
+    def pad(
+        self,
+        input_features: BatchFeature | list[dict[str, Any]] | None = None,
+        labels: list[dict[str, list[int]]] | None = None,
+        **kwargs,
+    ) -> BatchFeature | BatchEncoding:
+        """Return examples that were processed one by one as a batch, as the data collators of transformers need it.
+
+        Args:
+            input_features: Examples with features, for the feature extractor's `pad`.
+            labels: Examples with token ids, `{"input_ids": [...]}`, for the tokenizer's `pad`.
+            kwargs: Further arguments of both.
+
+        Returns:
+            The padded features, with `labels` padded with -100 if there are labels. For labels alone, `input_ids` and
+            the `attention_mask` of real tokens.
+
+        Raises:
+            ValueError: Neither features nor labels are given.
+        """
+        if input_features is None and labels is None:
+            raise ValueError("input_features, labels or both must be given")
+        if input_features is None:
+            return self.tokenizer.pad(labels, **({"return_attention_mask": True} | kwargs))
+        batch = self.feature_extractor.pad(input_features, **kwargs)
+        if labels is not None:
+            batch["labels"] = self.pad_labels([example["input_ids"] for example in labels])
+        return batch
 
     def streaming_latency_ms(self, chunk_size: int, *, subsampling_factor: int = 4) -> float:
         """Return the milliseconds from the first sample of a chunk until all samples that it needs are there.
