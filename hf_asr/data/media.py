@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -243,6 +243,23 @@ def as_float(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "i":
         return array.astype(np.float32) / np.float32(2.0 ** (8 * array.itemsize - 1))
     return array.astype(np.float32, copy=False)
+
+
+def as_waveform(samples: np.ndarray | Sequence[float]) -> np.ndarray:
+    """Return mono samples (samples,) that a caller gives as float32, where full scale is 1.
+
+    Raises:
+        ValueError: They have another shape, or a type whose full scale is unknown: numpy makes int64 of a list of
+            integers, which would become silence.
+    """
+    array = np.asarray(samples)
+    if array.ndim != 1:
+        raise ValueError(f"samples must be mono and have the shape (samples,), not {array.shape}")
+    if array.dtype.kind != "f" and array.dtype not in (np.int16, np.int32, np.uint8):
+        raise ValueError(
+            f"samples are {array.dtype}, whose full scale is unknown: give float in [-1, 1], int16, int32 or uint8"
+        )
+    return as_float(array)
 
 
 def _silent_pieces(time: float, seconds: float, frame: av.AudioFrame) -> Iterator[tuple[float, np.ndarray, int]]:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 
 from ..checkpoint import load_checkpoint
 from ..data.audio import AudioError, LongRecording, Recording, read_or_open
-from ..data.media import as_float
+from ..data.media import as_waveform
 from ..families import is_conformer, model_inputs, output_lengths, samples_per_frame, shortest_input
 from ..model import ConformerForCTC
 from .arguments import ChunkArguments, DecodingArguments
@@ -238,7 +238,7 @@ class Recognizer:
         Raises:
             AudioError: A file cannot be read.
             TypeError: A recording is something else.
-            ValueError: An opened recording has another sampling rate.
+            ValueError: An opened recording has another sampling rate, or a waveform is not mono or of 64-bit integers.
         """
         if isinstance(recordings, Audio):
             return self.transcribe([recordings], show_progress=show_progress)[0]
@@ -360,7 +360,7 @@ def _opened(recording: Audio | Recording, **options: Any) -> np.ndarray | LongRe
             raise type(error)(f"{path}: {error}") from error
     recording = recording.waveform if isinstance(recording, Recording) else recording
     if isinstance(recording, np.ndarray):
-        return as_float(recording)
+        return as_waveform(recording)
     if not isinstance(recording, LongRecording):
         raise TypeError(
             f"a recording is a path, a waveform as a numpy array (samples,) or an opened recording, not "

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..data.media import as_float
+from ..data.media import as_waveform
 from ..model.tokenization_conformer import HAN
 from .endpoints import PAUSE_SECONDS, EndpointArguments, Endpointer
 from .recognizer import Recognizer
@@ -73,10 +73,12 @@ class StreamingRecognizer:
         return self.stream.is_ready()
 
     def accept(self, samples: np.ndarray) -> list[StreamingResult]:
-        """Return the results that changed with more samples (samples,), float in [-1, 1]; any number of them.
+        """Return the results that changed with more samples (samples,); any number of them.
+
+        They are float in [-1, 1], int16, int32 or uint8.
 
         Raises:
-            ValueError: The stream is finished, or the samples are not finite or not mono.
+            ValueError: The stream is finished, or the samples are not finite, not mono or of another type.
         """
         self.add(samples)
         return self._recognized()
@@ -88,11 +90,9 @@ class StreamingRecognizer:
 
     def add(self, samples: np.ndarray) -> None:
         """Add samples for `recognize_step`; raise ValueError as `accept` does."""
-        samples = as_float(np.asarray(samples))
+        samples = as_waveform(samples)
         if self.stream.is_finished:
             raise ValueError("the stream is finished: begin a new one")
-        if samples.ndim != 1:
-            raise ValueError(f"samples must have the shape (samples,), not {samples.shape}")
         if not np.isfinite(samples).all():
             raise ValueError("samples must be finite, but some are NaN or infinite")
         self.stream.add(samples)

@@ -234,6 +234,14 @@ def test_samples_of_integers_are_scaled(recording, streaming_recognizer):
     assert torch.equal(found, same)
     with pytest.raises(ValueError, match="int64, whose full scale is unknown"):
         extractor(waveform.astype(np.int64))
+    with pytest.raises(ValueError, match="samples are int64, whose full scale is unknown"):
+        streaming_recognizer.transcribe(waveform.astype(np.int64))
+
+
+def test_a_waveform_that_is_not_mono_is_refused(tiny_model, processor, waveforms):
+    stereo = np.stack([waveforms[1]] * 2, axis=1)
+    with pytest.raises(ValueError, match=r"samples must be mono and have the shape \(samples,\), not \(14400, 2\)"):
+        Recognizer(tiny_model, processor).transcribe([waveforms[0], stereo])
 
 
 def test_what_is_not_a_recording_is_named(streaming_recognizer, tmp_path):

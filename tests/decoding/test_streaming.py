@@ -189,7 +189,11 @@ def test_ten_minutes_of_digital_silence_keep_nothing_and_speech_after_them_has_i
 
 @pytest.mark.parametrize(
     ("samples", "message"),
-    [(np.zeros((2, 10)), r"the shape \(samples,\), not \(2, 10\)"), (np.array([np.nan]), "some are NaN or infinite")],
+    [
+        (np.zeros((2, 10)), r"the shape \(samples,\), not \(2, 10\)"),
+        (np.array([np.nan]), "some are NaN or infinite"),
+        ([1, 2, 3], "samples are int64, whose full scale is unknown: give float in .*, int16, int32 or uint8"),
+    ],
 )
 def test_wrong_samples_are_refused(recognizer, samples, message):
     with pytest.raises(ValueError, match=message):
