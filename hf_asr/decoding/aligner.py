@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.audio import LongRecording
 from .alignment import Alignment, AlignmentError, align, check_alignable
-from .recognizer import BATCH_SECONDS, Recognizer
+from .recognizer import BATCH_SECONDS, Audio, Recognizer
 from .token_texts import unknown_characters
 from .transcript import Transcript, Word, to_transcript, widened_spans
 from .windows import batches
@@ -37,7 +37,7 @@ class AlignedTranscript(Transcript):
 
 def align_recordings(
     recognizer: Recognizer,
-    recordings: Sequence[np.ndarray | LongRecording],
+    recordings: Sequence[Audio],
     texts: Sequence[str],
     *,
     show_progress: bool = False,
@@ -47,11 +47,21 @@ def align_recordings(
     Log-probabilities are kept only of the tokens of the transcripts, so an hour has some 100 MB of them.
 
     Args:
-        recordings: Waveforms (samples,) in [-1, 1] at the recogniser's rate, and recordings that are read as they are
-            encoded.
+        recordings: As for `Recognizer.transcribe`: paths, waveforms (samples,) at the recogniser's rate, and recordings
+            that are read as they are encoded.
         texts: Their transcripts, not normalised.
         show_progress: Show the progress in recordings that are read as they are encoded.
+
+    Raises:
+        AudioError: A file cannot be read.
+        TypeError: A recording is something else, or one recording or one text is given and not a list.
+        ValueError: There are not as many texts as recordings, or as for `Recognizer.transcribe`.
     """
+    if isinstance(recordings, Audio) or isinstance(texts, str):
+        raise TypeError("recordings and texts must be lists: give [recording] and [text] for one")
+    if len(recordings) != len(texts):
+        raise ValueError(f"there must be one text for each recording, not {len(texts)} for {len(recordings)}")
+    recordings = recognizer.opened(recordings)
     tokenizer = recognizer.processor.tokenizer
     results: list[AlignedTranscript | AlignmentError] = [AlignmentError()] * len(texts)
     targets: dict[int, list[int]] = {}

@@ -242,6 +242,16 @@ class Recognizer:
         """
         if isinstance(recordings, Audio):
             return self.transcribe([recordings], show_progress=show_progress)[0]
+        opened = self.opened(recordings)
+        waveforms = [each for each in opened if isinstance(each, np.ndarray)]
+        transcripts = iter(self._transcribe_waveforms(waveforms, show_progress=show_progress))
+        return [
+            next(transcripts) if isinstance(each, np.ndarray) else self._transcribe_long(each, show_progress)
+            for each in opened
+        ]
+
+    def opened(self, recordings: Sequence[Audio]) -> list[np.ndarray | LongRecording]:
+        """Return the waveforms of recordings in [-1, 1], or what reads long files; raise as `transcribe` does."""
         options = {"sampling_rate": self.sampling_rate, "max_seconds": LONG_SECONDS}
         opened = [_opened(each, **options) for each in recordings]
         for each in opened:
@@ -250,12 +260,7 @@ class Recognizer:
                     f"a recording was opened at {each.sampling_rate} Hz: open it with sampling_rate="
                     f"{self.sampling_rate}"
                 )
-        waveforms = [each for each in opened if isinstance(each, np.ndarray)]
-        transcripts = iter(self._transcribe_waveforms(waveforms, show_progress=show_progress))
-        return [
-            next(transcripts) if isinstance(each, np.ndarray) else self._transcribe_long(each, show_progress)
-            for each in opened
-        ]
+        return opened
 
     def _transcribe_waveforms(self, waveforms: Sequence[np.ndarray], *, show_progress: bool) -> list[Transcript]:
         """Return the transcripts of waveforms (samples,), whose windows share batches."""

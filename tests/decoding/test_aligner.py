@@ -99,6 +99,19 @@ def test_a_recording_that_is_read_as_it_is_encoded_has_the_same_words(streaming_
     assert len(pieces.hypothesis.probabilities) == len(whole.hypothesis.probabilities)
 
 
+def test_a_path_is_aligned_as_its_waveform(streaming_recognizer, recording):
+    found = align_recordings(streaming_recognizer, [recording, read_audio(recording)], ["the lazy fox"] * 2)
+    assert found[0].words == found[1].words
+
+
+def test_every_recording_needs_its_text(streaming_recognizer):
+    with pytest.raises(ValueError, match="one text for each recording, not 1 for 2"):
+        align_recordings(streaming_recognizer, [SECOND, SECOND], ["the fox"])
+    for recordings, texts in ((SECOND, ["the fox"]), ([SECOND], "the fox")):
+        with pytest.raises(TypeError, match=r"must be lists: give \[recording\] and \[text\]"):
+            align_recordings(streaming_recognizer, recordings, texts)
+
+
 def test_recordings_together_are_each_recording_alone(streaming_recognizer, recording):
     waveform = read_audio(recording)
     audio, texts = [waveform, waveform[:20000], waveform[10000:]], ["the lazy fox", "brown dog", "jumps over"]
