@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Self
 
 from .beam import MAX_BEAM_SIZE
@@ -147,6 +148,11 @@ class SearchArguments(ChunkArguments):
                 raise ValueError(f"{name} must be 0 or more, not {value}")
         if self.reverse_weight is not None and not 0 <= self.reverse_weight <= 1:
             raise ValueError(f"reverse_weight must be from 0 to 1, not {self.reverse_weight}")
+        for name in ("language_model", "lexicon", "hotwords"):
+            value = getattr(self, name)
+            if not isinstance(value, str | Path | None):
+                phrases = "" if name == "language_model" else ", or phrases in one text, 'a,b'"
+                raise ValueError(f"{name} must be the path of a file{phrases}, not {value!r}")
         check_boost(self.hotword_boost)
 
     def resolved(self, tuned: Mapping[str, Any]) -> Self:

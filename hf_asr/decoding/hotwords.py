@@ -46,8 +46,8 @@ def check_boost(boost: float) -> None:
         raise ValueError(f"the boost of a hotword must be a number from -{MAX_BOOST:g} to {MAX_BOOST:g}, not {boost:g}")
 
 
-def parse_hotwords(hotwords: str | Path | Iterable[str], boost: float = DEFAULT_BOOST) -> list[Hotword]:
-    """Return hotwords from text, `"a,b"`; from a file, one in a line; or from a list.
+def parse_hotwords(hotwords: str | Path | Iterable[str | Hotword], boost: float = DEFAULT_BOOST) -> list[Hotword]:
+    """Return hotwords from text, `"a,b"`; from a file, one in a line; or from a list, which can have `Hotword` objects.
 
     A phrase can be followed by a tab and its boost. Empty lines and lines that begin with # are skipped in a file.
 
@@ -60,7 +60,11 @@ def parse_hotwords(hotwords: str | Path | Iterable[str], boost: float = DEFAULT_
     if isinstance(hotwords, Path):
         return _read_file(hotwords, boost)
     entries = re.split("[,，]", hotwords) if isinstance(hotwords, str) else hotwords
-    return [_parse_entry(entry, boost) for entry in entries if entry.strip()]
+    return [
+        entry if isinstance(entry, Hotword) else _parse_entry(entry, boost)
+        for entry in entries
+        if isinstance(entry, Hotword) or entry.strip()
+    ]
 
 
 def named_hotwords(name: str, boost: float = DEFAULT_BOOST) -> list[Hotword]:

@@ -20,7 +20,7 @@ from ..families import is_conformer, model_inputs, output_lengths, samples_per_f
 from ..model import ConformerForCTC
 from .arguments import ChunkArguments, DecodingArguments
 from .decoders import Decoder, build_decoder
-from .hotwords import Hotword, named_hotwords
+from .hotwords import Hotword, named_hotwords, parse_hotwords
 from .language_model import read_language_model
 from .lexicon import build_lexicon, named_lexicon
 from .progress import Progress, ProgressFile
@@ -109,11 +109,15 @@ class Recognizer:
             raise ValueError(f"{self.decoder.name} decoding does not use hotwords: choose --decoding beam")
         return self.decoder.compiler.compile(hotwords).remarks
 
-    def with_hotwords(self, hotwords: Sequence[Hotword]) -> "Recognizer":
-        """Return a recogniser with the same model and decoder, whose recordings have these hotwords."""
-        self.compile_hotwords(hotwords)
+    def with_hotwords(self, hotwords: str | Path | Iterable[str | Hotword]) -> "Recognizer":
+        """Return a recogniser with the same model and decoder, whose recordings have these hotwords.
+
+        Args:
+            hotwords: As for `parse_hotwords`; phrases without a boost of their own get that of the arguments.
+        """
         copied = copy.copy(self)
-        copied.hotwords = tuple(hotwords)
+        copied.hotwords = tuple(parse_hotwords(hotwords, self.arguments.hotword_boost))
+        self.compile_hotwords(copied.hotwords)
         return copied
 
     def split(self, waveform: np.ndarray) -> list[Window]:

@@ -277,6 +277,8 @@ def test_options_need_a_beam_search_and_a_sensible_boost():
     assert DecodingArguments(decoding="beam", hotwords="a", hotword_boost=-1.0).hotwords == "a"
     with pytest.raises(ValueError, match="hotwords is not an option of greedy decoding: give --decoding beam"):
         DecodingArguments(hotwords="a").resolved({})
+    with pytest.raises(ValueError, match=r"hotwords must be the path of a file, or phrases .* 'a,b', not \['a'\]"):
+        DecodingArguments(decoding="beam", hotwords=["a"])
     with pytest.raises(ValueError, match="the boost of a hotword must be a number from -100 to 100, not inf"):
         DecodingArguments(decoding="beam", hotword_boost=float("inf"))
 
@@ -298,6 +300,10 @@ def test_hotwords_of_a_recognizer_change_its_text(beam, tiny_model, processor, c
     assert transcript.text.count(phrase) > plain.text.count(phrase)
     other = beam.with_hotwords([Hotword(phrase, 20.0)])
     assert other.transcribe(NOISE).text == transcript.text and beam.transcribe(NOISE).text == plain.text
+    assert (
+        beam.with_hotwords([f"{phrase}\t20"]).hotwords == beam.with_hotwords(f"{phrase}\t20").hotwords == other.hotwords
+    )
+    assert recognizer.with_hotwords([phrase]).hotwords == other.hotwords  # with the boost of the arguments
 
 
 def test_an_empty_set_changes_no_score_of_others_in_the_batch(beam):
