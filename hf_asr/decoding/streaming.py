@@ -196,14 +196,24 @@ def word_beginnings(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
 def recognize_step(streams: Sequence[StreamingRecognizer]) -> list[list[StreamingResult]]:
     """Encode the next chunk of each stream in one forward; return the results that changed, a list for each stream.
 
-    The streams can be at any place. All of them must be ready, and have the same recogniser.
+    The streams can be at any place.
+
+    Raises:
+        ValueError: A stream is not ready, or the streams have different models or decoders.
     """
-    return decode_step(streams, encode_chunks(streams))
+    return decode_step(streams, encode_chunks(streams)) if streams else []
 
 
 def encode_chunks(streams: Sequence[StreamingRecognizer]) -> list[Encoded]:
-    """Encode the next chunk of each stream in one forward."""
+    """Encode the next chunk of each stream in one forward; raise ValueError as `recognize_step` does."""
     recognizer = streams[0].recognizer
+    for own in (stream.recognizer for stream in streams):  # those of `with_hotwords` share both
+        if own.model is not recognizer.model or own.decoder is not recognizer.decoder:
+            raise ValueError(
+                "streams of one step must have the same recogniser, or recognisers that with_hotwords returned for it"
+            )
+    if not all(stream.is_ready for stream in streams):
+        raise ValueError("a stream has too few samples for a step: give the streams whose is_ready is True")
     options = {"needs_states": recognizer.decoder.needs_states}
     return step(recognizer.model, [stream.stream for stream in streams], **options)
 

@@ -76,6 +76,18 @@ def test_streams_in_one_forward_give_their_own_texts(recognizer):
     assert texts == [recognizer.transcribe(waveform).text for waveform in waveforms]
 
 
+def test_streams_that_cannot_share_a_step_are_refused(recognizer):
+    beam = Recognizer(recognizer.model, recognizer.processor, arguments=DecodingArguments(decoding="beam"))
+    streams = [StreamingRecognizer(own) for own in (recognizer, beam, beam.with_hotwords(["fox"]))]
+    for stream in streams:
+        stream.add(noise(1))
+    with pytest.raises(ValueError, match="must have the same recogniser"):
+        recognize_step(streams)
+    assert len(recognize_step(streams[1:])) == 2 and recognize_step([]) == []
+    with pytest.raises(ValueError, match="too few samples for a step: .* is_ready"):
+        recognize_step([streams[0], StreamingRecognizer(recognizer)])
+
+
 def spoken(recognizer: Recognizer, pattern: str, *, silence: float = 0.12) -> list:
     """Return the results of frames that are token 7 (x), token 8 (y), a space (_), a Han character (h) or blank (.)."""
     live = StreamingRecognizer(recognizer, EndpointArguments(endpoint_silence_s=silence, max_utterance_s=0.4))
