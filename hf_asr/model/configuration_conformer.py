@@ -1,6 +1,7 @@
 """Configuration of the Conformer (Gulati et al. 2020, https://arxiv.org/abs/2005.08100)."""
 
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 # subsampling_factor: (kernel, stride) of each convolution over time and frequency, without padding. These are WeNet's
 # conv2d, conv2d6 and conv2d8.
@@ -192,6 +193,8 @@ class ConformerConfig(PreTrainedConfig):
             )
         if self.conv_kernel_size % 2 == 0 and not self.causal_conv:
             raise ValueError(f"conv_kernel_size must be odd unless causal_conv is set, not {self.conv_kernel_size}")
+        self._check_sizes()
+        self._check_activations()
         self._check_live()
         self._check_decoder()
         if self.head_dim is None:
@@ -206,6 +209,23 @@ class ConformerConfig(PreTrainedConfig):
         if self.subsampling_channels is None:
             self.subsampling_channels = self.hidden_size
         super().__post_init__(**kwargs)
+
+    def _check_sizes(self) -> None:
+        """Raise ValueError for sizes with which no layer can be built."""
+        for name in ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size", "conv_expansion_factor"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        if self.block_type == "e_branchformer" and (self.cgmlp_size < 2 or self.cgmlp_size % 2):
+            raise ValueError(f"cgmlp_size must be even, because it is split into two halves, not {self.cgmlp_size}")
+
+    def _check_activations(self) -> None:
+        """Raise ValueError for activations that transformers does not have."""
+        for name in ("hidden_act", "decoder_hidden_act"):
+            value = getattr(self, name)
+            if value not in ACT2FN and (value is not None or name == "hidden_act"):
+                raise ValueError(
+                    f"{name} must be an activation of transformers, such as 'silu' or 'gelu', not {value!r}"
+                )
 
     def _check_decoder(self) -> None:
         """Raise ValueError for options of the decoders that cannot be used."""

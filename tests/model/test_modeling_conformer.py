@@ -430,6 +430,10 @@ def test_wrong_labels_or_options_are_an_error(batch):
         ({"conv_norm": "rms"}, "'layer_norm' or 'batch_norm'"),
         ({"block_type": "former"}, "'conformer' or 'e_branchformer'"),
         ({"intermediate_ctc_layers": [2]}, "between 1 and 1, not"),
+        ({"hidden_act": "foo"}, "hidden_act must be an activation of transformers, .* not 'foo'"),
+        ({"decoder_hidden_act": "foo"}, "decoder_hidden_act must be an activation of transformers, .* not 'foo'"),
+        ({"block_type": "e_branchformer", "cgmlp_size": 33}, "cgmlp_size must be even, .* not 33"),
+        ({"num_attention_heads": 0}, "num_attention_heads must be 1 or more, not 0"),
     ):
         with pytest.raises(ValueError, match=message):
             build(**options)
