@@ -2,9 +2,11 @@
 
 import argparse
 import difflib
+import os.path
 from collections.abc import Collection, Sequence
 from dataclasses import fields
 from inspect import signature
+from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 import yaml
@@ -38,8 +40,30 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**options)
         self.kinds: dict[str, str] = {}
 
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse as argparse does, with `~/` as the home folder; `parse_args` calls this, too."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        vars(namespace).update(with_home(vars(namespace)))
+        return namespace, unknown
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {' '.join(message.split())}\n")
+
+
+def with_home(value: Any) -> Any:
+    """Return a value with the home folder in place of the `~/` of each path in it, at any depth of lists and mappings.
+
+    A shell replaces it at the beginning of a word only, and neither in `--output_dir=~/x` nor in a recipe.
+    """
+    if isinstance(value, dict):
+        return {key: with_home(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_home(item) for item in value]
+    if isinstance(value, str | Path) and str(value).startswith("~/"):
+        return type(value)(os.path.expanduser(value))
+    return value
 
 
 def add_dataclasses(parser: Parser, classes: Sequence[type]) -> None:
@@ -133,6 +157,7 @@ def from_yaml(name: str, value: Any, kind: type) -> Any:
         value = yaml.safe_load(value) if isinstance(value, str) else value
     except yaml.YAMLError as error:
         raise ValueError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
+    value = with_home(value)
     if value is not None and not isinstance(value, kind):
         accepted = "a mapping, as {a: 1}" if kind is dict else "a list of mappings, as [{name: A}]"
         raise ValueError(f"{name} must be {accepted}, not {value!r}")
@@ -176,7 +201,7 @@ def _read_recipe(path: str, parser: Parser) -> dict[str, Any]:
     """Return the values of a YAML recipe, each as the command line would give it."""
     try:
         with open(path, encoding="utf-8") as file:
-            recipe = yaml.safe_load(file) or {}
+            recipe = with_home(yaml.safe_load(file) or {})
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         parser.error(f"--config {path}: {error}")
     if not isinstance(recipe, dict):

@@ -1,9 +1,11 @@
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
-from hf_asr.arguments import parse_arguments
+from hf_asr.arguments import parse, parse_arguments
+from hf_asr.cli import build_parser
 from hf_asr.training.arguments import (
     ConformerTrainingArguments,
     DataArguments,
@@ -34,6 +36,21 @@ def test_the_command_line_overrides_the_recipe(recipe):
 def test_mappings_on_the_command_line_are_parsed_as_yaml(recipe):
     model, *_ = parse_arguments(CLASSES, ["--config", str(recipe), "--model", "{hidden_size: 32, causal_conv: true}"])
     assert model.model == {"hidden_size": 32, "causal_conv": True}
+
+
+def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(recipe, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/eve")
+    recipe.write_text(
+        "dataset_name: [{name: ~/d}]\nmodel_name_or_path: ~/m\naugmentations: '[{name: A, sounds_path: ~/n}]'\n"
+    )
+    model, data, _ = parse_arguments(CLASSES, [f"--config={recipe}", f"--output_dir={recipe.parent}"])
+    assert data.sources()[0].name == "/home/eve/d" and model.model_name_or_path == "/home/eve/m"
+    assert data.augmentations == [{"name": "A", "sounds_path": "/home/eve/n"}]
+    args = parse(
+        build_parser("transcribe"), ["--model_name_or_path=~/m", "--output_dir=~/x", "~/a.wav", "~b/c.wav", "d~/e.wav"]
+    )
+    assert args.model_name_or_path == "/home/eve/m" and args.output_dir == Path("/home/eve/x")
+    assert args.paths == [Path("/home/eve/a.wav"), Path("~b/c.wav"), Path("d~/e.wav")]
 
 
 def test_an_unknown_key_is_an_error_with_the_nearest_known_one(recipe, capsys):

@@ -4,7 +4,7 @@ optimum looks here for sub-commands of other packages. There is no __init__.py, 
 """
 
 import importlib.util
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from optimum.commands.base import BaseOptimumCLICommand, CommandInfo
@@ -25,11 +25,12 @@ class HfAsrExportCommand(BaseOptimumCLICommand):
         export.add_arguments(parser)
 
     def run(self) -> None:
+        from hf_asr.arguments import with_home
         from hf_asr.commands import export
         from hf_asr.console import command
 
         with command():
-            export.run(self.args)
+            export.run(Namespace(**with_home(vars(self.args))))
 
 
 REGISTER_COMMANDS = [(HfAsrExportCommand, ExportCommand)]
