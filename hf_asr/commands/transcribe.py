@@ -28,6 +28,7 @@ from ..files import write_text
 from .source import add_recordings_arguments
 
 FORMATS = ("text", "json", "srt", "vtt")
+MAX_PIPE_BYTES = 2**30  # in memory
 
 
 def add_arguments(parser: Parser) -> None:
@@ -186,8 +187,13 @@ def progress_path(place: Path) -> Path:
 
 
 def _is_newer(path: Path, other: Path) -> bool:
-    """Return whether a file exists and is newer than another one, or the other one does not exist."""
-    return path.is_file() and (not other.is_file() or path.stat().st_mtime >= other.stat().st_mtime)
+    """Return whether a file exists and is newer than another one, or the other one does not exist.
+
+    No file is newer than what a pipe contains.
+    """
+    if not (path.is_file() and other.is_file()):
+        return path.is_file() and not other.exists()
+    return path.stat().st_mtime >= other.stat().st_mtime
 
 
 def _read(path: Path, sampling_rate: int, max_seconds: float) -> Recording | LongRecording:
@@ -199,7 +205,17 @@ def _read(path: Path, sampling_rate: int, max_seconds: float) -> Recording | Lon
 
 
 def _readable(path: Path) -> Path | bytes:
-    """Return a path, or the content of a file whose name is not valid text: decoders cannot open such a name."""
+    """Return a path, or the content of what decoders cannot open: a pipe, or a file whose name is not valid text.
+
+    Raises:
+        AudioError: A pipe has more than `MAX_PIPE_BYTES`.
+    """
+    if path.is_fifo():
+        with path.open("rb") as pipe:
+            content = pipe.read(MAX_PIPE_BYTES + 1)
+        if len(content) > MAX_PIPE_BYTES:
+            raise AudioError(f"has more than {MAX_PIPE_BYTES >> 20} MiB, the limit of a pipe: write it to a file first")
+        return content
     try:
         str(path).encode()
     except UnicodeEncodeError:

@@ -3,6 +3,7 @@
 import functools
 import io
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -265,7 +266,7 @@ def _head(source: str | Path | bytes) -> bytes:
     else:
         try:
             if not Path(source).is_file():
-                raise AudioError("file not found")
+                raise AudioError(_no_file(source))
             with open(source, "rb") as file:
                 head = file.read(64)
         except (OSError, ValueError) as error:
@@ -283,6 +284,15 @@ def _head(source: str | Path | bytes) -> bytes:
     if name := foreign_format(head):
         raise AudioError(f"not decodable: this is {name}; accepted are {ACCEPTED}")
     return head
+
+
+def _no_file(source: str | Path) -> str:
+    """Return why a path that is not a file cannot be read."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(source), re.IGNORECASE):  # a Path has one slash
+        return "is an address: download the recording and give its file"
+    if not Path(source).exists():
+        return "file not found"
+    return "is a folder, a pipe or a device: write the recording to a file first"
 
 
 def _decoded(

@@ -1,10 +1,13 @@
-"""`hf-asr transcribe --dataset_name`; what it does with files and folders is in tests/test_cli.py."""
+"""`hf-asr transcribe` of datasets and pipes; what it does with files and folders is in tests/test_cli.py."""
 
 import json
+import os
+import threading
 
 import pytest
 
 from hf_asr.cli import main
+from hf_asr.commands import transcribe
 
 
 def test_a_dataset_becomes_parquet_files_and_counts(checkpoint, corpus, tmp_path, monkeypatch, capsys):
@@ -36,3 +39,28 @@ def test_a_dataset_and_files_are_not_mixed(checkpoint, more, message):
     with pytest.raises(SystemExit) as error:
         main(["transcribe", "--model_name_or_path", str(checkpoint), *more])
     assert message in str(error.value.code)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_read_up_to_a_limit(checkpoint, recording, tmp_path, monkeypatch, capsys):
+    pipe = tmp_path / "pipe.flac"
+    os.mkfifo(pipe)
+
+    def transcribed(path) -> str:
+        writer = threading.Thread(target=pipe.write_bytes, args=(recording.read_bytes(),))
+        if path == pipe:
+            writer.start()
+        # A pipe is never older than the transcript of what came through it before.
+        options = ["--output_dir", str(tmp_path / "out"), "--skip_existing"]
+        main(["transcribe", "--model_name_or_path", str(checkpoint), str(path), *options])
+        if path == pipe:
+            writer.join()
+        return (tmp_path / "out" / f"{path.name}.txt").read_text()
+
+    assert transcribed(pipe) == transcribed(recording) == transcribed(pipe)
+    monkeypatch.setattr(transcribe, "MAX_PIPE_BYTES", recording.stat().st_size)
+    transcribed(pipe)
+    monkeypatch.setattr(transcribe, "MAX_PIPE_BYTES", recording.stat().st_size - 1)
+    with pytest.raises(SystemExit):
+        transcribed(pipe)
+    assert "the limit of a pipe: write it to a file first" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 import io
+import os
 import struct
+from pathlib import Path
 
 import av
 import numpy as np
@@ -111,6 +113,19 @@ def test_an_unreadable_file_is_an_error_with_its_reason(tmp_path):
     }.items():
         with pytest.raises(AudioError, match=reason):
             read_audio(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("https://example.org/a.wav", "is an address: download the recording"),
+        (Path("s3://bucket/a.wav"), "is an address: download the recording"),
+        (os.devnull, "is a folder, a pipe or a device: write the recording to a file first"),
+    ],
+)
+def test_what_is_not_a_file_is_an_error_with_advice(path, reason):
+    with pytest.raises(AudioError, match=reason):
+        read_audio(path)
 
 
 def test_both_readers_refuse_a_recording_that_is_too_long(tmp_path):
