@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -44,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser, name = _new_parser(), argv[0] if argv else None
         commands = _add_commands(parser, chosen=name)
         if name in commands:
-            return _module(name).run(parse(commands[name], argv[1:]))
+            args = parse(commands[name], argv[1:])
+            return None if _is_left_to_another_process(name, args) else _module(name).run(args)
         if name not in ("-h", "--help"):
             what = (
                 "a command is needed"
@@ -53,6 +55,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             parser.error(f"{what}; the commands are: {', '.join(COMMANDS)}")
         parser.parse_args(argv)
+
+
+def _is_left_to_another_process(name: str, args: Namespace) -> bool:
+    """Return whether the first process does the work, where torchrun or accelerate launch has started several.
+
+    Only a training and the transcription of a dataset divide their work, and each server answers requests.
+    """
+    if name in ("train", "serve") or (name == "transcribe" and args.dataset_name is not None):
+        return False
+    from accelerate.utils import get_cpu_distributed_information  # imports PyTorch, as the commands do
+
+    launched = get_cpu_distributed_information()
+    if launched.world_size < 2 or launched.rank == 0:
+        return False
+    print(f"note: {name} is not divided: process {launched.rank} leaves the work to process 0", file=sys.stderr)
+    return True
 
 
 def _new_parser() -> Parser:

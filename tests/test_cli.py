@@ -40,6 +40,17 @@ def test_recordings_with_the_same_name_get_different_files(checkpoint, recording
     }
 
 
+def test_one_of_several_processes_transcribes_files(checkpoint, recording, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    command = ["transcribe", "--model_name_or_path", str(checkpoint), str(recording), "--output_format", "json"]
+    monkeypatch.setenv("RANK", "1")
+    main(command)
+    assert capsys.readouterr() == ("", "note: transcribe is not divided: process 1 leaves the work to process 0\n")
+    monkeypatch.setenv("RANK", "0")
+    main(command)
+    assert json.loads(capsys.readouterr().out)["file"] == str(recording)
+
+
 def test_a_transcript_that_cannot_be_written_is_reported_and_the_others_are_written(
     checkpoint, corpus, tmp_path, capsys
 ):
