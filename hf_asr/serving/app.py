@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from .. import __version__
+from ..provenance import public_name
 from . import routes_openai, routes_operations, routes_transcribe
 from .authorization import ApiKey
 from .engine import Engine
@@ -31,7 +32,7 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
     """Return the application. When it shuts down, it closes the engine, which finishes all accepted requests.
 
     Args:
-        model_name: Name of the model in `/v1/models` and `/health`.
+        model_name: Name of the model in `/v1/models` and `/health`; of a folder, clients see the last part only.
     """
     options = options or ServerOptions()
     service = TranscriptionService(engine, options)
@@ -44,7 +45,7 @@ def create_app(engine: Engine, options: ServerOptions | None = None, *, model_na
 
     about = {"title": "hf_asr", "version": __version__, "redoc_url": None}
     app = FastAPIOffline(**about, lifespan=lifespan, routes=[stream_route(streams), realtime_route(streams)])
-    app.state.service, app.state.model_name = service, model_name
+    app.state.service, app.state.model_name = service, model_name and public_name(model_name)
     add_middleware(app, options, metrics=service.metrics)
     add_error_handlers(app)
     protection = {}

@@ -1,13 +1,13 @@
-"""OpenAI's API: `POST /v1/audio/transcriptions` and `GET /v1/models`."""
+"""OpenAI's API: `POST /v1/audio/transcriptions`, `GET /v1/models` and `GET /v1/models/{model_id}`."""
 
 from functools import partial
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from ..decoding.subtitles import to_srt, to_vtt
 from .openai_fields import OPENAI_FIELDS, check_fields, find_hotwords
-from .schemas import ERROR_RESPONSES, Text, VerboseText, form_schema
+from .schemas import ERROR_RESPONSES, UNKNOWN_MODEL, Text, VerboseText, form_schema
 from .transcription import TranscriptionService, first_value
 from .verbose_json import to_verbose_text
 
@@ -55,5 +55,17 @@ async def transcribe_as_openai(request: Request) -> Response:
 @models_router.get("/v1/models")
 async def models(request: Request) -> dict:
     """List the one model of this server."""
-    model = {"id": request.app.state.model_name, "object": "model", "owned_by": "hf_asr"}
-    return {"object": "list", "data": [model]}
+    return {"object": "list", "data": [_model(request)]}
+
+
+@models_router.get("/v1/models/{model_id:path}", responses={404: UNKNOWN_MODEL})  # a Hub id has a slash
+async def model(request: Request, model_id: str) -> dict:
+    """Describe the one model of this server."""
+    found = _model(request)
+    if model_id != found["id"]:
+        raise HTTPException(404, f"there is no model {model_id!r}, only {found['id']!r}")
+    return found
+
+
+def _model(request: Request) -> dict[str, str]:
+    return {"id": request.app.state.model_name, "object": "model", "owned_by": "hf_asr"}

@@ -8,6 +8,7 @@ from .transcription import TranscriptionService
 router = APIRouter()
 
 
+@router.head("/health", include_in_schema=False)  # FastAPI does not add it to GET, and load balancers ask with it
 @router.get("/health", responses={503: {"description": "the engine has stopped or hangs"}})
 async def health(request: Request) -> JSONResponse:
     """Return whether the server accepts and answers requests."""

@@ -72,6 +72,7 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     422: _error("the form has no file"),
     503: _error("too many requests; Retry-After has the seconds to wait"),
 }
+UNKNOWN_MODEL = _error("the server has another model")
 UNAUTHORIZED_RESPONSE = {401: _error("the bearer token is missing or wrong")}
 
 

@@ -54,4 +54,4 @@ def test_all_answers_match_the_openapi_description(listen, tmp_path, key):
         [*command, *headers], capture_output=True, text=True, timeout=300, env=environment, cwd=tmp_path
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert "5 selected / 5 total" in done.stdout
+    assert "6 selected / 6 total" in done.stdout

@@ -26,9 +26,11 @@ def serve(parts):
     """Return a client of a server with these options; `raises` raises the exceptions of the server in the test."""
     clients, tiny = [], parts
 
-    def make(*, engine: dict | None = None, raises: bool = True, parts: tuple = tiny, **options) -> TestClient:
+    def make(
+        *, engine: dict | None = None, raises: bool = True, parts: tuple = tiny, model_name: str = "tiny", **options
+    ) -> TestClient:
         engine = Engine(Recognizer(*parts), EngineOptions(**engine or {}))
-        app = create_app(engine, ServerOptions(**options), model_name="tiny")
+        app = create_app(engine, ServerOptions(**options), model_name=model_name)
         app.state.engine = engine
         clients.append(TestClient(app, raise_server_exceptions=raises))
         clients[-1].__enter__()
@@ -317,6 +319,22 @@ def test_api_key_is_required_if_it_is_set(serve, wav):
     headers = {"Authorization": "Bearer sécret".encode()}
     assert client.post("/transcribe", files=files, headers=headers).status_code == 200
     assert client.get("/health").status_code == 200
+
+
+def test_health_answers_head_requests(serve):
+    answer = serve().head("/health")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_a_model_is_described_by_its_name(serve):
+    for name, known in {"owner/name": "owner/name", "/home/eve/runs/mine": "mine", "": ""}.items():
+        client = serve(model_name=name)
+        model = client.get("/v1/models").json()["data"][0]
+        assert model["id"] == client.get("/health").json()["model"] == known
+        if known:
+            assert client.get(f"/v1/models/{known.replace('/', '%2F')}").json() == model
+        answer = client.get("/v1/models/whisper-1")
+        assert (answer.status_code, answer.json()["error"]["type"]) == (404, "invalid_request_error")
 
 
 def test_health_metrics_and_documentation(serve, wav):

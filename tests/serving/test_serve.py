@@ -60,6 +60,8 @@ def test_requests_client_gets_the_text(url, recording, text):
 def test_openai_client_gets_text_words_and_segments(url, recording, text):
     openai = pytest.importorskip("openai")
     client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+    (model,) = client.models.list()
+    assert client.models.retrieve(model.id) == model
     with open(recording, "rb") as file:
         assert client.audio.transcriptions.create(model="hf_asr", file=file).text == text
     with open(recording, "rb") as file:
