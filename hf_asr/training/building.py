@@ -72,7 +72,9 @@ def build_processor(
     """
     if is_resumed(model_args, resume_from):
         with loading(str(resume_from)):
-            return AutoProcessor.from_pretrained(resume_from), None
+            processor = AutoProcessor.from_pretrained(resume_from)
+        _log_kept_options(model_args, processor)
+        return processor, None
     if model_args.model_name_or_path is not None:
         return _checkpoint_processor(model_args, texts)
     tokenizer = ConformerTokenizer.from_texts(
@@ -155,6 +157,25 @@ def _keep_options(model_args: ModelArguments, config: PreTrainedConfig) -> None:
         model_args.model = model_args.model | kept
 
 
+def _log_kept_options(model_args: ModelArguments, processor: ConformerProcessor) -> None:
+    """Log the options of features and tokens that a resumed run does not take, because it keeps its processor."""
+    own = vars(processor.feature_extractor)
+    kept = [f"{name} {own.get(name)}" for name, value in model_args.feature_extractor.items() if own.get(name) != value]
+    if kept:
+        logger.warning(f"a resumed run keeps its feature_extractor: {', '.join(kept)}")
+    for name, own in _token_options(processor.tokenizer).items():
+        if (given := getattr(model_args, name)) not in (None, "auto", own):
+            logger.warning(f"a resumed run keeps its {name}: {own}, not {given}")
+
+
+def _token_options(tokenizer: ConformerTokenizer) -> dict[str, str]:
+    """Return the arguments `text_normalization` and `tokenizer` that a tokenizer was made with."""
+    return {
+        "text_normalization": tokenizer.init_kwargs.get("text_normalization") or "none",
+        "tokenizer": "char" if isinstance(tokenizer.backend_tokenizer.model, models.WordLevel) else "bpe",
+    }
+
+
 def is_resumed(model_args: ModelArguments, resume_from: Path | None) -> bool:
     """Return whether the model is loaded from `resume_from`.
 
@@ -217,7 +238,7 @@ def _bpe_vocab_size(model_args: ModelArguments, *, is_learned: bool) -> int:
 
 def _checkpoint_text_normalization(tokenizer: ConformerTokenizer, rule: str, model_args: ModelArguments) -> str:
     """Return the normalisation to fine-tune with; log the arguments that the checkpoint's vocabulary overrides."""
-    own = tokenizer.init_kwargs.get("text_normalization") or "none"
+    own, kind = _token_options(tokenizer).values()
     if model_args.vocabulary == "new":
         return own if model_args.text_normalization is None else rule
     if model_args.text_normalization not in (None, "auto", own):
@@ -225,7 +246,6 @@ def _checkpoint_text_normalization(tokenizer: ConformerTokenizer, rule: str, mod
             f"text_normalization: {own}, which the checkpoint's vocabulary was learned with, not {rule} "
             "(vocabulary new uses it)"
         )
-    kind = "char" if isinstance(tokenizer.backend_tokenizer.model, models.WordLevel) else "bpe"
     if model_args.tokenizer not in (None, kind):
         logger.warning(f"tokenizer: {kind}, as in the checkpoint, not {model_args.tokenizer} (vocabulary new uses it)")
     return own

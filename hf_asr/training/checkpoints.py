@@ -153,13 +153,19 @@ def find_checkpoint(output_dir: Path, args: ConformerTrainingArguments, *, base:
     return folder
 
 
-def keep_learning_rate(checkpoint: Path, args: ConformerTrainingArguments) -> None:
-    """Set the learning rate to that of a checkpoint, whose optimiser and schedule go on with it, and log a change."""
-    path = checkpoint / "scheduler.pt"
-    rates = torch.load(path, weights_only=True).get("base_lrs") if path.is_file() else None
-    if rates and not math.isclose(max(rates), args.learning_rate, rel_tol=1e-6):  # lower layers may have lower rates
-        logger.warning(f"a resumed run keeps its learning_rate: {max(rates):g}, not {args.learning_rate:g}")
-        args.learning_rate = max(rates)
+def keep_optimizer_options(checkpoint: Path, args: ConformerTrainingArguments) -> None:
+    """Set the options of the optimiser to those of a checkpoint, which goes on with them, and log each change."""
+    kept, scheduler, optimizer = {}, checkpoint / "scheduler.pt", checkpoint / "optimizer.pt"
+    if scheduler.is_file() and (rates := torch.load(scheduler, weights_only=True).get("base_lrs")):
+        kept["learning_rate"] = max(rates)  # lower layers may have lower rates
+    if optimizer.is_file():  # FSDP and DeepSpeed have other files
+        groups = torch.load(optimizer, weights_only=True, mmap=True)["param_groups"]
+        kept["weight_decay"] = max(group.get("weight_decay", args.weight_decay) for group in groups)
+        kept["adam_beta1"], kept["adam_beta2"] = groups[0].get("betas", (args.adam_beta1, args.adam_beta2))
+    for name, own in kept.items():
+        if not math.isclose(own, given := getattr(args, name), rel_tol=1e-6):
+            logger.warning(f"a resumed run keeps its {name}: {own:g}, not {given:g}")
+            setattr(args, name, own)
 
 
 def _check_may_begin(output_dir: Path, args: ConformerTrainingArguments, base: str | None) -> None:

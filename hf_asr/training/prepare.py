@@ -29,7 +29,7 @@ from ..files import DATA_REPORT, DATA_REPORT_PAGE
 from ..model import ConformerProcessor
 from .arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 from .building import build, describe
-from .checkpoints import find_checkpoint, keep_learning_rate
+from .checkpoints import find_checkpoint, keep_optimizer_options
 from .lora import add_lora
 from .prior import Prior, best_prior, frames_of, start_at_prior
 from .replay import score_before
@@ -155,7 +155,7 @@ def check_run(model_args: ModelArguments, data_args: DataArguments, args: Confor
         resume_from = find_checkpoint(output_dir, args, base=model_args.model_name_or_path)
     check_arguments(model_args, data_args, args)
     if resume_from is not None:
-        keep_learning_rate(resume_from, args)
+        keep_optimizer_options(resume_from, args)
     return resume_from
 
 

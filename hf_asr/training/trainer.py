@@ -360,6 +360,7 @@ class ConformerTrainer(Trainer):
             self.accelerator.wait_for_everyone()  # until each process has written the state of its random numbers
             if self.args.should_save:
                 self.state.save_to_json(str(run / UNFINISHED / name / STATE))
+                let_others_read_weights(run / UNFINISHED / name)  # also the cuts
                 write_checksums(run / UNFINISHED / name)
                 shutil.rmtree(run / name, ignore_errors=True)
                 os.replace(run / UNFINISHED / name, run / name)

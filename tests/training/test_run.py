@@ -261,11 +261,16 @@ def test_a_resumed_run_logs_and_records_the_options_that_it_keeps(finished, corp
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)
     shutil.rmtree(folder / "checkpoint-6")
-    changed = {"model": RECIPE["model"] | {"hidden_size": 64}, "learning_rate": 0.1}
+    changed = {"model": RECIPE["model"] | {"hidden_size": 64}, "learning_rate": 0.1, "weight_decay": 0.5}
+    changed |= {"text_normalization": "zh", "tokenizer": "bpe", "feature_extractor": {"denoise": True}}
     with caplog.at_level("WARNING"):
         run(corpus, folder, resume_from_checkpoint="true", **changed)
     assert "a resumed run keeps its model: hidden_size 32" in caplog.text
     assert "keeps its learning_rate: 0.001, not 0.1" in caplog.text
+    assert "keeps its weight_decay: 0.01, not 0.5" in caplog.text and "adam_beta" not in caplog.text
+    assert "keeps its feature_extractor: denoise False" in caplog.text
+    assert "keeps its text_normalization: zh-en, not zh" in caplog.text
+    assert "keeps its tokenizer: char, not bpe" in caplog.text
     recipe = json.loads((folder / "training.json").read_text())["recipe"]
     assert recipe["learning_rate"] == 1e-3 and recipe["model"] == RECIPE["model"]
     assert_same_weights(folder, finished[0])

@@ -106,6 +106,8 @@ def test_splicing_is_part_of_checkpoints(corpus, tmp_path, off_plateau, caplog):
     have = {number: (tmp_path / "run" / f"checkpoint-{number}" / FILE).is_file() for number in (2, 4, 6, 8)}
     assert have == {number: number > step for number in have} or have == {number: number >= step for number in have}
     assert load_file(tmp_path / "run" / "checkpoint-8" / FILE)["counts"].shape == (40,)
+    modes = {path.stat().st_mode for path in (tmp_path / "run" / "checkpoint-8").glob("*.*") if path.is_file()}
+    assert len(modes) == 1  # safetensors alone lets only the owner read
     assert not (tmp_path / "run" / FILE).exists()
 
 
