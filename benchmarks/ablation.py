@@ -44,7 +44,7 @@ from hf_asr.data.sources import Source, read_row
 from hf_asr.data.splicing import Cuts, SplicedDataset
 from hf_asr.data.synthetic import SyntheticCorpusArguments, make_corpus
 from hf_asr.decoding.recognizer import Recognizer
-from hf_asr.files import write_text
+from hf_asr.files import find_files, write_text
 from hf_asr.scoring.metrics import bootstrap_interval, count_errors
 from hf_asr.training.arguments import ConformerTrainingArguments, DataArguments, ModelArguments
 from hf_asr.training.prepare import Prepared, prepare
@@ -379,7 +379,7 @@ def pooled(results: list[dict[str, list]]) -> dict[str, list]:
 
 def split_noise(folder: Path) -> tuple[list[str], list[np.ndarray]]:
     """Return paths of every second clip, for training, and waveforms of the others, for the test."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix in AUDIO_SUFFIXES)
+    files = [path for path in find_files(folder) if path.suffix.lower() in AUDIO_SUFFIXES]
     return list(map(str, files[::2])), [read_audio(path) for path in files[1::2]]
 
 

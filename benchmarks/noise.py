@@ -20,7 +20,7 @@ from hf_asr.data.audio import AUDIO_SUFFIXES, read_audio
 from hf_asr.data.sources import Source, read_row
 from hf_asr.data.transforms import mix, rms
 from hf_asr.decoding.recognizer import Recognizer, load
-from hf_asr.files import METRICS
+from hf_asr.files import METRICS, find_files
 from hf_asr.model.feature_extraction_conformer import denoise
 from hf_asr.scoring.metrics import bootstrap_interval, count_errors
 
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("runs/noise"), help="Folder for the runs.")
     args = parser.parse_args()
     datasets.disable_progress_bars()
-    files = sorted(path for path in args.noise.rglob("*") if path.suffix in AUDIO_SUFFIXES)
+    files = [path for path in find_files(args.noise) if path.suffix.lower() in AUDIO_SUFFIXES]
     for_training, for_test = files[::2], [read_audio(path) for path in files[1::2]]
     recipe = yaml.safe_load(Path(args.config).read_text(encoding="utf-8"))["augmentations"]
     noise = {"name": "AddBackgroundNoise", "sounds_path": list(map(str, for_training)), "p": 0.6}

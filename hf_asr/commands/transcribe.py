@@ -73,7 +73,11 @@ def run(args: Namespace) -> None:
     recognizer = load(args.model_name_or_path, arguments=arguments)
     # On a terminal, the printed transcripts themselves show the progress of many recordings.
     hides_bar = sys.stderr is None or not sys.stderr.isatty()
-    partials = [place and _progress_path(file.path, place, args) for file, place in zip(files, places, strict=True)]
+    language_model = recognizer.arguments.language_model
+    partials = [
+        place and _progress_path(file.path, place, args, language_model=language_model)
+        for file, place in zip(files, places, strict=True)
+    ]
 
     def read(place: int, limit: float) -> Recording | LongRecording:
         recording = _read(files[place].path, recognizer.sampling_rate, limit)
@@ -165,13 +169,15 @@ def unfinished(files: Sequence[RecordingFile], places: Sequence[Path | None]) ->
     return [file for file, _ in left], [place for _, place in left]
 
 
-def _progress_path(recording: Path, place: Path, args: Namespace) -> Path:
+def _progress_path(recording: Path, place: Path, args: Namespace, *, language_model: str | None) -> Path:
     """Return the file for what is recognised of a long recording, after deleting one that must not be used.
 
-    It goes on only with `--skip_existing`, from a file that is newer than the recording and the checkpoint.
+    It goes on only with `--skip_existing`, from a file that is newer than the recording, the checkpoint and the
+    language model.
     """
     path, model = progress_path(place), Path(args.model_name_or_path)
     sources = [recording, *(model.glob("model*") if model.is_dir() else [model])]
+    sources += [Path(language_model)] if language_model else []
     if not (args.skip_existing and all(_is_newer(path, source) for source in sources)):
         path.unlink(missing_ok=True)
     return path

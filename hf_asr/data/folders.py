@@ -12,7 +12,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..files import find_files
+from ..files import TRAINING, find_files
 from .audio import AUDIO_SUFFIXES
 from .layouts import has_pairs, is_ljspeech, read_data_list, read_kaldi, read_ljspeech, read_pairs
 from .manifests import AUDIO_COLUMNS, MANIFESTS, first_known, read_manifest
@@ -119,13 +119,20 @@ def _readers_of_folder(folder: Path, root: str | None) -> dict[str, Reader]:
     named = {}
     for path in sorted(folder.iterdir()):
         stem = path.stem.lower().removesuffix("_manifest").removeprefix("manifest_")
-        if path.suffix.lower() in MANIFESTS and stem in (*SPLIT_WORDS, *COMMON_VOICE_SPLITS) and path.is_file():
+        is_named = path.suffix.lower() in MANIFESTS and stem in (*SPLIT_WORDS, *COMMON_VOICE_SPLITS) and path.is_file()
+        if is_named and not _is_training_record(path):
             if stem in named:
                 raise SourceError(f"{folder} has two manifests for the split {stem!r}: give the path of one of them")
             clips = folder / "clips" if path.suffix == ".tsv" and (folder / "clips").is_dir() else folder
             below = f"{root}/clips" if root and clips != folder else root
             named[stem] = partial(_read_rows, partial(_rows_of_split, stem), path, root=below or str(clips))
     return named
+
+
+def _is_training_record(path: Path) -> bool:
+    """Return whether a file is the record of a training, whose name is that of a manifest of the split `training`."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return path.name == TRAINING and re.match(r'\{\s*"command":', file.read(100)) is not None
 
 
 def _rows_of_split(split: str, path: Path) -> list[dict]:

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from argparse import Namespace
 
 import pytest
 
@@ -64,3 +65,17 @@ def test_a_pipe_is_read_up_to_a_limit(checkpoint, recording, tmp_path, monkeypat
     with pytest.raises(SystemExit):
         transcribed(pipe)
     assert "the limit of a pipe: write it to a file first" in capsys.readouterr().err
+
+
+def test_the_progress_in_a_recording_ends_when_the_language_model_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(transcribe, "HF_HOME", str(tmp_path))
+    partial, model = transcribe.progress_path(tmp_path / "a.txt"), tmp_path / "lm.arpa"
+    partial.parent.mkdir(parents=True)
+    args = Namespace(model_name_or_path="owner/name", skip_existing=True)
+    for seconds, goes_on in ((-1, True), (1, False)):
+        partial.touch()
+        model.touch()
+        os.utime(model, (partial.stat().st_mtime + seconds,) * 2)
+        options = {"language_model": str(model)}
+        assert transcribe._progress_path(tmp_path / "a.wav", tmp_path / "a.txt", args, **options) == partial
+        assert partial.exists() == goes_on

@@ -4,6 +4,7 @@ import datasets
 import pytest
 
 from hf_asr.data.sources import Source, SourceError
+from hf_asr.training.record import write_record
 
 from .test_shards import tar
 
@@ -39,6 +40,15 @@ def test_links_and_companion_files_of_pairs(folder, read):
     found = read(corpus)
     assert found[0][0] == "gone" and isinstance(found[0][1], str)
     assert found[1:] == [("linked", 1600), ("here", 3200)]
+
+
+def test_the_record_of_a_training_is_no_manifest(folder, read):
+    manifest = '{"audio": "a.wav", "text": "one"}\n'
+    (folder / "train.jsonl").write_text(manifest)
+    write_record(folder, {"command": None, "recipe": {}})
+    assert Source(str(folder)).split_names() == ["train"] and read(folder) == [("one", 1600)]
+    (folder / "training.json").write_text(manifest)
+    assert Source(str(folder)).split_names() == ["train", "training"]
 
 
 def test_shards_at_any_depth_belong_to_their_splits(folder, read):
