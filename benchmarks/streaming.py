@@ -8,7 +8,7 @@ in PyTorch, also in bfloat16, in onnxruntime and in int8, alone and several stre
 sherpa-onnx's online recogniser decode the same graph, which computes one stream at a time. The runtimes compute their
 steps in turn, so that all of them see the same noise of the machine. A core carries as many streams as their chunks are
 computed while a chunk is spoken, if the 99th percentile of a step is below a chunk. The last column is the median time
-of a step divided by that of sherpa-onnx with the same graph.
+of a step and stream, divided by that of sherpa-onnx with the same graph.
 
 `hours` gives one stream ten hours of speech, a recording again and again, and reports the memory of the process after
 each hour, and whether the last minute has the text that it has on its own.
@@ -89,8 +89,7 @@ def measure_steps(args: argparse.Namespace) -> None:
             recognizers = dict(runtimes(args, chunk_size, Path(folder)))
             for streams in args.streams:
                 steppers = {name: own_stepper(each, streams) for name, each in recognizers.items()}
-                if streams == 1:
-                    steppers |= sherpa_steppers(Path(folder), chunk_size)
+                steppers |= sherpa_steppers(Path(folder), chunk_size)
                 print_rows(chunk_size, streams, step_times(steppers, streams, chunk_size, seconds=args.seconds))
 
 
@@ -100,11 +99,12 @@ def print_rows(chunk_size: int, streams: int, times: dict[str, np.ndarray]) -> N
     peers = {"onnxruntime": "sherpa-onnx", "onnxruntime, int8": "sherpa-onnx, int8"}
     for name, own in times.items():
         p50, p95, p99 = np.percentile(1000 * own, [50, 95, 99])
-        carried = f"{streams * chunk / p50:.1f}" if p99 < chunk else "-"
+        together = 1 if name in peers.values() else streams
+        carried = f"{together * chunk / p50:.1f}" if p99 < chunk else "-"
         peer = times.get(peers.get(name, ""))
-        ratio = "" if peer is None else f"{np.median(own) / np.median(peer):.2f}"
+        ratio = "" if peer is None else f"{np.median(own) / together / np.median(peer):.2f}"
         figures = f"{p50:.1f} ms | {p95:.1f} ms | {p99:.1f} ms | {carried} | {ratio}"
-        print(f"| {chunk} ms | {name} | {streams} | {figures} |", flush=True)
+        print(f"| {chunk} ms | {name} | {together} | {figures} |", flush=True)
 
 
 def step_times(steppers: dict[str, Stepper], streams: int, chunk_size: int, *, seconds: float) -> dict[str, np.ndarray]:
