@@ -1,5 +1,6 @@
 """Concatenate training utterances with noise between them, so that long recordings resemble the training examples."""
 
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from .transforms import rms
 
 logger = logging.getLogger("hf_asr")
 
-NOISE_DB = (-80.0, -35.0)  # level of the background, relative to full scale
+NOISE_DB = (-55.0, -10.0)  # level of the background, relative to the quietest utterance
 DRAWS = 100  # examples from which the mean length is estimated
+WITHOUT_SPEECH = 0.05  # level of the speech that is assumed for an example without any, full scale is 1
 SILENT = 0.2  # share of the examples without any background noise
 
 
@@ -50,7 +52,8 @@ class ConcatenatedDataset(torch.utils.data.Dataset):
     """The utterances of a dataset, and after them examples that are concatenations of several utterances.
 
     The utterances, pauses and background noise of an example depend only on seed, epoch and index. The noise has a
-    random level and colour, and continues under the utterances; there is none where the model denoises its input.
+    random level below that of the quietest utterance and a random colour, and continues under the utterances; there is
+    none where the model denoises its input.
 
     Args:
         dataset: The utterances; its keys are (epoch, index).
@@ -64,17 +67,27 @@ class ConcatenatedDataset(torch.utils.data.Dataset):
         self, dataset: SpeechDataset, arguments: ConcatenationArguments, *, durations: Sequence[float], seed: int
     ):
         self.dataset, self.arguments, self.seed = dataset, arguments, seed
-        share, longest = arguments.share, arguments.max_seconds
         self.seconds = seconds = np.asarray(durations, np.float64)
-        self.durations, limit = list(durations), longest - 2 * arguments.max_gap_seconds
+        self.durations, limit = list(durations), arguments.max_seconds - 2 * arguments.max_gap_seconds
         self.short = np.flatnonzero(seconds <= limit)
         if not len(self.short):
             logger.warning(f"concatenation has no effect: no utterance has at most {limit:g} s; increase max_seconds")
             return
-        drawn = [self._draw(np.random.default_rng([seed, number])) for number in range(DRAWS)]
-        gaps = sum(len(chosen) + 1 for chosen in drawn) * arguments.max_gap_seconds / 2
-        mean = (sum(seconds[chosen].sum() for chosen in drawn) + gaps) / DRAWS
-        self.durations += [longest] * max(1, round(share / (1 - share) * seconds.sum() / mean))
+        self.typical = np.median(seconds[self.short])
+        wanted = arguments.share / (1 - arguments.share) * seconds.sum()
+        self.durations += self._bounds(max(1, round(wanted / self._mean_seconds()))).tolist()
+
+    def _bounds(self, count: int) -> np.ndarray:
+        """Return the maximum seconds of `count` examples, from one utterance with short pauses to all that fit."""
+        least = self.typical + self.arguments.max_gap_seconds / 2
+        return least + (self.arguments.max_seconds - least) * np.linspace(1, 0, count) ** 2  # most of them are short
+
+    def _mean_seconds(self) -> float:
+        total = 0.0
+        for number, longest in enumerate(self._bounds(DRAWS)):
+            chosen, gaps = self._draw(np.random.default_rng([self.seed, number]), longest)
+            total += self.seconds[chosen].sum() + sum(gaps)
+        return total / DRAWS
 
     def __len__(self) -> int:
         return len(self.durations)
@@ -84,37 +97,43 @@ class ConcatenatedDataset(torch.utils.data.Dataset):
         if index < len(self.dataset):
             return self.dataset[epoch, index]
         generator = np.random.default_rng([self.seed, epoch, index])
-        processor, chosen = self.dataset.processor, self._draw(generator)
-        examples = [(example, i) for i in chosen if (example := self.dataset[epoch, i])["labels"]]
-        rate = processor.feature_extractor.sampling_rate
-        parts = [self._gap(generator, rate)]
-        for example, _ in examples:
-            parts += [example["waveform"], self._gap(generator, rate)]
+        processor, (chosen, gaps) = self.dataset.processor, self._draw(generator, self.durations[index])
+        parts, rows, rate = [], [], processor.feature_extractor.sampling_rate
+        for i, gap in itertools.zip_longest(chosen, gaps):
+            parts.append(np.zeros(int(gap * rate), np.float32))
+            if i is not None and (example := self.dataset[epoch, i])["labels"]:
+                parts.append(example["waveform"])
+                rows.append(i)
         waveform = np.concatenate(parts)
         if not getattr(processor.feature_extractor, "denoise", False):
-            waveform += _background(len(waveform), generator)
-        labels = joined_labels([self.dataset.rows[i]["text"] for _, i in examples], processor.tokenizer)
+            level = min((rms(part) for part in parts if part.any()), default=WITHOUT_SPEECH)
+            waveform += level * _background(len(waveform), generator)
+        labels = joined_labels([self.dataset.rows[i]["text"] for i in rows], processor.tokenizer)
         min_frames = 0
         if self.dataset.pad_to_labels is not None:
             waveform, min_frames = self.dataset.pad_to_labels(waveform, labels)
-        phonemes = self.dataset.phoneme_ids(*(i for _, i in examples))
+        phonemes = self.dataset.phoneme_ids(*rows)
         return {"waveform": waveform, "labels": labels, "min_frames": min_frames} | phonemes
 
-    def _draw(self, generator: np.random.Generator) -> list[int]:
-        """Return the utterances of an example, which fit into it with all pauses at their longest, until none does."""
-        gap = self.arguments.max_gap_seconds
-        chosen, left = [], self.arguments.max_seconds - gap
-        while len(fitting := self.short[self.seconds[self.short] + gap <= left]):
-            chosen.append(int(generator.choice(fitting)))
-            left -= self.seconds[chosen[-1]] + gap
-        return chosen
+    def _draw(self, generator: np.random.Generator, longest: float) -> tuple[list[int], list[float]]:
+        """Return utterances that fit into `longest` seconds, at least one, and the pauses before, between and after.
 
-    def _gap(self, generator: np.random.Generator, sampling_rate: int) -> np.ndarray:
-        return np.zeros(round(generator.uniform(0, self.arguments.max_gap_seconds) * sampling_rate), np.float32)
+        Most pauses are short: their length is the square of a uniform number.
+        """
+        chosen, gaps, left = [], [], longest
+        while True:
+            gap = self.arguments.max_gap_seconds * generator.uniform() ** 2
+            gap = gap if chosen else min(gap, longest - self.typical)
+            fitting = self.short[self.seconds[self.short] <= left - gap]
+            gaps.append(min(gap, left))
+            if not len(fitting):
+                return chosen, gaps
+            chosen.append(int(generator.choice(fitting)))
+            left -= gap + self.seconds[chosen[-1]]
 
 
 def _background(samples: int, generator: np.random.Generator) -> np.ndarray:
-    """Return noise of a random level and colour, or silence, float32 (samples,)."""
+    """Return noise of a random level below 1 and a random colour, or silence, float32 (samples,)."""
     if generator.random() < SILENT:
         return np.zeros(samples, np.float32)
     noise = lfilter([1.0], [1.0, -generator.uniform(0, 0.95)], generator.standard_normal(samples))  # white to brown

@@ -60,11 +60,11 @@ def test_samples_and_words_are_in_the_same_order(utterances, processor, monkeypa
         borders = np.flatnonzero(np.diff(levels, prepend=0))
         spoken = [level for level in levels[borders] if level]
         assert example["labels"] == processor.tokenizer(" ".join(WORDS[i - 1] for i in spoken))["input_ids"]
-        assert len(spoken) > 1 and 5 not in spoken  # the utterance of 9 s does not fit
+        assert 5 not in spoken  # the utterance of 9 s does not fit
         assert len(levels) == sum(round(RATE * SECONDS[i - 1]) for i in spoken) + np.sum(levels == 0)
         assert len(levels) <= 8 * RATE
-        orders.append(spoken)
-    assert len(set(map(tuple, orders))) == len(orders)
+        orders.append(tuple(spoken))
+    assert len(set(orders)) > len(orders) / 2
 
 
 @pytest.mark.parametrize(("words", "between"), [(["one", "two"], ""), (["はい", "いいえ"], ""), (["one", "a b"], "▁")])
@@ -77,16 +77,23 @@ def test_no_token_between_utterances_is_unknown(utterances, words, between):
     dataset = concatenated(utterances)
     for index in range(len(utterances), len(dataset)):
         spelled = "".join(tokens(dataset[0, index]["labels"]))
-        assert "<unk>" not in spelled and len(spelled) > 4
+        assert "<unk>" not in spelled
         assert spelled.replace("a▁b", "ab").count("▁") == bool(between) * (len(re.findall("one|a▁b", spelled)) - 1)
 
 
-def test_an_example_has_no_room_for_another_utterance(utterances, processor):
-    dataset, seconds = concatenated(utterances), dict(zip(WORDS, SECONDS, strict=True))
+def test_examples_are_of_all_lengths_and_begin_and_end_with_pauses(utterances, processor, monkeypatch):
+    """An utterance alone needs silence around it, too: a model of clips that are cut tightly writes letters into it."""
+    monkeypatch.setattr(concatenation, "SILENT", 1.0)
+    dataset = concatenated(utterances, share=0.99, max_gap_seconds=1.5)
+    counts, pauses = [], []
     for index in range(len(utterances), len(dataset)):
-        words = processor.tokenizer.decode(dataset[0, index]["labels"]).split()
-        longest = sum(seconds[word] + 0.5 for word in words) + 0.5  # with all pauses at their longest
-        assert longest <= 8 < longest + min(SECONDS) + 0.5
+        example, longest = dataset[0, index], dataset.durations[index]
+        assert 1.5 <= len(example["waveform"]) / RATE <= longest <= 8
+        spoken = np.flatnonzero(example["waveform"])
+        pauses += [spoken[0] / RATE, (len(example["waveform"]) - 1 - spoken[-1]) / RATE]
+        counts.append(len(processor.tokenizer.decode(example["labels"]).split()))
+    assert min(counts) == 1 and max(counts) >= 5
+    assert 1.3 < max(pauses) <= 1.5 and np.median(pauses) == pytest.approx(1.5 / 4, abs=0.1)
 
 
 def test_an_example_depends_on_seed_epoch_and_index_alone(utterances):
@@ -109,19 +116,22 @@ def test_phonemes_are_in_the_order_of_the_words(utterances):
     assert "phoneme_ids" not in utterances[1]
 
 
-@pytest.mark.parametrize("level", [-60.0, -40.0])
-def test_pauses_have_noise(utterances, monkeypatch, level):
+@pytest.mark.parametrize("level", [-60.0, -30.0])
+def test_pauses_have_noise_below_the_quietest_utterance(utterances, monkeypatch, level):
     monkeypatch.setattr(concatenation, "SILENT", 0.0)
     monkeypatch.setattr(concatenation, "NOISE_DB", (level, level))
-    waveform = concatenated(utterances)[0, 6]["waveform"]
-    assert waveform[waveform < 0.05].std() == pytest.approx(10 ** (level / 20), rel=0.1)
+    example = concatenated(utterances)[0, 6]
+    words = utterances.processor.tokenizer.decode(example["labels"]).split()
+    quietest = min(WORDS.index(word) + 1 for word in words) / 10
+    noise = example["waveform"][example["waveform"] < quietest / 2]
+    assert noise.std() == pytest.approx(quietest * 10 ** (level / 20), rel=0.1)
 
 
 def test_an_unreadable_utterance_has_neither_samples_nor_words(utterances, tmp_path):
     for i in range(4):
         (tmp_path / f"{i}.wav").write_bytes(b"no audio")
     example = concatenated(utterances)[0, 6]
-    assert example["labels"] == [] and len(example["waveform"]) <= 0.5 * RATE + 1
+    assert example["labels"] == [] and np.abs(example["waveform"]).max() < 0.1
 
 
 def test_utterances_that_are_all_too_long_are_not_concatenated(utterances, caplog):

@@ -66,7 +66,7 @@ def test_synthetic_speech_is_concatenated_like_recordings(corpus, tmp_path):
     assert len(alone.dataset) == 10 < len(joined.dataset) == len(joined.durations)
     dragon = prepared.processor.tokenizer.convert_tokens_to_ids("龙")
     counts = [joined.dataset[0, i]["labels"].count(dragon) for i in range(len(joined.dataset))]
-    assert counts[:10] == [1] * 10 and min(counts[10:]) > 1
+    assert counts[:10] == [1] * 10 and min(counts[10:]) >= 1 and max(counts[10:]) > 3
     assert joined.figures() == alone.figures()  # only what was spoken counts
 
 
