@@ -25,15 +25,13 @@ MARGINS = ((0.0, None), (0.2, None), (0.5, None), (1.0, None), (2.0, None), (1.0
 
 def main() -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_name_or_path", required=True)
-    parser.add_argument("--dataset_name", required=True)
-    parser.add_argument("--eval_split_name", default="validation")
+    for name in ("--model_name_or_path", "--dataset_name"):
+        parser.add_argument(name, required=True)
     add_dataclasses(parser, [DecodingArguments])
     args = parser.parse_args()
+    recognizer = load(args.model_name_or_path, arguments=to_dataclasses(args, [DecodingArguments])[0])
     datasets.disable_progress_bars()
-    (arguments,) = to_dataclasses(args, [DecodingArguments])
-    recognizer = load(args.model_name_or_path, arguments=arguments)
-    rows = Source(args.dataset_name).load(args.eval_split_name)
+    rows = Source(args.dataset_name).load("validation")
     waveforms = [read_row(row, sampling_rate=RATE) for row in tqdm(rows, unit="recording", leave=False)]
     normalize = recognizer.processor.tokenizer.normalize
     references = [normalize(text) for text in rows["text"]]
