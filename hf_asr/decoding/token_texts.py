@@ -24,12 +24,17 @@ def token_texts(tokenizer: PreTrainedTokenizerBase) -> list[str | None]:
 
 def unknown_characters(text: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Return the different characters of a normalised transcript that the vocabulary cannot spell, in their order."""
-    if hasattr(tokenizer, "normalize"):
-        # The tokenizer itself would normalise each character alone: the 3 of "mp3" would become "three".
-        text, backend = tokenizer.normalize(text), tokenizer.backend_tokenizer
-        spelled = {each: backend.encode(each, add_special_tokens=False).ids for each in text}
-        if " " in spelled and not has_space(tokenizer):
-            spelled[" "] = [tokenizer.unk_token_id]
-    else:
-        spelled = {each: tokenizer(each, add_special_tokens=False).input_ids for each in text}
-    return [each for each, tokens in spelled.items() if tokenizer.unk_token_id in tokens]
+    unknown_id = tokenizer.unk_token_id
+    if not hasattr(tokenizer, "normalize"):
+        return [
+            each for each in dict.fromkeys(text) if unknown_id in tokenizer(each, add_special_tokens=False).input_ids
+        ]
+    # A piece of several characters can be in a vocabulary that lacks these characters alone.
+    text, backend = tokenizer.normalize(text), tokenizer.backend_tokenizer
+    backend.encode_special_tokens = True  # as for labels: a transcript has no special tokens
+    encoding = backend.encode(text, add_special_tokens=False)
+    places = [place for number, place in zip(encoding.ids, encoding.offsets, strict=True) if number == unknown_id]
+    unknown = {character for first, last in places for character in text[first:last]}
+    if not has_space(tokenizer):
+        unknown.add(" ")
+    return [each for each in dict.fromkeys(text) if each in unknown]

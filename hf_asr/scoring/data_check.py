@@ -22,6 +22,7 @@ from ..data.rows import names_in
 from ..data.text_checks import MAX_DEVIATION, broken_encoding, left_digits, rate_deviations, wrong_scripts
 from ..decoding.plausibility import implausible_limit, other_transcripts, score_transcripts, separation
 from ..decoding.recognizer import Recognizer
+from ..decoding.token_texts import unknown_characters
 from ..families import required_samples
 from ..model import ConformerProcessor
 from .evaluation import predict_rows
@@ -200,10 +201,9 @@ def _text_findings(found: CheckedSplit, processor: ConformerProcessor, *, has_mo
         if digits := left_digits(found.texts[place]):
             yield place, DIGITS, digits
     if has_model:
-        unknown, tokenizer = processor.tokenizer.unk_token_id, processor.tokenizer
-        characters = set().union(*found.texts) - {" "}
-        lacking = {character for character in characters if unknown in tokenizer(character)["input_ids"]}
-        yield from _with_any(found, lacking, UNSPELLED)
+        for place, text in enumerate(found.texts):
+            if unknown := set(unknown_characters(text, processor.tokenizer)) - {" "}:
+                yield place, UNSPELLED, " ".join(sorted(unknown))
     first = {text: place for place, text in reversed(list(enumerate(found.texts)))}
     places, ids = list(first.values()), found.rows["utterance_id"][:]
     for i, j in similar_texts(list(first)).items():

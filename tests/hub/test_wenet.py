@@ -12,6 +12,7 @@ import yaml
 from torchaudio.compliance import kaldi
 
 from hf_asr import ConformerForCTC, ConformerTokenizer
+from hf_asr.decoding import token_texts
 from hf_asr.hub.wenet import import_wenet, read_cmvn
 from hf_asr.hub.wenet_recipe import parse_recipe
 from hf_asr.hub.wenet_units import find_pieces, read_tokenizer, read_units
@@ -466,6 +467,7 @@ def test_units_of_several_characters_are_split_by_sentencepiece(model_type, tmp_
             assert tokenizer.convert_ids_to_tokens(ids) == expected
     assert tokenizer.decode(tokenizer("the cat")["input_ids"], group_tokens=False) == tokenizer.normalize("the cat")
     assert unknown_characters(tokenizer, ["the cat's 打q"]) == ["Q"]
+    assert token_texts.unknown_characters("the cat's 打q", tokenizer) == ["Q"]  # the Q alone, although no T is a unit
 
 
 def test_without_a_sentencepiece_model_such_units_only_transcribe(tmp_path, caplog):

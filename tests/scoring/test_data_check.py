@@ -132,6 +132,8 @@ def test_implausible_transcripts_come_first_and_are_left_out(splits, processor, 
     options = {"config": ConformerConfig(), "recognizer": object(), "show_progress": False}
     found = check_splits({"validation": rows}, processor, **options)["validation"]
     assert found.worst_first()[:2] == [2, 5] and not {2, 5} & set(found.inspection.kept)
+    unspelled = [each for each in found.inspection.findings if each.reason == "characters out of vocabulary"]
+    assert {each.row: each.detail for each in unspelled}[1] == "ж"
     records = to_records(found)
     assert [record["score"] for record in records[:2]] == [-9.0, -7.0]
     assert records[0]["prediction"] == "what the model reads" and records[0]["cer"] > 0
