@@ -216,3 +216,11 @@ def test_notebook_runs(notebook, workplace, monkeypatch):
             assert not cell["outputs"] and cell["execution_count"] is None
             exec(compile("".join(cell["source"]), f"{notebook.name}, {cell['id']}", "exec"), namespace)
     plt.close("all")
+
+
+def test_both_readmes_state_the_same_figures():
+    figures = []
+    for name, title in (("README.md", "| what | figure |"), ("README.zh-CN.md", "| 项目 | 结果 |")):
+        table = (ROOT / name).read_text(encoding="utf-8").split(title)[1].split("\n\n")[0]
+        figures.append([sorted(re.findall(r"\d+\.\d+", row)) for row in table.splitlines()])
+    assert figures[0] == figures[1] and any(figures[0])
